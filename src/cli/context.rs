@@ -1,0 +1,50 @@
+//! What every command starts from.
+
+use super::Global;
+use crate::error::Failure;
+use crate::inventory::{self, Inventory};
+use crate::ssh::Fleet;
+use crate::ui::Ui;
+use std::time::Duration;
+
+/// How long a TCP and SSH handshake may take.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// Flags, terminal, and on demand the inventory and its hosts.
+#[derive(Debug)]
+pub struct Context {
+    /// The global flags.
+    pub global: Global,
+    /// The terminal.
+    pub ui: Ui,
+}
+
+impl Context {
+    pub(super) fn new(global: Global, ui: Ui) -> Self {
+        Context { global, ui }
+    }
+
+    /// Reads the inventory the flags name.
+    ///
+    /// # Errors
+    /// When it is missing or wrong (exit 2).
+    pub fn inventory(&self) -> Result<Inventory, Failure> {
+        inventory::load(&self.global.inventory)
+    }
+
+    /// The hosts of an inventory; nothing is connected yet.
+    ///
+    /// # Errors
+    /// When no private directory for sockets can be made.
+    pub fn fleet(&self, inventory: &Inventory) -> Result<Fleet, Failure> {
+        Ok(Fleet::over_ssh(inventory, CONNECT)?)
+    }
+
+    /// Asks before a change, unless `--yes` was given.
+    ///
+    /// # Errors
+    /// When the answer is no or nobody can be asked.
+    pub fn confirm(&self, question: &str) -> Result<(), Failure> {
+        if self.global.yes { Ok(()) } else { self.ui.confirm(question) }
+    }
+}

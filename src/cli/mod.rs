@@ -1,0 +1,130 @@
+//! The command line: one file a command, its `Args` and `run`; no logic here.
+
+mod context;
+mod inventory_show;
+
+pub use context::Context;
+
+use crate::error::{Failure, Kind};
+use crate::ui::{ColorChoice, EventStyle, OutputFormat, Ui};
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// A hand for the rack: Ceph, KVM guests, migration and evacuation over SSH, without agents.
+#[derive(Debug, Parser)]
+#[command(name = "rackhand", version, about, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Flags every command takes.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Inventory file.
+    #[arg(
+        short,
+        long,
+        global = true,
+        env = "RACKHAND_INVENTORY",
+        value_name = "FILE",
+        default_value = "inventory.yaml"
+    )]
+    pub inventory: PathBuf,
+    /// How the result is written to stdout.
+    #[arg(short, long, global = true, value_enum, default_value_t)]
+    pub output: OutputFormat,
+    /// How events are written to stderr [default: bars on a terminal, else plain].
+    #[arg(long, global = true, value_enum, value_name = "STYLE")]
+    pub events: Option<EventStyle>,
+    /// Show warnings and errors only.
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Show more; twice for a transcript of remote commands.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Go ahead without asking.
+    #[arg(short, long, global = true)]
+    pub yes: bool,
+    /// Show what would be done; change nothing.
+    #[arg(long, global = true)]
+    pub dry_run: bool,
+    /// Give up after this long, for example 90s or 10m.
+    #[arg(long, global = true, value_parser = humantime::parse_duration, value_name = "DURATION")]
+    pub deadline: Option<Duration>,
+    /// When to use colour.
+    #[arg(long, global = true, value_enum, default_value_t)]
+    pub color: ColorChoice,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Inventory(inventory_show::InventoryArgs),
+}
+
+/// Parses the command line, runs it, and turns the outcome into an exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = if error.use_stderr() { Kind::Usage.code() } else { 0 };
+            // Nothing can be done when the terminal is gone.
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    let global = cli.global;
+    let ui = Ui::new(global.output, global.color, global.quiet, global.events);
+    init_logging(global.verbose);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            ui.failure(&Failure::new(Kind::Failed, error).context("cannot start"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let context = Context::new(global, ui.clone());
+    let outcome = runtime.block_on(run(cli.command, &context));
+    // Blocking threads that hang must not hold the exit.
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            ui.failure(&failure);
+            failure.exit_code()
+        }
+    }
+}
+
+async fn run(command: Command, context: &Context) -> Result<(), Failure> {
+    match command {
+        Command::Inventory(args) => inventory_show::run(args, context),
+    }
+}
+
+fn init_logging(verbose: u8) {
+    let level = match verbose {
+        0 => "warn,openssh=off",
+        1 => "info",
+        _ => "rackhand=debug,info",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("RACKHAND_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

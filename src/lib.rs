@@ -1,0 +1,9 @@
+//! Agentless Ceph and KVM for ops teams: an inventory in, a running cluster out.
+//!
+//! Rooms import downwards only: `cli` at the top, [`error`] and [`ui`] at the bottom.
+
+pub mod cli;
+pub mod error;
+pub mod inventory;
+pub mod ssh;
+pub mod ui;

@@ -1,0 +1,5 @@
+//! The `rackhand` command: everything lives in the library.
+
+fn main() -> std::process::ExitCode {
+    rackhand::cli::main()
+}

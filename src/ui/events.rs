@@ -1,0 +1,292 @@
+//! Events of running jobs and how they are drawn.
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use serde::Serialize;
+use std::collections::HashMap;
+use std::io::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// How events are written to stderr.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum EventStyle {
+    /// Bars and spinners that move.
+    Bars,
+    /// One line an event.
+    Plain,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How a job ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// It changed something.
+    Done,
+    /// There was nothing to do.
+    Unchanged,
+    /// It failed.
+    Failed,
+    /// Nobody knows yet.
+    Unknown,
+}
+
+/// What happens while a command runs.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum Event {
+    /// A job began.
+    Started {
+        /// Number of the job in this run.
+        job: u64,
+        /// What it does, with the host or guest it does it to.
+        label: String,
+    },
+    /// A job moved on.
+    Progress {
+        /// Number of the job in this run.
+        job: u64,
+        /// Units done so far.
+        done: u64,
+        /// Units in all, 0 when unknown.
+        total: u64,
+        /// What is being done right now.
+        message: String,
+    },
+    /// A job ended.
+    Ended {
+        /// Number of the job in this run.
+        job: u64,
+        /// What it did.
+        label: String,
+        /// How it ended.
+        outcome: Outcome,
+        /// What came of it.
+        message: String,
+        /// Wall time.
+        seconds: f64,
+    },
+    /// Something worth a line.
+    Note {
+        /// The line.
+        message: String,
+    },
+    /// Something the operator has to know.
+    Warning {
+        /// The line.
+        message: String,
+    },
+    /// The command failed.
+    Failure {
+        /// What happened.
+        message: String,
+        /// The exit code.
+        code: u8,
+        /// What can be done.
+        hints: Vec<String>,
+    },
+}
+
+/// Where events go.
+#[derive(Debug)]
+pub(super) struct Sink {
+    style: EventStyle,
+    quiet: bool,
+    next: AtomicU64,
+    bars: MultiProgress,
+    live: Mutex<HashMap<u64, ProgressBar>>,
+}
+
+impl Sink {
+    pub(super) fn new(style: EventStyle, quiet: bool) -> Self {
+        Sink { style, quiet, next: AtomicU64::new(1), bars: MultiProgress::new(), live: Mutex::default() }
+    }
+
+    /// Runs `f` with the bars out of the way.
+    pub(super) fn suspend<T>(&self, f: impl FnOnce() -> T) -> T {
+        self.bars.suspend(f)
+    }
+
+    pub(super) fn emit(&self, event: &Event) {
+        let always = matches!(event, Event::Warning { .. } | Event::Failure { .. });
+        if self.quiet && !always {
+            return;
+        }
+        match self.style {
+            EventStyle::Json => {
+                if let Ok(line) = serde_json::to_string(event) {
+                    self.line(&line);
+                }
+            }
+            EventStyle::Plain => {
+                if let Some(text) = plain(event) {
+                    self.line(&text);
+                }
+            }
+            EventStyle::Bars => self.draw(event),
+        }
+    }
+
+    fn line(&self, text: &str) {
+        // Nothing can be done when stderr is gone.
+        let _ = writeln!(std::io::stderr().lock(), "{text}");
+    }
+
+    fn draw(&self, event: &Event) {
+        let Ok(mut live) = self.live.lock() else { return };
+        match event {
+            Event::Started { job, label } => {
+                let bar = self.bars.add(ProgressBar::new_spinner());
+                if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix}  {wide_msg} {elapsed}") {
+                    bar.set_style(style);
+                }
+                bar.set_prefix(label.clone());
+                bar.enable_steady_tick(Duration::from_millis(120));
+                live.insert(*job, bar);
+            }
+            Event::Progress { job, done, total, message } => {
+                if let Some(bar) = live.get(job) {
+                    if *total > 0 && bar.length() != Some(*total) {
+                        bar.set_length(*total);
+                        if let Ok(style) = ProgressStyle::with_template(
+                            "{spinner} {prefix}  [{bar:24}] {percent:>3}%  {wide_msg} {elapsed}",
+                        ) {
+                            bar.set_style(style);
+                        }
+                    }
+                    bar.set_position(*done);
+                    bar.set_message(message.clone());
+                }
+            }
+            Event::Ended { job, .. } => {
+                if let Some(bar) = live.remove(job) {
+                    bar.finish_and_clear();
+                    self.bars.remove(&bar);
+                }
+                if let Some(text) = plain(event) {
+                    self.suspend(|| self.line(&text));
+                }
+            }
+            Event::Note { .. } | Event::Warning { .. } | Event::Failure { .. } => {
+                if let Some(text) = plain(event) {
+                    self.suspend(|| self.line(&text));
+                }
+            }
+        }
+    }
+}
+
+/// The line of an event, where it is worth one.
+fn plain(event: &Event) -> Option<String> {
+    match event {
+        Event::Started { .. } | Event::Progress { .. } => None,
+        Event::Ended { label, outcome, message, seconds, .. } => {
+            let mark = match outcome {
+                Outcome::Done => "ok     ",
+                Outcome::Unchanged => "same   ",
+                Outcome::Failed => "FAILED ",
+                Outcome::Unknown => "UNKNOWN",
+            };
+            let tail = if message.is_empty() { String::new() } else { format!(": {message}") };
+            Some(format!("{mark} {label}{tail} ({seconds:.1} s)"))
+        }
+        Event::Note { message } => Some(message.clone()),
+        Event::Warning { message } => Some(format!("warning: {message}")),
+        Event::Failure { message, hints, .. } => {
+            let mut text = format!("error: {message}");
+            for hint in hints {
+                text.push_str("\nhint: ");
+                text.push_str(hint);
+            }
+            Some(text)
+        }
+    }
+}
+
+/// A running job; dropped without an end it counts as failed.
+#[derive(Debug)]
+pub struct Job {
+    sink: Arc<Sink>,
+    id: u64,
+    label: String,
+    began: Instant,
+    ended: bool,
+}
+
+impl Job {
+    pub(super) fn start(sink: Arc<Sink>, label: String) -> Self {
+        let id = sink.next.fetch_add(1, Ordering::Relaxed);
+        sink.emit(&Event::Started { job: id, label: label.clone() });
+        Job { sink, id, label, began: Instant::now(), ended: false }
+    }
+
+    /// Says how far it is; `total` 0 means unknown.
+    pub fn progress(&self, done: u64, total: u64, message: impl Into<String>) {
+        self.sink.emit(&Event::Progress { job: self.id, done, total, message: message.into() });
+    }
+
+    /// Says what it is doing right now.
+    pub fn step(&self, message: impl Into<String>) {
+        self.progress(0, 0, message);
+    }
+
+    /// Ends the job.
+    pub fn end(mut self, outcome: Outcome, message: impl Into<String>) {
+        self.finish(outcome, message.into());
+    }
+
+    /// Ends the job as done.
+    pub fn done(self, message: impl Into<String>) {
+        self.end(Outcome::Done, message);
+    }
+
+    /// Ends the job as failed.
+    pub fn fail(self, message: impl Into<String>) {
+        self.end(Outcome::Failed, message);
+    }
+
+    fn finish(&mut self, outcome: Outcome, message: String) {
+        self.ended = true;
+        self.sink.emit(&Event::Ended {
+            job: self.id,
+            label: self.label.clone(),
+            outcome,
+            message,
+            seconds: self.began.elapsed().as_secs_f64(),
+        });
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.finish(Outcome::Failed, "stopped before its end".to_owned());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ended_job_is_one_plain_line() {
+        let event = Event::Ended {
+            job: 1,
+            label: "h1: install packages".into(),
+            outcome: Outcome::Done,
+            message: "12 packages".into(),
+            seconds: 3.24,
+        };
+        assert_eq!(plain(&event).as_deref(), Some("ok      h1: install packages: 12 packages (3.2 s)"));
+    }
+
+    #[test]
+    fn a_failure_shows_its_hints() {
+        let event =
+            Event::Failure { message: "cannot reach h1".into(), code: 1, hints: vec!["check the cable".into()] };
+        assert_eq!(plain(&event).as_deref(), Some("error: cannot reach h1\nhint: check the cable"));
+    }
+}

@@ -1,0 +1,166 @@
+//! One event stream to stderr, one result to stdout.
+//!
+//! Jobs tell the [`Ui`] what happens; it draws bars on a terminal, plain lines elsewhere, or JSON lines with
+//! `--events json`. Results go to stdout alone, as a table for people or one JSON document for scripts.
+
+mod events;
+mod table;
+
+pub use events::{Event, EventStyle, Job, Outcome};
+pub use table::Table;
+
+use crate::error::Failure;
+use events::Sink;
+use serde::Serialize;
+use std::io::{IsTerminal, Write};
+use std::sync::Arc;
+
+/// How the result is written to stdout.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum OutputFormat {
+    /// A table for people.
+    #[default]
+    Table,
+    /// One JSON document with a `schema` field.
+    Json,
+}
+
+/// When to use colour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum ColorChoice {
+    /// On a terminal, unless `NO_COLOR` is set.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// How the terminal and scripts see a command; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Ui {
+    output: OutputFormat,
+    color: bool,
+    sink: Arc<Sink>,
+}
+
+impl Ui {
+    /// A Ui as the global flags ask for.
+    pub fn new(output: OutputFormat, color: ColorChoice, quiet: bool, style: Option<EventStyle>) -> Self {
+        let color = match color {
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+            ColorChoice::Auto => std::env::var_os("NO_COLOR").is_none() && std::io::stdout().is_terminal(),
+        };
+        let style = style.unwrap_or(if std::io::stderr().is_terminal() { EventStyle::Bars } else { EventStyle::Plain });
+        Ui { output, color, sink: Arc::new(Sink::new(style, quiet)) }
+    }
+
+    /// A Ui that shows nothing, for tests.
+    pub fn hidden() -> Self {
+        Ui { output: OutputFormat::Table, color: false, sink: Arc::new(Sink::new(EventStyle::Plain, true)) }
+    }
+
+    /// Whether the result is to be JSON.
+    pub fn wants_json(&self) -> bool {
+        self.output == OutputFormat::Json
+    }
+
+    /// Whether results may be coloured.
+    pub fn color(&self) -> bool {
+        self.color
+    }
+
+    /// Whether a person can be asked on this terminal.
+    pub fn can_ask(&self) -> bool {
+        std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+    }
+
+    /// Starts a job: one bar, or one line at its start and one at its end.
+    pub fn job(&self, label: impl Into<String>) -> Job {
+        Job::start(Arc::clone(&self.sink), label.into())
+    }
+
+    /// Something worth a line.
+    pub fn note(&self, message: impl Into<String>) {
+        self.sink.emit(&Event::Note { message: message.into() });
+    }
+
+    /// Something the operator has to know; shown with `-q` too.
+    pub fn warn(&self, message: impl Into<String>) {
+        self.sink.emit(&Event::Warning { message: message.into() });
+    }
+
+    /// Writes the result: `document` as JSON under `schema`, or what `table` draws.
+    ///
+    /// # Errors
+    /// When stdout cannot be written or the document is no JSON object.
+    pub fn result<T: Serialize>(
+        &self,
+        schema: &str,
+        document: &T,
+        table: impl FnOnce(&T) -> String,
+    ) -> Result<(), Failure> {
+        let text = if self.wants_json() {
+            let mut root = serde_json::Map::new();
+            root.insert("schema".to_owned(), schema.into());
+            match serde_json::to_value(document)? {
+                serde_json::Value::Object(fields) => root.extend(fields),
+                other => {
+                    root.insert("items".to_owned(), other);
+                }
+            }
+            serde_json::to_string_pretty(&serde_json::Value::Object(root))?
+        } else {
+            table(document)
+        };
+        self.sink.suspend(|| print_line(&text))
+    }
+
+    /// Writes a line of plain text as the result (for commands whose result is a path or a file's content).
+    ///
+    /// # Errors
+    /// When stdout cannot be written.
+    pub fn print(&self, text: &str) -> Result<(), Failure> {
+        self.sink.suspend(|| print_line(text))
+    }
+
+    /// Asks for a yes on the terminal; without a terminal the answer is a refusal that names `--yes`.
+    ///
+    /// # Errors
+    /// When nobody can be asked, or the answer is no.
+    pub fn confirm(&self, question: &str) -> Result<(), Failure> {
+        if !self.can_ask() {
+            return Err(Failure::refused(format!("{question}: nobody to ask")).hint("pass --yes to go ahead"));
+        }
+        self.sink.suspend(|| {
+            eprint!("{question} [y/N] ");
+            let mut answer = String::new();
+            std::io::stdin().read_line(&mut answer)?;
+            match answer.trim() {
+                "y" | "Y" | "yes" => Ok(()),
+                _ => Err(Failure::refused("answered no; nothing was changed")),
+            }
+        })
+    }
+
+    /// Reports a failure on stderr, with its hints.
+    pub fn failure(&self, failure: &Failure) {
+        self.sink.emit(&Event::Failure {
+            message: format!("{failure}"),
+            code: failure.kind.code(),
+            hints: failure.hints.clone(),
+        });
+    }
+}
+
+fn print_line(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+    match write!(out, "{text}{end}").and_then(|()| out.flush()) {
+        // The reader (`head`) has seen enough.
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}
