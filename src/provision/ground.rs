@@ -1,0 +1,101 @@
+//! What a host is, as far as provisioning depends on it: one script, one round trip.
+
+use crate::error::Failure;
+use crate::ssh::{Exec, Remote, RemoteExt};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// What a host is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Ground {
+    /// `ID` of os-release: `debian`.
+    pub os: String,
+    /// `VERSION_ID` of os-release: `12`.
+    pub version: String,
+    /// `systemd-detect-virt --container`, empty on a machine.
+    pub container: String,
+    /// What configures the network.
+    pub network: String,
+    /// Whether there is a hardware watchdog.
+    pub watchdog: bool,
+    /// Hardware address of each link, by name.
+    pub links: BTreeMap<String, String>,
+    /// Units of ours that still run, left by a run that was killed.
+    pub jobs: Vec<String>,
+}
+
+impl Ground {
+    /// Whether the host is a container.
+    pub fn is_container(&self) -> bool {
+        !self.container.is_empty()
+    }
+}
+
+const SCRIPT: &str = r#"
+. /etc/os-release
+echo "os=$ID"
+echo "version=$VERSION_ID"
+c=$(systemd-detect-virt --container 2>/dev/null) && echo "container=$c"
+if [ -n "$(ls /etc/netplan/*.yaml 2>/dev/null)" ]; then echo network=netplan
+elif systemctl is-active -q NetworkManager 2>/dev/null; then echo network=networkmanager
+elif systemctl is-active -q systemd-networkd 2>/dev/null; then echo network=networkd
+elif [ -e /etc/network/interfaces ] && systemctl is-enabled -q networking 2>/dev/null; then echo network=ifupdown
+else echo network=unknown
+fi
+[ -e /dev/watchdog0 ] && echo watchdog=yes
+for d in /sys/class/net/*; do
+  [ -e "$d/address" ] && echo "link=$(basename "$d") $(cat "$d/address")"
+done
+systemctl list-units --plain --no-legend --state=active,activating 'rackhand-*.service' 2>/dev/null | while read -r unit _; do
+  echo "job=$unit"
+done
+exit 0
+"#;
+
+/// Looks at a host.
+///
+/// # Errors
+/// When it cannot be reached.
+pub async fn look(remote: &dyn Remote) -> Result<Ground, Failure> {
+    let output = remote.check(Exec::script(SCRIPT, Vec::<String>::new())).await?;
+    Ok(parse(&output.text()))
+}
+
+fn parse(text: &str) -> Ground {
+    let mut ground = Ground::default();
+    for (key, value) in text.lines().filter_map(|line| line.split_once('=')) {
+        let value = value.trim();
+        match key {
+            "os" => ground.os = value.to_owned(),
+            "version" => ground.version = value.to_owned(),
+            "container" => ground.container = value.to_owned(),
+            "network" => ground.network = value.to_owned(),
+            "watchdog" => ground.watchdog = true,
+            "job" => ground.jobs.push(value.to_owned()),
+            "link" => {
+                if let Some((name, address)) = value.split_once(' ') {
+                    ground.links.insert(name.to_owned(), address.to_owned());
+                }
+            }
+            _ => {}
+        }
+    }
+    ground
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_of_a_container_is_read() {
+        let ground = parse(
+            "os=debian\nversion=12\ncontainer=systemd-nspawn\nnetwork=networkd\nlink=lo 00:00:00:00:00:00\n\
+             link=mgmt 02:00:00:00:00:01\njob=rackhand-packages.service\n",
+        );
+        assert_eq!((ground.os.as_str(), ground.version.as_str()), ("debian", "12"));
+        assert!(ground.is_container() && !ground.watchdog);
+        assert_eq!(ground.links["mgmt"], "02:00:00:00:00:01");
+        assert_eq!(ground.jobs, ["rackhand-packages.service"]);
+    }
+}

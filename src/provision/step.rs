@@ -1,0 +1,68 @@
+//! What a step of provisioning is, and what it works with.
+
+use super::ground::Ground;
+use crate::error::Failure;
+use crate::inventory::{HostSpec, Inventory, Role};
+use crate::playbook::{Change, Findings};
+use crate::ssh::{Fleet, Remote};
+use crate::ui::Ui;
+use async_trait::async_trait;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What every step works with.
+#[derive(Clone, Debug)]
+pub struct Ctx {
+    /// What is wanted.
+    pub inventory: Arc<Inventory>,
+    /// The hosts.
+    pub fleet: Fleet,
+    /// What each host is; read once, before the first probe.
+    pub ground: BTreeMap<String, Ground>,
+    /// Where events go.
+    pub ui: Ui,
+}
+
+impl Ctx {
+    /// The host of this name.
+    ///
+    /// # Errors
+    /// When the inventory has none.
+    pub fn remote(&self, host: &str) -> Result<Arc<dyn Remote>, Failure> {
+        Ok(self.fleet.get(host)?)
+    }
+
+    /// Hosts with a role, in the inventory's order.
+    pub fn with_role(&self, role: Role) -> Vec<&HostSpec> {
+        self.inventory.with_role(role).collect()
+    }
+
+    /// Whether the host is a container, where kernel settings and device-mapper are not ours.
+    pub fn container(&self, host: &str) -> bool {
+        self.ground.get(host).is_some_and(Ground::is_container)
+    }
+}
+
+/// A step of provisioning written in Rust.
+///
+/// Steps run one after the other; inside a step its own code works on all hosts at once. `probe` must work on hosts
+/// where no earlier step has run yet (no packages, no files): it then answers everything that will be made. `apply`
+/// does exactly the changes it is given, each idempotent, so that a run that was killed is finished by the next one.
+/// Afterwards the caller probes again; what is then still to do counts as a failure.
+#[async_trait]
+pub trait Step: Send + Sync {
+    /// Short name, shown in the plan: `mons`.
+    fn name(&self) -> &'static str;
+
+    /// What has to change. Changes nothing. A `Refused` failure here stops the run before anything is touched.
+    ///
+    /// # Errors
+    /// When a host cannot be looked at, or what is there must not be touched.
+    async fn probe(&self, ctx: &Ctx) -> Result<Findings, Failure>;
+
+    /// Makes these changes, which the step's own probe found.
+    ///
+    /// # Errors
+    /// When a change cannot be made.
+    async fn apply(&self, ctx: &Ctx, changes: &[Change]) -> Result<(), Failure>;
+}
