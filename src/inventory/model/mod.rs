@@ -1,0 +1,115 @@
+//! The checked inventory: what every other room reads.
+
+mod host;
+mod networks;
+mod storage;
+mod units;
+
+pub use host::{BmcKind, BmcSpec, HostSpec, InlineSecret, Location, Role, SecretRef};
+pub use networks::{GuestNetwork, HostNetwork, IpoibMode, LinkKind, MigrationNetwork, Networks};
+pub use storage::{BackupSpec, BackupStorage, CephSpec, FailoverProfile, FailureDomain, GuestDefaults};
+pub use units::{AddressRange, LinkSpeed, Size};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use uuid::Uuid;
+
+/// A whole rack: its hosts, networks, storage and policies.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Inventory {
+    /// Identity of the cluster.
+    pub cluster: ClusterIdentity,
+    /// How hosts are reached, where a host does not say otherwise.
+    #[serde(default)]
+    pub ssh: SshDefaults,
+    /// Networks of the hosts and of the guests.
+    pub networks: Networks,
+    /// Storage.
+    #[serde(default)]
+    pub ceph: CephSpec,
+    /// What guests get, where nothing else is said.
+    #[serde(default)]
+    pub guests: GuestDefaults,
+    /// The machines.
+    #[schemars(length(min = 1))]
+    pub hosts: Vec<HostSpec>,
+    /// Backup storage outside the cluster.
+    #[serde(default)]
+    pub backup: BackupSpec,
+    /// The directory of the file, against which relative paths in it are resolved.
+    #[serde(skip)]
+    pub base: PathBuf,
+}
+
+impl Inventory {
+    /// The host of this name.
+    pub fn host(&self, name: &str) -> Option<&HostSpec> {
+        self.hosts.iter().find(|h| h.name == name)
+    }
+
+    /// Hosts with a role, in the file's order.
+    pub fn with_role(&self, role: Role) -> impl Iterator<Item = &HostSpec> {
+        self.hosts.iter().filter(move |h| h.roles.contains(&role))
+    }
+
+    /// Memory a host keeps back for itself and its OSDs.
+    pub fn reserve(&self, host: &HostSpec) -> Size {
+        host.reserve.unwrap_or(self.guests.host_reserve)
+    }
+
+    /// The network that carries migrations.
+    pub fn migration_network(&self) -> &HostNetwork {
+        match self.networks.migration {
+            MigrationNetwork::Storage => &self.networks.storage,
+            MigrationNetwork::Management => &self.networks.management,
+        }
+    }
+
+    /// A host's address on the network that carries migrations.
+    pub fn migration_address(&self, host: &HostSpec) -> IpAddr {
+        match self.networks.migration {
+            MigrationNetwork::Storage => host.storage_address,
+            MigrationNetwork::Management => host.address,
+        }
+    }
+
+    /// A path of the file, made absolute.
+    pub fn path(&self, path: &std::path::Path) -> PathBuf {
+        self.base.join(path)
+    }
+}
+
+/// Identity of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterIdentity {
+    /// Name shown to people.
+    pub name: String,
+    /// The Ceph cluster id; other stable ids derive from it.
+    pub fsid: Uuid,
+}
+
+/// How hosts are reached over SSH. What is not said here comes from the operator's own ssh configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SshDefaults {
+    /// Login name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub port: Option<u16>,
+    /// Private key file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<PathBuf>,
+    /// The cluster's own known_hosts file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub known_hosts: Option<PathBuf>,
+    /// Jump host, as `ssh -J` takes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jump: Option<String>,
+}

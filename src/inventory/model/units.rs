@@ -1,0 +1,182 @@
+//! Values that are written as text: sizes, link speeds, address ranges.
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+/// A link speed in Mbit/s, written `1G`, `10G`, `25G`, `40G`, `56G`, `100G`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LinkSpeed(pub u64);
+
+impl FromStr for LinkSpeed {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        let (digits, factor) = match s.strip_suffix('G') {
+            Some(d) => (d, 1000),
+            None => (s.strip_suffix('M').unwrap_or(""), 1),
+        };
+        match digits.parse::<u64>().ok().and_then(|n| n.checked_mul(factor)) {
+            Some(n) if n > 0 => Ok(LinkSpeed(n)),
+            _ => Err(format!("`{s}` is no link speed; write for example 10G")),
+        }
+    }
+}
+
+impl fmt::Display for LinkSpeed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_multiple_of(1000) { write!(f, "{}G", self.0 / 1000) } else { write!(f, "{}M", self.0) }
+    }
+}
+
+/// A number of bytes, written `512M`, `4G`, `1T` (powers of 1024).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Size(pub u64);
+
+/// Suffixes and the powers of two they stand for, largest first.
+const UNITS: [(char, u32); 4] = [('T', 40), ('G', 30), ('M', 20), ('K', 10)];
+
+impl Size {
+    /// So many MiB.
+    pub const fn mib(n: u64) -> Self {
+        Size(n << 20)
+    }
+
+    /// So many GiB.
+    pub const fn gib(n: u64) -> Self {
+        Size(n << 30)
+    }
+
+    /// The number of bytes.
+    pub const fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        let wrong = || format!("`{s}` is no size; write for example 512M or 4G");
+        let body = s.strip_suffix("iB").unwrap_or(s);
+        let unit = UNITS.iter().find_map(|(c, shift)| Some((body.strip_suffix(*c)?, *shift)));
+        let (digits, shift) = unit.ok_or_else(wrong)?;
+        let n: u64 = digits.parse().map_err(|_| wrong())?;
+        n.checked_mul(1 << shift).map(Size).ok_or_else(wrong)
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (unit, shift) in UNITS {
+            if self.0 > 0 && self.0.is_multiple_of(1 << shift) {
+                return write!(f, "{}{unit}", self.0 >> shift);
+            }
+        }
+        if self.0 == 0 { f.write_str("0K") } else { write!(f, "{}", self.0) }
+    }
+}
+
+/// A range of addresses, both ends included, written `10.0.0.10-10.0.0.99`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressRange {
+    /// First address.
+    pub first: IpAddr,
+    /// Last address.
+    pub last: IpAddr,
+}
+
+impl AddressRange {
+    /// Whether an address lies in the range.
+    pub fn contains(&self, address: &IpAddr) -> bool {
+        address.is_ipv4() == self.first.is_ipv4() && (self.first..=self.last).contains(address)
+    }
+
+    /// Whether two ranges have an address in common.
+    pub fn overlaps(&self, other: &AddressRange) -> bool {
+        self.first.is_ipv4() == other.first.is_ipv4() && self.first <= other.last && other.first <= self.last
+    }
+}
+
+impl FromStr for AddressRange {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        let wrong = || format!("`{s}` is no address range; write for example 10.0.0.10-10.0.0.99");
+        let (first, last) = s.split_once('-').ok_or_else(wrong)?;
+        let range = AddressRange {
+            first: first.trim().parse().map_err(|_| wrong())?,
+            last: last.trim().parse().map_err(|_| wrong())?,
+        };
+        if range.first.is_ipv4() != range.last.is_ipv4() || range.first > range.last { Err(wrong()) } else { Ok(range) }
+    }
+}
+
+impl fmt::Display for AddressRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.first, self.last)
+    }
+}
+
+/// Stands for a network in the schema: `10.0.0.0/24`.
+pub(super) struct Cidr;
+
+macro_rules! text_schema {
+    ($name:ident, $format:literal, $pattern:literal, $description:literal) => {
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({
+                    "type": "string", "format": $format, "pattern": $pattern, "description": $description
+                })
+            }
+        }
+    };
+}
+text_schema!(LinkSpeed, "link-speed", "^[0-9]+[MG]$", "A link speed: 1G, 10G, 25G, 40G, 56G, 100G.");
+text_schema!(Size, "size", "^[0-9]+[KMGT](iB)?$", "A size in powers of 1024: 512M, 4G, 1T.");
+text_schema!(AddressRange, "address-range", "^[^ -]+ *- *[^ -]+$", "First and last address: 10.0.0.10-10.0.0.99.");
+text_schema!(Cidr, "cidr", "^[0-9a-fA-F.:]+/[0-9]+$", "A network: 10.0.0.0/24.");
+
+macro_rules! serde_as_text {
+    ($($name:ident),*) => {$(
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                s.collect_str(self)
+            }
+        }
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                let text = Cow::<'de, str>::deserialize(d)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    )*};
+}
+serde_as_text!(LinkSpeed, Size, AddressRange);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_speeds_and_ranges_read_back_as_written() {
+        for text in ["512M", "4G", "1T", "64K", "0K"] {
+            assert_eq!(text.parse::<Size>().unwrap().to_string(), text);
+        }
+        for text in ["", "4", "4X", "-1G", "99999999999T", "4Ü"] {
+            assert!(text.parse::<Size>().is_err(), "{text}");
+        }
+        assert_eq!("100G".parse::<LinkSpeed>().unwrap(), LinkSpeed(100_000));
+        for text in ["fast", "0G", "99999999999999999999G", "18446744073709551615G"] {
+            assert!(text.parse::<LinkSpeed>().is_err(), "{text}");
+        }
+        assert!("10.0.0.9-10.0.0.3".parse::<AddressRange>().is_err());
+        assert_eq!("10.0.0.3-10.0.0.9".parse::<AddressRange>().unwrap().to_string(), "10.0.0.3-10.0.0.9");
+    }
+}
