@@ -1,5 +1,6 @@
 //! The command line: one file a command, its `Args` and `run`; no logic here.
 
+mod completions;
 mod context;
 mod inventory_show;
 
@@ -64,6 +65,8 @@ pub struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Completions(completions::CompletionsArgs),
+    Man(completions::ManArgs),
     Inventory(inventory_show::InventoryArgs),
 }
 
@@ -103,6 +106,8 @@ pub fn main() -> ExitCode {
 
 async fn run(command: Command, context: &Context) -> Result<(), Failure> {
     match command {
+        Command::Completions(args) => completions::run(&args, context),
+        Command::Man(args) => completions::man(&args, context),
         Command::Inventory(args) => inventory_show::run(args, context),
     }
 }
