@@ -3,8 +3,14 @@
 mod exec;
 mod fake;
 mod fleet;
+mod job;
+mod lines;
 mod session;
+mod upload;
 
 pub use exec::{Channel, Exec, Output, Remote, RemoteError, RemoteExt};
 pub use fake::FakeRemote;
 pub use fleet::Fleet;
+pub use job::{Job, JobState, JobStatus};
+pub use lines::LineChannel;
+pub use upload::{Upload, UploadExt};

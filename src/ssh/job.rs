@@ -1,0 +1,224 @@
+//! Long work on a host as a transient unit: a lost link neither kills nor doubles it.
+//!
+//! The unit's name makes a job happen once: starting it again only attaches to it, whether it runs or has ended, until
+//! it is forgotten.
+
+use super::exec::{Exec, Remote, RemoteError, RemoteExt};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+const SCRIPT: &str = include_str!("job.sh");
+/// First and longest pause between two looks at a job.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+
+/// A piece of long work for a host.
+#[derive(Clone)]
+pub struct Job {
+    name: String,
+    script: String,
+    limit: Duration,
+}
+
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Job({})", self.name)
+    }
+}
+
+/// Where a job is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JobState {
+    /// It was never started, or the host restarted and forgot it.
+    Absent,
+    /// It runs.
+    Running,
+    /// It ended with status 0.
+    Done,
+    /// It ended otherwise: its exit status, or what killed it.
+    Failed(String),
+    /// It began and is gone without a word; what it did has to be looked at.
+    Unknown,
+}
+
+/// What a look at a job shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobStatus {
+    /// Where it is.
+    pub state: JobState,
+    /// The end of its output, stdout and stderr together.
+    pub log: String,
+}
+
+impl Job {
+    /// A job named after what it does to what (`osd-create-sdb`); it is killed on the host after `limit`.
+    pub fn new(name: impl Into<String>, script: impl Into<String>, limit: Duration) -> Self {
+        let name = name.into().replace(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_' && c != '.', "_");
+        Job { name, script: script.into(), limit }
+    }
+
+    /// Its unit on the host.
+    pub fn unit(&self) -> String {
+        format!("rackhand-{}.service", self.name)
+    }
+
+    /// Starts it; one that runs or has ended is left as it is, and its state is returned.
+    ///
+    /// # Errors
+    /// When the host cannot be reached or systemd refuses.
+    pub async fn start(&self, remote: &dyn Remote) -> Result<JobState, RemoteError> {
+        let seconds = self.limit.as_secs().max(1).to_string();
+        let length = self.script.len().to_string();
+        let exec = Exec::argv(["sh", "-c", SCRIPT, "sh", "start", &self.name, &seconds, &length]);
+        let output = remote.check(exec.stdin(self.script.as_bytes())).await?;
+        Ok(parse(&output.text()).state)
+    }
+
+    /// Looks at it.
+    ///
+    /// # Errors
+    /// When the host cannot be reached.
+    pub async fn look(&self, remote: &dyn Remote) -> Result<JobStatus, RemoteError> {
+        let output = remote.check(Exec::argv(["sh", "-c", SCRIPT, "sh", "look", &self.name])).await?;
+        Ok(parse(&output.text()))
+    }
+
+    /// Stops it where it runs and removes its traces, so that the name can be used again.
+    ///
+    /// # Errors
+    /// When the host cannot be reached.
+    pub async fn forget(&self, remote: &dyn Remote) -> Result<(), RemoteError> {
+        let exec = Exec::argv(["sh", "-c", SCRIPT, "sh", "forget", &self.name]);
+        remote.check(exec.deadline(Duration::from_secs(60))).await.map(drop)
+    }
+
+    /// Starts or re-attaches, and waits for its end; `watch` sees the log grow.
+    ///
+    /// A link that breaks while waiting is taken up again until the job's own limit has passed.
+    ///
+    /// # Errors
+    /// When the job cannot be started, or nobody can say where it is at its limit.
+    pub async fn wait(
+        &self,
+        remote: &dyn Remote,
+        mut watch: impl FnMut(&JobStatus) + Send,
+    ) -> Result<JobStatus, RemoteError> {
+        let until = Instant::now() + self.limit + Duration::from_secs(30);
+        self.start(remote).await?;
+        let mut pause = PAUSES.0;
+        loop {
+            match self.look(remote).await {
+                Ok(mut status) if status.state != JobState::Running => {
+                    if status.state == JobState::Absent {
+                        // It was there: the host has restarted since.
+                        status.state = JobState::Unknown;
+                    }
+                    return Ok(status);
+                }
+                Ok(status) => watch(&status),
+                Err(error) if Instant::now() >= until => return Err(error),
+                Err(_) => {}
+            }
+            if Instant::now() >= until {
+                let (host, command) = (remote.name().to_owned(), self.unit());
+                return Err(RemoteError::TimedOut { host, command, after: self.limit });
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSES.1);
+        }
+    }
+
+    /// Starts or re-attaches, waits, and forgets the job once it ended well; any other end is an error with the end of
+    /// its output, and leaves its traces on the host.
+    ///
+    /// # Errors
+    /// When it failed, was killed, or nobody knows.
+    pub async fn run(&self, remote: &dyn Remote) -> Result<String, RemoteError> {
+        let status = self.wait(remote, |_| {}).await?;
+        let (host, command) = (remote.name().to_owned(), self.unit());
+        match status.state {
+            JobState::Done => {
+                self.forget(remote).await?;
+                Ok(status.log)
+            }
+            JobState::Failed(how) => {
+                let code = how.parse().unwrap_or(1);
+                Err(RemoteError::Status { host, command, status: code, stderr: last_lines(&status.log) })
+            }
+            _ => Err(RemoteError::Lost { host, command, reason: "it is gone without saying how it ended".to_owned() }),
+        }
+    }
+}
+
+/// The last lines of a log, for an error message.
+fn last_lines(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().map(str::trim_end).filter(|l| !l.is_empty()).collect();
+    lines[lines.len().saturating_sub(5)..].join("\n")
+}
+
+fn parse(text: &str) -> JobStatus {
+    let (first, log) = text.split_once('\n').unwrap_or((text, ""));
+    let words: Vec<&str> = first.split_whitespace().collect();
+    let state = match words[..] {
+        ["absent"] => JobState::Absent,
+        ["running" | "started"] => JobState::Running,
+        ["ended", "success", ..] => JobState::Done,
+        ["ended", "exit-code", _, status] => JobState::Failed(status.to_owned()),
+        ["ended", "timeout", ..] => JobState::Failed("its time limit".to_owned()),
+        ["ended", "signal" | "core-dump", _, signal] => JobState::Failed(format!("signal {signal}")),
+        ["ended", result, ..] => JobState::Failed(result.to_owned()),
+        _ => JobState::Unknown,
+    };
+    JobStatus { state, log: log.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ssh::FakeRemote;
+
+    #[test]
+    fn every_answer_of_the_script_has_a_state() {
+        for (answer, state) in [
+            ("absent", JobState::Absent),
+            ("running", JobState::Running),
+            ("started", JobState::Running),
+            ("ended success exited 0", JobState::Done),
+            ("ended exit-code exited 3", JobState::Failed("3".into())),
+            ("ended signal killed KILL", JobState::Failed("signal KILL".into())),
+            ("ended timeout killed TERM", JobState::Failed("its time limit".into())),
+            ("ended oom-kill killed KILL", JobState::Failed("oom-kill".into())),
+            ("died", JobState::Unknown),
+            ("", JobState::Unknown),
+        ] {
+            assert_eq!(parse(&format!("{answer}\n")).state, state, "{answer}");
+        }
+        assert_eq!(parse("running\none\ntwo\n").log, "one\ntwo\n");
+    }
+
+    #[test]
+    fn a_name_is_made_fit_for_a_unit() {
+        assert_eq!(Job::new("osd /dev/sdb", "", Duration::ZERO).unit(), "rackhand-osd__dev_sdb.service");
+    }
+
+    #[tokio::test]
+    async fn a_failed_job_is_an_error_with_its_output() {
+        let host = FakeRemote::new("h1").rule(|exec| {
+            let answer = if exec.argv[4] == "start" { "started\n" } else { "ended exit-code exited 7\nno space\n" };
+            Some(Ok(crate::ssh::Output { stdout: answer.into(), ..Default::default() }))
+        });
+        let job = Job::new("x", "echo secret", Duration::from_secs(5));
+        let error = job.run(&host).await.unwrap_err();
+        assert_eq!(error.to_string(), "host h1: `rackhand-x.service` exited with 7: no space");
+        assert!(host.asked().iter().all(|exec| !exec.argv.join(" ").contains("secret")));
+    }
+
+    #[tokio::test]
+    async fn a_job_that_vanished_is_unknown() {
+        let host = FakeRemote::new("h1").rule(|exec| {
+            let answer = if exec.argv[4] == "start" { "started\n" } else { "absent\n" };
+            Some(Ok(crate::ssh::Output { stdout: answer.into(), ..Default::default() }))
+        });
+        let error = Job::new("x", "", Duration::from_secs(5)).run(&host).await.unwrap_err();
+        assert!(error.unknown());
+    }
+}
