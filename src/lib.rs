@@ -5,6 +5,7 @@
 pub mod cli;
 pub mod error;
 pub mod inventory;
+pub mod libvirt;
 pub mod playbook;
 pub mod provision;
 pub mod ssh;

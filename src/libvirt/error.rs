@@ -1,0 +1,127 @@
+//! How a call to libvirt can fail; whether it ran is part of the type.
+
+use std::time::Duration;
+
+/// `VIR_ERR_OPERATION_FAILED`, also given when a domain of that id or name already runs.
+const OPERATION_FAILED: u32 = 9;
+/// `VIR_ERR_DOM_EXIST`.
+const DOM_EXIST: u32 = 20;
+/// `VIR_ERR_NO_DOMAIN`.
+const NO_DOMAIN: u32 = 42;
+/// `VIR_ERR_OPERATION_INVALID`.
+const OPERATION_INVALID: u32 = 55;
+/// `VIR_ERR_OPERATION_ABORTED`.
+const OPERATION_ABORTED: u32 = 78;
+
+/// A call to a host's libvirt that did not succeed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum VirtError {
+    /// No connection: nothing was done.
+    #[error("host {host}: cannot reach libvirt: {reason}")]
+    Unreachable {
+        /// The host.
+        host: String,
+        /// What was in the way.
+        reason: String,
+    },
+    /// The host has no such domain.
+    #[error("host {host}: cannot {call}: no such guest here")]
+    NoDomain {
+        /// The host.
+        host: String,
+        /// What was asked.
+        call: &'static str,
+    },
+    /// The host already has a domain of that id or name.
+    #[error("host {host}: cannot {call}: {message}")]
+    Exists {
+        /// The host.
+        host: String,
+        /// What was asked.
+        call: &'static str,
+        /// libvirt's words.
+        message: String,
+    },
+    /// libvirt said no, or tried and failed.
+    #[error("host {host}: cannot {call}: {message}")]
+    Failed {
+        /// The host.
+        host: String,
+        /// What was asked.
+        call: &'static str,
+        /// libvirt's error number.
+        code: u32,
+        /// libvirt's words.
+        message: String,
+    },
+    /// No answer within the deadline: it may have happened or not, or happen yet.
+    #[error("host {host}: cannot tell whether `{call}` succeeded: no answer from libvirt within {} s", .after.as_secs())]
+    TimedOut {
+        /// The host.
+        host: String,
+        /// What was asked.
+        call: &'static str,
+        /// The deadline.
+        after: Duration,
+    },
+    /// The connection broke during the call: it may have happened or not.
+    #[error("host {host}: cannot tell whether `{call}` succeeded: connection to libvirt lost: {message}")]
+    Lost {
+        /// The host.
+        host: String,
+        /// What was asked.
+        call: &'static str,
+        /// libvirt's words.
+        message: String,
+    },
+}
+
+impl VirtError {
+    /// From what libvirt reports; `alive` is whether the connection still is.
+    pub(super) fn from_virt(host: &str, call: &'static str, error: &virt::error::Error, alive: bool) -> Self {
+        let (host, message) = (host.to_owned(), error.message().to_owned());
+        let code = error.code().to_raw();
+        if !alive {
+            return VirtError::Lost { host, call, message };
+        }
+        let exists =
+            code == DOM_EXIST || (message.contains("already") && matches!(code, OPERATION_FAILED | OPERATION_INVALID));
+        match code {
+            NO_DOMAIN => VirtError::NoDomain { host, call },
+            _ if exists => VirtError::Exists { host, call, message },
+            _ => VirtError::Failed { host, call, code, message },
+        }
+    }
+
+    /// Whether the call may have had its effect or not.
+    pub fn unknown(&self) -> bool {
+        matches!(self, Self::TimedOut { .. } | Self::Lost { .. })
+    }
+
+    /// Whether it is certain that nothing was done.
+    pub fn nothing_ran(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::NoDomain { .. })
+    }
+
+    /// Whether the host has no such domain.
+    pub fn no_domain(&self) -> bool {
+        matches!(self, Self::NoDomain { .. })
+    }
+
+    /// Whether a job was aborted on request.
+    pub fn aborted(&self) -> bool {
+        matches!(self, Self::Failed { code: OPERATION_ABORTED, .. })
+    }
+
+    /// The host it happened on.
+    pub fn host(&self) -> &str {
+        match self {
+            Self::Unreachable { host, .. }
+            | Self::NoDomain { host, .. }
+            | Self::Exists { host, .. }
+            | Self::Failed { host, .. }
+            | Self::TimedOut { host, .. }
+            | Self::Lost { host, .. } => host,
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! A rack of hypervisors in memory, for tests of what is built on top.
+
+use super::types::{BlockInfo, Domain, DomainState, JobKind, JobStats, MigrateParams, Node, Start};
+use super::{Hypervisor, Hypervisors, LifecycleEvents, VirtError};
+use async_trait::async_trait;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+/// Memory of a fake host.
+const MEMORY: u64 = 64 << 30;
+
+/// What goes wrong on a fake rack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FakeFault {
+    /// The host's libvirt cannot be reached.
+    Unreachable,
+    /// Moves away from the host fail.
+    MoveFails,
+    /// Moves away from the host stand still until aborted, with a paused copy on the target.
+    MoveStalls,
+    /// As [`FakeFault::MoveStalls`], and the paused copy stays on the target after the abort.
+    MoveLeavesCopy,
+    /// Moves away from the host succeed, but the answer is lost.
+    AnswerLost,
+}
+
+#[derive(Debug, Default)]
+struct World {
+    domains: BTreeMap<String, BTreeMap<Uuid, Domain>>,
+    faults: BTreeSet<(String, FakeFault)>,
+    moving: BTreeSet<(String, Uuid)>,
+    calls: Vec<String>,
+}
+
+/// Hosts and their domains; every handle sees the same.
+#[derive(Clone, Debug)]
+pub struct FakeRack {
+    world: Arc<Mutex<World>>,
+    aborted: Arc<Notify>,
+}
+
+impl FakeRack {
+    /// Empty hosts of these names. A destination `qemu+tls://NAME/system` is the host of that name.
+    pub fn new<'a>(hosts: impl IntoIterator<Item = &'a str>) -> Self {
+        let domains = hosts.into_iter().map(|h| (h.to_owned(), BTreeMap::new())).collect();
+        let world = World { domains, ..World::default() };
+        FakeRack { world: Arc::new(Mutex::new(world)), aborted: Arc::default() }
+    }
+
+    /// The hypervisors of its hosts.
+    pub fn hypervisors(&self) -> Hypervisors {
+        let names: Vec<String> = self.world().domains.keys().cloned().collect();
+        Hypervisors::of(names.into_iter().map(|name| Arc::new(FakeHost { name, rack: self.clone() }) as _))
+    }
+
+    /// Puts a running domain of 1 GiB on a host.
+    pub fn put(&self, host: &str, name: &str, uuid: Uuid) {
+        self.put_as(host, name, uuid, DomainState::Running);
+    }
+
+    /// Puts a domain in a state on a host.
+    pub fn put_as(&self, host: &str, name: &str, uuid: Uuid, state: DomainState) {
+        let domain = Domain { name: name.into(), uuid, state, reason: "booted".into(), memory: 1 << 30, cpus: 1 };
+        self.world().domains.entry(host.to_owned()).or_default().insert(uuid, domain);
+    }
+
+    /// Makes something go wrong from now on.
+    pub fn fault(&self, host: &str, fault: FakeFault) {
+        self.world().faults.insert((host.to_owned(), fault));
+    }
+
+    /// Mends it.
+    pub fn mend(&self, host: &str, fault: FakeFault) {
+        self.world().faults.remove(&(host.to_owned(), fault));
+    }
+
+    /// Hosts that have the domain, with its state there.
+    pub fn places(&self, uuid: Uuid) -> Vec<(String, DomainState)> {
+        let world = self.world();
+        world.domains.iter().filter_map(|(host, d)| d.get(&uuid).map(|d| (host.clone(), d.state))).collect()
+    }
+
+    /// The changes asked for so far, `HOST VERB NAME`.
+    pub fn calls(&self) -> Vec<String> {
+        self.world().calls.clone()
+    }
+
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Debug)]
+struct FakeHost {
+    name: String,
+    rack: FakeRack,
+}
+
+impl FakeHost {
+    fn has(&self, fault: FakeFault) -> bool {
+        self.rack.world().faults.contains(&(self.name.clone(), fault))
+    }
+
+    fn world(&self) -> Result<MutexGuard<'_, World>, VirtError> {
+        if self.has(FakeFault::Unreachable) {
+            return Err(VirtError::Unreachable { host: self.name.clone(), reason: "the fake is cut off".into() });
+        }
+        Ok(self.rack.world())
+    }
+
+    fn failed(&self, call: &'static str, message: &str) -> VirtError {
+        VirtError::Failed { host: self.name.clone(), call, code: 38, message: message.to_owned() }
+    }
+
+    fn with<T>(&self, uuid: Uuid, call: &'static str, f: impl FnOnce(&mut Domain) -> T) -> Result<T, VirtError> {
+        let mut world = self.world()?;
+        let domain = world.domains.get_mut(&self.name).and_then(|d| d.get_mut(&uuid));
+        let Some(domain) = domain else { return Err(VirtError::NoDomain { host: self.name.clone(), call }) };
+        let (value, line) = (f(domain), format!("{} {call} {}", self.name, domain.name));
+        world.calls.push(line);
+        Ok(value)
+    }
+
+    fn set(&self, uuid: Uuid, call: &'static str, state: DomainState) -> Result<(), VirtError> {
+        self.with(uuid, call, |domain| domain.state = state)
+    }
+
+    fn remove(&self, uuid: Uuid, call: &'static str) -> Result<Domain, VirtError> {
+        let domain = self.with(uuid, call, |domain| domain.clone())?;
+        self.world()?.domains.entry(self.name.clone()).or_default().remove(&uuid);
+        Ok(domain)
+    }
+
+    fn arrive(&self, target: &str, domain: Domain) {
+        self.rack.world().domains.entry(target.to_owned()).or_default().insert(domain.uuid, domain);
+    }
+}
+
+fn text(xml: &str, tag: &str) -> Option<String> {
+    let (_, rest) = xml.split_once(&format!("<{tag}>"))?;
+    rest.split_once(&format!("</{tag}>")).map(|(value, _)| value.trim().to_owned())
+}
+
+#[async_trait]
+impl Hypervisor for FakeHost {
+    fn host(&self) -> &str {
+        &self.name
+    }
+
+    async fn domains(&self) -> Result<Vec<Domain>, VirtError> {
+        Ok(self.world()?.domains.get(&self.name).map(|d| d.values().cloned().collect()).unwrap_or_default())
+    }
+
+    async fn domain(&self, uuid: Uuid) -> Result<Option<Domain>, VirtError> {
+        Ok(self.world()?.domains.get(&self.name).and_then(|d| d.get(&uuid)).cloned())
+    }
+
+    async fn create(&self, xml: &str, start: Start) -> Result<Domain, VirtError> {
+        let call = "start the guest";
+        let name = text(xml, "name").ok_or_else(|| self.failed(call, "the XML has no name"))?;
+        let uuid = text(xml, "uuid").and_then(|u| u.parse().ok());
+        let uuid = uuid.ok_or_else(|| self.failed(call, "the XML has no uuid"))?;
+        if self.domain(uuid).await?.is_some() {
+            let message = format!("domain '{name}' already exists");
+            return Err(VirtError::Exists { host: self.name.clone(), call, message });
+        }
+        let state = if start == Start::Paused { DomainState::Paused } else { DomainState::Running };
+        self.world()?.calls.push(format!("{} {call} {name}", self.name));
+        self.rack.put_as(&self.name, &name, uuid, state);
+        self.domain(uuid).await?.ok_or_else(|| self.failed(call, "it ended at once"))
+    }
+
+    async fn shutdown(&self, uuid: Uuid) -> Result<(), VirtError> {
+        self.remove(uuid, "press the power button").map(drop)
+    }
+
+    async fn reboot(&self, uuid: Uuid) -> Result<(), VirtError> {
+        self.set(uuid, "reboot the guest", DomainState::Running)
+    }
+
+    async fn reset(&self, uuid: Uuid) -> Result<(), VirtError> {
+        self.set(uuid, "reset the guest", DomainState::Running)
+    }
+
+    async fn destroy(&self, uuid: Uuid) -> Result<(), VirtError> {
+        self.remove(uuid, "end the guest").map(drop)
+    }
+
+    async fn suspend(&self, uuid: Uuid) -> Result<(), VirtError> {
+        self.set(uuid, "pause the guest", DomainState::Paused)
+    }
+
+    async fn resume(&self, uuid: Uuid) -> Result<(), VirtError> {
+        self.set(uuid, "resume the guest", DomainState::Running)
+    }
+
+    async fn xml(&self, uuid: Uuid) -> Result<String, VirtError> {
+        self.with(uuid, "read the guest's definition", |domain| {
+            format!("<domain type='qemu'><name>{}</name><uuid>{uuid}</uuid></domain>", domain.name)
+        })
+    }
+
+    async fn block_info(&self, uuid: Uuid, _disk: &str) -> Result<BlockInfo, VirtError> {
+        let size = 1 << 30;
+        self.with(uuid, "look at the disk", |_| BlockInfo { capacity: size, allocation: size, physical: size })
+    }
+
+    async fn block_resize(&self, uuid: Uuid, _disk: &str, _bytes: u64) -> Result<(), VirtError> {
+        self.with(uuid, "grow the disk", |_| ())
+    }
+
+    async fn node(&self) -> Result<Node, VirtError> {
+        let used: u64 = self.domains().await?.iter().map(|d| d.memory).sum();
+        Ok(Node { memory: MEMORY, free: MEMORY.saturating_sub(used), cpus: 16, sockets: 1, cores: 8, threads: 2 })
+    }
+
+    async fn capabilities(&self) -> Result<String, VirtError> {
+        Ok("<capabilities/>".to_owned())
+    }
+
+    async fn domain_capabilities(&self, _machine: &str, _virttype: &str) -> Result<String, VirtError> {
+        Ok("<domainCapabilities><cpu><mode name='host-model' supported='yes'/></cpu></domainCapabilities>".to_owned())
+    }
+
+    async fn baseline_cpu(&self, _virttype: &str, cpus: &[String]) -> Result<String, VirtError> {
+        cpus.first().cloned().ok_or_else(|| self.failed("find the common processor", "no processor given"))
+    }
+
+    async fn can_give_cpu(&self, _virttype: &str, _cpu: &str) -> Result<bool, VirtError> {
+        self.world().map(|_| true)
+    }
+
+    async fn agent(&self, _uuid: Uuid, _command: &str, _deadline: Duration) -> Result<String, VirtError> {
+        Err(self.failed("ask the guest agent", "the fake guest has none"))
+    }
+
+    async fn monitor(&self, uuid: Uuid, _command: &str) -> Result<String, VirtError> {
+        self.with(uuid, "ask the monitor", |_| r#"{"return":{}}"#.to_owned())
+    }
+
+    async fn migrate(&self, uuid: Uuid, params: &MigrateParams) -> Result<(), VirtError> {
+        let call = "move the guest";
+        let domain = self.with(uuid, call, |domain| domain.clone())?;
+        let target = params.destination.trim_start_matches("qemu+tls://").trim_end_matches("/system").to_owned();
+        if !self.world()?.domains.contains_key(&target) || self.has(FakeFault::MoveFails) {
+            return Err(self.failed(call, "unable to connect to the target"));
+        }
+        let leaves_copy = self.has(FakeFault::MoveLeavesCopy);
+        if self.has(FakeFault::MoveStalls) || leaves_copy {
+            self.arrive(&target, Domain { state: DomainState::Paused, ..domain });
+            self.rack.world().moving.insert((self.name.clone(), uuid));
+            loop {
+                // Asked for before the look, so that an abort in between is not missed.
+                let aborted = self.rack.aborted.notified();
+                if !self.rack.world().moving.contains(&(self.name.clone(), uuid)) {
+                    break;
+                }
+                aborted.await;
+            }
+            if !leaves_copy {
+                self.rack.world().domains.entry(target).or_default().remove(&uuid);
+            }
+            return Err(VirtError::Failed { host: self.name.clone(), call, code: 78, message: "aborted".into() });
+        }
+        self.rack.world().domains.entry(self.name.clone()).or_default().remove(&uuid);
+        self.arrive(&target, Domain { reason: "migrated".into(), ..domain });
+        if self.has(FakeFault::AnswerLost) {
+            return Err(VirtError::Lost { host: self.name.clone(), call, message: "the fake lost it".into() });
+        }
+        Ok(())
+    }
+
+    async fn job(&self, uuid: Uuid) -> Result<JobStats, VirtError> {
+        let moving = self.world()?.moving.contains(&(self.name.clone(), uuid));
+        self.with(uuid, "look at the job", |domain| JobStats {
+            kind: if moving { JobKind::Running } else { JobKind::None },
+            memory_total: domain.memory,
+            memory_remaining: domain.memory,
+            ..JobStats::default()
+        })
+    }
+
+    async fn completed_job(&self, uuid: Uuid) -> Result<JobStats, VirtError> {
+        self.with(uuid, "look at the completed job", |domain| JobStats {
+            kind: JobKind::Completed,
+            memory_total: domain.memory,
+            memory_processed: domain.memory,
+            elapsed_ms: 1000,
+            downtime_ms: 20,
+            ..JobStats::default()
+        })
+    }
+
+    async fn abort_job(&self, uuid: Uuid) -> Result<(), VirtError> {
+        self.world()?.moving.remove(&(self.name.clone(), uuid));
+        self.rack.aborted.notify_waiters();
+        self.with(uuid, "abort the job", |_| ())
+    }
+
+    async fn set_max_downtime(&self, uuid: Uuid, _downtime: Duration) -> Result<(), VirtError> {
+        self.with(uuid, "set the longest pause", |_| ())
+    }
+
+    async fn set_bandwidth(&self, uuid: Uuid, _mib_per_s: u64) -> Result<(), VirtError> {
+        self.with(uuid, "set the bandwidth", |_| ())
+    }
+
+    async fn lifecycle(&self) -> Result<LifecycleEvents, VirtError> {
+        let (_, receiver) = tokio::sync::mpsc::unbounded_channel();
+        self.world().map(|_| LifecycleEvents::new(receiver, ()))
+    }
+}

@@ -1,0 +1,369 @@
+//! The real thing: libvirt's client library over a forwarded socket.
+
+use super::connection::{Connection, Endpoint, spawn};
+use super::types::{BlockInfo, Domain, DomainState, JobStats, MigrateParams, Node, Start};
+use super::{Hypervisor, LifecycleEvents, VirtError, ffi};
+use crate::ssh::Remote;
+use async_trait::async_trait;
+use std::sync::Arc;
+use std::time::Duration;
+use uuid::Uuid;
+use virt::connect::Connect;
+use virt::domain::Domain as Handle;
+use virt::error::Error;
+use virt_sys as sys;
+
+/// For what only looks. A host under load was seen to take seconds to answer.
+const LOOK: Duration = Duration::from_secs(15);
+/// For what starts or ends a process: QEMU opens its disks first, which waits for the storage.
+const CHANGE: Duration = Duration::from_secs(60);
+/// A migration is watched by whoever starts it; this only bounds a forgotten one.
+const MIGRATE: Duration = Duration::from_secs(6 * 3600);
+
+/// The guests of one host, over its libvirt.
+#[derive(Debug)]
+pub struct VirtHost {
+    connection: Connection,
+}
+
+impl VirtHost {
+    /// Over the forwarded socket of a host; nothing is connected yet.
+    pub fn over(remote: Arc<dyn Remote>) -> Self {
+        VirtHost { connection: Connection::new(Endpoint::Remote(remote)) }
+    }
+
+    /// At a libvirt URI.
+    pub fn at(host: impl Into<String>, uri: impl Into<String>) -> Self {
+        VirtHost { connection: Connection::new(Endpoint::Uri { host: host.into(), uri: uri.into() }) }
+    }
+
+    /// Something that only looks at a domain.
+    async fn look<T: Send + 'static>(
+        &self,
+        uuid: Uuid,
+        call: &'static str,
+        work: impl FnOnce(&Handle) -> Result<T, Error> + Clone + Send + 'static,
+    ) -> Result<T, VirtError> {
+        self.connection.read(call, LOOK, move |connect| work(&connect.lookup_domain_by_uuid(uuid)?)).await
+    }
+
+    /// Something that changes a domain.
+    async fn change<T: Send + 'static>(
+        &self,
+        uuid: Uuid,
+        call: &'static str,
+        work: impl FnOnce(&Handle) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, VirtError> {
+        self.connection.call(call, CHANGE, move |connect| work(&connect.lookup_domain_by_uuid(uuid)?)).await
+    }
+}
+
+fn describe(handle: &Handle) -> Result<Domain, Error> {
+    let info = handle.info()?;
+    let (_, reason) = handle.state()?;
+    Ok(Domain {
+        name: handle.name()?,
+        uuid: handle.uuid()?,
+        state: state(info.state.to_raw()),
+        reason: reason.to_string(),
+        memory: info.max_mem << 10,
+        cpus: info.nr_virt_cpu,
+    })
+}
+
+fn state(raw: sys::virDomainState) -> DomainState {
+    match raw {
+        // A guest that waits for its disk runs.
+        sys::VIR_DOMAIN_RUNNING | sys::VIR_DOMAIN_BLOCKED => DomainState::Running,
+        sys::VIR_DOMAIN_PAUSED => DomainState::Paused,
+        sys::VIR_DOMAIN_SHUTDOWN => DomainState::Stopping,
+        sys::VIR_DOMAIN_SHUTOFF => DomainState::Off,
+        sys::VIR_DOMAIN_CRASHED => DomainState::Crashed,
+        sys::VIR_DOMAIN_PMSUSPENDED => DomainState::Suspended,
+        _ => DomainState::Unknown,
+    }
+}
+
+/// A domain that ended while it was looked at is not there, which is no error.
+fn unless_gone(described: Result<Domain, Error>) -> Result<Option<Domain>, Error> {
+    match described {
+        Err(e) if e.code().to_raw() == sys::VIR_ERR_NO_DOMAIN => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+fn list(connect: &Connect) -> Result<Vec<Domain>, Error> {
+    let mut domains = Vec::new();
+    for handle in connect.list_all_domains(0)? {
+        domains.extend(unless_gone(describe(&handle))?);
+    }
+    domains.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(domains)
+}
+
+fn node(connect: &Connect) -> Result<Node, Error> {
+    let info = connect.node_info()?;
+    Ok(Node {
+        memory: info.memory << 10,
+        free: connect.free_memory()?,
+        cpus: info.cpus,
+        sockets: info.sockets,
+        cores: info.cores,
+        threads: info.threads,
+    })
+}
+
+/// The flags of a peer-to-peer move of a transient domain with shared disks: nothing is defined on the target, and
+/// nothing is left on the source once the guest has gone.
+fn flags(params: &MigrateParams) -> u32 {
+    let mut flags = sys::VIR_MIGRATE_LIVE | sys::VIR_MIGRATE_PEER2PEER | sys::VIR_MIGRATE_ABORT_ON_ERROR;
+    if params.auto_converge {
+        flags |= sys::VIR_MIGRATE_AUTO_CONVERGE;
+    }
+    if params.tls {
+        flags |= sys::VIR_MIGRATE_TLS;
+    }
+    if params.parallel.is_some() {
+        flags |= sys::VIR_MIGRATE_PARALLEL;
+    }
+    flags
+}
+
+fn typed(params: &MigrateParams) -> virt::domain::MigrateParameters {
+    virt::domain::MigrateParameters {
+        uri: params.data.clone(),
+        bandwidth: params.bandwidth,
+        parallel_connections: params.parallel.and_then(|n| i32::try_from(n).ok()),
+        ..Default::default()
+    }
+}
+
+/// Ends the watch on a thread: it talks to the daemon.
+struct Watching(Option<(Connect, ffi::Watch)>);
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        if let Some((connect, watch)) = self.0.take() {
+            // Without a thread the watch lasts as long as the program.
+            let _ = spawn(move || ffi::unwatch_lifecycle(&connect, watch));
+        }
+    }
+}
+
+#[async_trait]
+impl Hypervisor for VirtHost {
+    fn host(&self) -> &str {
+        self.connection.host()
+    }
+
+    async fn domains(&self) -> Result<Vec<Domain>, VirtError> {
+        self.connection.read("list guests", LOOK, list).await
+    }
+
+    async fn domain(&self, uuid: Uuid) -> Result<Option<Domain>, VirtError> {
+        match self.look(uuid, "look at the guest", describe).await {
+            Ok(domain) => Ok(Some(domain)),
+            Err(e) if e.no_domain() => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn create(&self, xml: &str, start: Start) -> Result<Domain, VirtError> {
+        let xml = xml.to_owned();
+        let flags = match start {
+            Start::Running => 0,
+            Start::Paused => sys::VIR_DOMAIN_START_PAUSED,
+        };
+        self.connection
+            .call("start the guest", CHANGE, move |connect| describe(&connect.create_domain_xml(&xml, flags)?))
+            .await
+    }
+
+    async fn shutdown(&self, uuid: Uuid) -> Result<(), VirtError> {
+        let press = |handle: &Handle| handle.shutdown_flags(sys::VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN);
+        self.change(uuid, "press the power button", press).await
+    }
+
+    async fn reboot(&self, uuid: Uuid) -> Result<(), VirtError> {
+        self.change(uuid, "reboot the guest", |handle| handle.reboot(0)).await
+    }
+
+    async fn reset(&self, uuid: Uuid) -> Result<(), VirtError> {
+        self.change(uuid, "reset the guest", Handle::reset).await
+    }
+
+    async fn destroy(&self, uuid: Uuid) -> Result<(), VirtError> {
+        self.change(uuid, "end the guest", Handle::destroy).await
+    }
+
+    async fn suspend(&self, uuid: Uuid) -> Result<(), VirtError> {
+        self.change(uuid, "pause the guest", Handle::suspend).await
+    }
+
+    async fn resume(&self, uuid: Uuid) -> Result<(), VirtError> {
+        self.change(uuid, "resume the guest", Handle::resume).await
+    }
+
+    async fn xml(&self, uuid: Uuid) -> Result<String, VirtError> {
+        self.look(uuid, "read the guest's definition", |handle| handle.xml_desc(0)).await
+    }
+
+    async fn block_info(&self, uuid: Uuid, disk: &str) -> Result<BlockInfo, VirtError> {
+        let disk = disk.to_owned();
+        self.look(uuid, "look at the disk", move |handle| ffi::block_info(handle, &disk)).await
+    }
+
+    async fn block_resize(&self, uuid: Uuid, disk: &str, bytes: u64) -> Result<(), VirtError> {
+        let disk = disk.to_owned();
+        let resize = move |handle: &Handle| handle.block_resize(&disk, bytes, sys::VIR_DOMAIN_BLOCK_RESIZE_BYTES);
+        self.change(uuid, "grow the disk", resize).await
+    }
+
+    async fn node(&self) -> Result<Node, VirtError> {
+        self.connection.read("look at the host", LOOK, node).await
+    }
+
+    async fn capabilities(&self) -> Result<String, VirtError> {
+        self.connection.read("ask for capabilities", LOOK, Connect::capabilities).await
+    }
+
+    async fn domain_capabilities(&self, machine: &str, virttype: &str) -> Result<String, VirtError> {
+        let (machine, virttype) = (machine.to_owned(), virttype.to_owned());
+        let ask = move |connect: &Connect| {
+            connect.domain_capabilities(None, Some("x86_64"), Some(&machine), Some(&virttype), 0)
+        };
+        self.connection.read("ask for domain capabilities", LOOK, ask).await
+    }
+
+    async fn baseline_cpu(&self, virttype: &str, cpus: &[String]) -> Result<String, VirtError> {
+        let (virttype, cpus) = (virttype.to_owned(), cpus.to_vec());
+        let ask = move |connect: &Connect| ffi::baseline_cpu(connect, &virttype, &cpus);
+        self.connection.read("find the common processor", LOOK, ask).await
+    }
+
+    async fn can_give_cpu(&self, virttype: &str, cpu: &str) -> Result<bool, VirtError> {
+        let (virttype, cpu) = (virttype.to_owned(), cpu.to_owned());
+        let ask = move |connect: &Connect| ffi::can_give_cpu(connect, &virttype, &cpu);
+        self.connection.read("compare processors", LOOK, ask).await
+    }
+
+    async fn agent(&self, uuid: Uuid, command: &str, deadline: Duration) -> Result<String, VirtError> {
+        let command = command.to_owned();
+        let seconds = i32::try_from(deadline.as_secs().max(1)).unwrap_or(i32::MAX);
+        // libvirt counts by whole seconds and answers after its own; ours is the backstop.
+        let backstop = deadline + Duration::from_secs(5);
+        let ask =
+            move |connect: &Connect| connect.lookup_domain_by_uuid(uuid)?.qemu_agent_command(&command, seconds, 0);
+        self.connection.call("ask the guest agent", backstop, ask).await
+    }
+
+    async fn monitor(&self, uuid: Uuid, command: &str) -> Result<String, VirtError> {
+        let command = command.to_owned();
+        self.change(uuid, "ask the monitor", move |handle| handle.qemu_monitor_command(&command, 0)).await
+    }
+
+    async fn migrate(&self, uuid: Uuid, params: &MigrateParams) -> Result<(), VirtError> {
+        let deadline = params.deadline.unwrap_or(MIGRATE);
+        let params = params.clone();
+        // A call that lasts as long as the move would take one of the few places of the shared connection.
+        let own = self.connection.sibling();
+        let go = move |connect: &Connect| {
+            let handle = connect.lookup_domain_by_uuid(uuid)?;
+            handle.migrate_to_uri3(Some(&params.destination), typed(&params), flags(&params))
+        };
+        own.call("move the guest", deadline, go).await
+    }
+
+    async fn job(&self, uuid: Uuid) -> Result<JobStats, VirtError> {
+        self.look(uuid, "look at the job", |handle| ffi::job_stats(handle, false)).await
+    }
+
+    async fn completed_job(&self, uuid: Uuid) -> Result<JobStats, VirtError> {
+        self.look(uuid, "look at the completed job", |handle| ffi::job_stats(handle, true)).await
+    }
+
+    async fn abort_job(&self, uuid: Uuid) -> Result<(), VirtError> {
+        self.change(uuid, "abort the job", ffi::abort_job).await
+    }
+
+    async fn set_max_downtime(&self, uuid: Uuid, downtime: Duration) -> Result<(), VirtError> {
+        let millis = u64::try_from(downtime.as_millis()).unwrap_or(u64::MAX);
+        self.change(uuid, "set the longest pause", move |handle| handle.migrate_set_max_downtime(millis, 0)).await
+    }
+
+    async fn set_bandwidth(&self, uuid: Uuid, mib_per_s: u64) -> Result<(), VirtError> {
+        self.change(uuid, "set the bandwidth", move |handle| handle.migrate_set_max_speed(mib_per_s, 0)).await
+    }
+
+    async fn lifecycle(&self) -> Result<LifecycleEvents, VirtError> {
+        let own = self.connection.sibling();
+        let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+        let begin = move |connect: &Connect| {
+            let watch = ffi::watch_lifecycle(connect, sender)?;
+            Ok(Watching(Some((connect.clone(), watch))))
+        };
+        let watching = own.call("watch guests", LOOK, begin).await?;
+        Ok(LifecycleEvents::new(receiver, (watching, own)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::libvirt::{Lifecycle, LifecycleEvent};
+
+    const XML: &str = "<domain type='test'><name>web</name><uuid>6f2c0b8e-3f9d-4a43-9f5e-0f9f1c7b2a11</uuid>
+        <memory unit='MiB'>64</memory><vcpu>2</vcpu><os><type>hvm</type></os></domain>";
+
+    /// The library's own test driver; each test gets a world of its own from a file.
+    fn host() -> (VirtHost, tempfile::TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("node.xml");
+        std::fs::write(&file, "<node><cpu><mhz>2000</mhz><active>4</active></cpu><memory>4194304</memory></node>")
+            .unwrap();
+        (VirtHost::at("h1", format!("test://{}", file.display())), directory)
+    }
+
+    #[tokio::test]
+    async fn a_guest_is_started_seen_paused_and_ended() {
+        let (host, _directory) = host();
+        let web = host.create(XML, Start::Running).await.unwrap();
+        assert_eq!((web.name.as_str(), web.state, web.memory, web.cpus), ("web", DomainState::Running, 64 << 20, 2));
+        assert_eq!(host.domains().await.unwrap(), std::slice::from_ref(&web));
+        assert!(matches!(host.create(XML, Start::Running).await, Err(VirtError::Exists { .. })));
+        host.suspend(web.uuid).await.unwrap();
+        assert_eq!(host.domain(web.uuid).await.unwrap().unwrap().state, DomainState::Paused);
+        host.resume(web.uuid).await.unwrap();
+        assert!(host.xml(web.uuid).await.unwrap().contains("<name>web</name>"));
+        host.destroy(web.uuid).await.unwrap();
+        assert_eq!(host.domain(web.uuid).await.unwrap(), None);
+        assert!(host.destroy(web.uuid).await.unwrap_err().no_domain());
+    }
+
+    #[tokio::test]
+    async fn lifecycle_events_arrive() {
+        // One connection of the test driver is one world: start the guest over the watching one.
+        let host = VirtHost::at("h1", "test:///default");
+        let mut events = host.lifecycle().await.unwrap();
+        let web = host.create(XML, Start::Running).await.unwrap();
+        host.destroy(web.uuid).await.unwrap();
+        let mut seen = Vec::new();
+        while seen.len() < 2 {
+            let event = tokio::time::timeout(Duration::from_secs(5), events.next()).await.unwrap().unwrap();
+            if let LifecycleEvent::Changed { uuid, change, .. } = event
+                && uuid == web.uuid
+            {
+                seen.push(change);
+            }
+        }
+        assert_eq!(seen, [Lifecycle::Started, Lifecycle::Stopped]);
+    }
+
+    #[tokio::test]
+    async fn the_node_has_processors_and_memory() {
+        let host = VirtHost::at("h1", "test:///default");
+        let node = host.node().await.unwrap();
+        assert_eq!((node.memory, node.cpus), (3 << 30, 16));
+        assert!(host.capabilities().await.unwrap().contains("<capabilities>"));
+    }
+}
