@@ -3,6 +3,7 @@
 //! Rooms import downwards only: `cli` at the top, [`error`] and [`ui`] at the bottom.
 
 pub mod cli;
+pub mod cluster;
 pub mod error;
 pub mod inventory;
 pub mod libvirt;

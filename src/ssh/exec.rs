@@ -210,7 +210,18 @@ impl Channel {
     ) -> Self {
         Channel { stdin: Box::pin(stdin), stdout: Box::pin(stdout), _guard: Box::new(guard) }
     }
+
+    /// Its stdin, its stdout, and what has to live as long as they are used.
+    pub fn into_parts(self) -> (ChannelIn, ChannelOut, Box<dyn std::any::Any + Send>) {
+        (self.stdin, self.stdout, self._guard)
+    }
 }
+
+/// The stdin of a command that stays.
+pub type ChannelIn = Pin<Box<dyn AsyncWrite + Send>>;
+
+/// The stdout of a command that stays.
+pub type ChannelOut = Pin<Box<dyn AsyncRead + Send>>;
 
 /// A host one can run commands on: over SSH, or scripted for tests.
 #[async_trait]

@@ -8,7 +8,7 @@ mod lines;
 mod session;
 mod upload;
 
-pub use exec::{Channel, Exec, Output, Remote, RemoteError, RemoteExt};
+pub use exec::{Channel, ChannelIn, ChannelOut, Exec, Output, Remote, RemoteError, RemoteExt};
 pub use fake::FakeRemote;
 pub use fleet::Fleet;
 pub use job::{Job, JobState, JobStatus};

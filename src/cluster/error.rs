@@ -1,0 +1,99 @@
+//! How asking the cluster can fail; what the caller may do next is part of the type.
+
+use crate::error::{Failure, Kind};
+use std::time::Duration;
+
+/// A request to the cluster that did not succeed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// No mon host could be asked.
+    #[error("cannot ask Ceph: {0}")]
+    Unreachable(String),
+    /// A mon host answers, but Ceph is not set up on it.
+    #[error("cannot ask Ceph: it is not set up on {host}: {reason}")]
+    NotSetUp {
+        /// The mon host.
+        host: String,
+        /// What is missing.
+        reason: String,
+    },
+    /// The hosts answer, but the monitors have no majority: nothing can be read or changed.
+    #[error("Ceph has no quorum: {0}")]
+    NoQuorum(String),
+    /// The host that was asked is fenced off from the storage.
+    #[error("host {0} is on Ceph's blocklist: it is fenced and cannot be asked")]
+    Blocklisted(String),
+    /// No answer in time; a change may have been made or not.
+    #[error("Ceph did not answer `{request}` within {} s", .after.as_secs())]
+    TimedOut {
+        /// What was asked.
+        request: String,
+        /// The deadline.
+        after: Duration,
+    },
+    /// The channel broke after the request was sent; a change may have been made or not.
+    #[error("connection to mon host {host} lost during `{request}`, its outcome is unknown")]
+    Lost {
+        /// The mon host.
+        host: String,
+        /// What was asked.
+        request: String,
+    },
+    /// It exists already.
+    #[error("{0}")]
+    Exists(String),
+    /// It does not exist.
+    #[error("{0}")]
+    NotFound(String),
+    /// Somebody else changed it first: read it again.
+    #[error("{0}")]
+    Conflict(String),
+    /// Somebody holds or uses it; the text says who.
+    #[error("{0}")]
+    Busy(String),
+    /// Ceph refused it.
+    #[error("Ceph refused `{request}`: {message}")]
+    Refused {
+        /// What was asked.
+        request: String,
+        /// What Ceph said.
+        message: String,
+        /// Its error number.
+        errno: i32,
+    },
+    /// An answer or a state object that cannot be understood.
+    #[error("{0}")]
+    Malformed(String),
+}
+
+impl ClusterError {
+    /// Whether a change may have been made although this error came back.
+    pub fn unknown(&self) -> bool {
+        matches!(self, Self::TimedOut { .. } | Self::Lost { .. })
+    }
+
+    /// The exit code that fits where nothing better is known.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::TimedOut { .. } | Self::Lost { .. } => Kind::Unknown,
+            Self::Busy(_) => Kind::Busy,
+            Self::Blocklisted(_) => Kind::Refused,
+            _ => Kind::Failed,
+        }
+    }
+
+    /// The failure of a command, with its hints.
+    pub fn failure(self) -> Failure {
+        let hint = match &self {
+            Self::NoQuorum(_) => Some("bring mon hosts back until a majority is up; nothing was changed"),
+            Self::NotSetUp { .. } => Some("set the rack up with `rackhand provision`"),
+            Self::TimedOut { .. } | Self::Lost { .. } => Some("run the same command again: it looks before it acts"),
+            _ => None,
+        };
+        let failure = Failure::new(self.kind(), self);
+        match hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    }
+}

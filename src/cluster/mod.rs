@@ -1,0 +1,25 @@
+//! The Ceph cluster: commands, state objects changed by compare-and-swap, and disk images.
+//!
+//! One standing `python3` on a mon host answers all of it over SSH in milliseconds; see `agent.py`.
+
+mod ceph;
+mod channel;
+mod connect;
+mod document;
+mod error;
+mod fake;
+mod port;
+#[cfg(test)]
+mod tests;
+
+pub use ceph::{CephStatus, HealthCheck, status};
+pub use connect::Cluster;
+pub use document::{Document, all, fetch, update};
+pub use error::ClusterError;
+pub use fake::FakeCluster;
+pub use port::{
+    ClusterPort, Image, ImageUser, ImageUsers, Keys, KeysChange, Object, Parent, Snapshot, Target, Version,
+};
+
+/// The pool of the state objects.
+pub const STATE_POOL: &str = ".rackhand";
