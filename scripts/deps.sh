@@ -11,6 +11,8 @@ packages=(
   openipmi ipmitool
   # lab: virtual machines as hosts, and trying guest images
   qemu-system-x86 qemu-utils
+  # lab: guest images
+  mtools syslinux syslinux-common xz-utils
   # the transport
   openssh-client openssh-server
 )

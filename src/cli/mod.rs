@@ -3,6 +3,8 @@
 mod completions;
 mod context;
 mod inventory_show;
+mod lab;
+mod lab_image;
 
 pub use context::Context;
 
@@ -68,6 +70,7 @@ enum Command {
     Completions(completions::CompletionsArgs),
     Man(completions::ManArgs),
     Inventory(inventory_show::InventoryArgs),
+    Lab(lab::LabArgs),
 }
 
 /// Parses the command line, runs it, and turns the outcome into an exit code.
@@ -109,6 +112,7 @@ async fn run(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Completions(args) => completions::run(&args, context),
         Command::Man(args) => completions::man(&args, context),
         Command::Inventory(args) => inventory_show::run(args, context),
+        Command::Lab(args) => lab::run(args, context).await,
     }
 }
 

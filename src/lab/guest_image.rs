@@ -1,0 +1,107 @@
+//! Disk images of guests to try things with, built from the machine's own package archive.
+//!
+//! An image is cached under the digest of its recipe (what is in this directory), so a lab needs the archive once;
+//! a newer kernel in the archive does not make a cached image stale.
+
+mod counter;
+mod cpio;
+mod mbr;
+mod packages;
+mod tiny;
+
+pub use counter::{Fault, RING_LENGTH, RING_START, Record, history};
+
+use super::tool;
+use crate::error::{Failure, ResultExt};
+use crate::ui::Ui;
+use sha2::{Digest, Sha256};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Where images are kept; they can be built again at any time.
+const CACHE: &str = "/var/cache/rackhand/guest-images";
+
+/// A guest image this crate knows how to build.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ImageKind {
+    /// Kernel and busybox: boots in two seconds under emulation, counts on its disk, answers on the network.
+    Tiny,
+}
+
+impl ImageKind {
+    /// The name on the command line and in file names.
+    pub fn name(self) -> &'static str {
+        match self {
+            ImageKind::Tiny => "tiny",
+        }
+    }
+
+    /// Everything the image's content follows from, apart from the archive.
+    fn recipe(self) -> Vec<&'static [u8]> {
+        match self {
+            ImageKind::Tiny => tiny::recipe(),
+        }
+    }
+
+    fn tools(self) -> &'static [&'static str] {
+        match self {
+            ImageKind::Tiny => tiny::TOOLS,
+        }
+    }
+}
+
+/// The image's file; built first where the cache does not have it.
+///
+/// # Errors
+/// When a tool is missing or the package archive cannot be reached; the cache is left as it was.
+pub async fn build(kind: ImageKind, ui: &Ui) -> Result<PathBuf, Failure> {
+    let (directory, name) = (Path::new(CACHE), kind.name());
+    let file = directory.join(format!("{name}-{}.img", digest(kind)));
+    if file.is_file() {
+        return Ok(file);
+    }
+    tool::require(kind.tools())?;
+    let job = ui.job(format!("build guest image {name}"));
+    fs::create_dir_all(directory).while_doing(|| format!("cannot make {CACHE}"))?;
+    let work = tempfile::Builder::new().prefix(".building-").tempdir_in(directory)?;
+    let made = match kind {
+        ImageKind::Tiny => tiny::build(work.path(), &job).await,
+    };
+    let made = made.while_doing(|| format!("cannot build guest image {name}"))?;
+    // Two builds at once make the same image; the last one stays.
+    fs::rename(&made, &file).while_doing(|| format!("cannot write {}", file.display()))?;
+    remove_superseded(directory, name, &file);
+    job.done(file.display().to_string());
+    Ok(file)
+}
+
+fn digest(kind: ImageKind) -> String {
+    let mut hash = Sha256::new();
+    for part in kind.recipe() {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hash.finalize().iter().take(6).map(|b| format!("{b:02x}")).collect()
+}
+
+/// Images of older recipes are of no more use; one in the way of nothing may stay if it cannot be removed.
+fn remove_superseded(directory: &Path, name: &str, current: &Path) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        let same_kind = entry.file_name().to_string_lossy().starts_with(&format!("{name}-"));
+        if same_kind && entry.path() != current {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_digest_is_stable_and_short() {
+        assert_eq!(digest(ImageKind::Tiny), digest(ImageKind::Tiny));
+        assert_eq!(digest(ImageKind::Tiny).len(), 12);
+    }
+}
