@@ -1,5 +1,5 @@
 # The two commands are `make demo` and `make test`; see README.md.
-.PHONY: deps build lint deny unit test
+.PHONY: deps build lint deny unit test release demo demo-down lab-tests
 
 deps:
 	bash scripts/deps.sh
@@ -19,4 +19,16 @@ deny:
 unit:
 	cargo test --locked --lib
 
-test: deps lint unit
+test: deps lint deny unit lab-tests
+
+release: deps
+	cargo build --locked --release
+
+demo: release
+	bash scripts/demo.sh target/release/rackhand
+
+demo-down:
+	target/release/rackhand lab down --name demo --yes
+
+lab-tests: deps
+	bash scripts/test-lab.sh
