@@ -1,27 +1,210 @@
 //! `rackhand lab`.
 
 use super::{Context, lab_image};
-use crate::error::Failure;
-use clap::{Args, Subcommand};
+use crate::error::{Failure, ResultExt};
+use crate::inventory::Size;
+use crate::lab::{self, HostView, LabName, LabView, MAX_DISKS, MAX_HOSTS, Network, NewLab, PowerAction};
+use crate::ui::Table;
+use clap::{Args, Subcommand, ValueEnum};
+use serde::Serialize;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 
-/// A rack on this machine, to try everything with.
+/// A rack on this machine: hosts that boot, two networks, disks and BMCs.
 #[derive(Debug, Args)]
 pub struct LabArgs {
+    /// Name of the lab.
+    #[arg(long, global = true, default_value = "rack")]
+    name: LabName,
     #[command(subcommand)]
     command: LabCommand,
 }
 
 #[derive(Debug, Subcommand)]
 enum LabCommand {
+    Up(UpArgs),
+    /// Remove a lab and everything it made, however far it got.
+    Down,
+    /// Show all labs and what their hosts are doing.
+    List,
+    Ssh(SshArgs),
+    Power(PowerArgs),
+    /// Pull a host's cords: links down, SIGKILL, BMC dead. `lab power on` puts them back.
+    Cut(HostArgs),
+    Partition(PartitionArgs),
+    /// Put all of a host's cables back.
+    Heal(HostArgs),
     Image(lab_image::ImageArgs),
+    /// Look after one host; started by `lab up`.
+    #[command(hide = true)]
+    Supervise(HostArgs),
+}
+
+/// Build a lab and wait until its hosts can be logged in to.
+#[derive(Debug, Args)]
+struct UpArgs {
+    /// How many hosts.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=i64::from(MAX_HOSTS)))]
+    hosts: u8,
+    /// Disks of each host.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=i64::from(MAX_DISKS)))]
+    disks: u8,
+    /// Size of each disk; it takes no space until it is written to.
+    #[arg(long, default_value = "12G", value_name = "SIZE")]
+    disk_size: Size,
+}
+
+/// Log in to a host, or run a command there.
+#[derive(Debug, Args)]
+struct SshArgs {
+    /// The host.
+    host: String,
+    /// The command and its arguments.
+    #[arg(last = true, value_name = "CMD")]
+    command: Vec<String>,
+}
+
+/// Switch a host on or off, as its BMC would.
+#[derive(Debug, Args)]
+struct PowerArgs {
+    /// What to do.
+    action: PowerWord,
+    /// The host.
+    host: String,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum PowerWord {
+    /// Boot it; puts pulled cords back.
+    On,
+    /// SIGKILL, at once.
+    Off,
+    /// Ask it to shut down; SIGKILL after 30 s.
+    Soft,
+    /// SIGKILL and boot it again.
+    Reset,
+}
+
+/// Take a host's cables out of their switch. Its BMC keeps its own.
+#[derive(Debug, Args)]
+struct PartitionArgs {
+    /// The host.
+    host: String,
+    /// The network it is cut off from.
+    #[arg(long, value_name = "NETWORK")]
+    from: NetworkWord,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum NetworkWord {
+    /// The storage network.
+    Storage,
+    /// The management network.
+    Management,
+    /// Both.
+    All,
+}
+
+#[derive(Debug, Args)]
+struct HostArgs {
+    /// The host.
+    host: String,
 }
 
 /// Runs `rackhand lab ...`.
 ///
 /// # Errors
-/// Those of the command.
+/// As the lab's own.
 pub async fn run(args: LabArgs, context: &Context) -> Result<(), Failure> {
+    let name = args.name;
     match args.command {
+        LabCommand::Up(up) => {
+            let UpArgs { hosts, disks, disk_size } = up;
+            lab::up(&NewLab { name: name.clone(), hosts, disks, disk_size }, &context.ui).await?;
+            show(lab::list(Some(&name)).await?, &name, context)
+        }
+        LabCommand::Down => {
+            let found = lab::down(&name).await?;
+            context.ui.note(if found { format!("lab {name} is gone") } else { format!("there is no lab {name}") });
+            Ok(())
+        }
+        LabCommand::List => show(lab::list(None).await?, &name, context),
+        LabCommand::Ssh(ssh) => {
+            let mut argv = lab::ssh_command(&name, &ssh.host)?.into_iter();
+            let program = argv.next().unwrap_or_default();
+            let error = std::process::Command::new(program).args(argv).args(ssh.command).exec();
+            Err(error).while_doing(|| "cannot run ssh".to_owned())
+        }
+        LabCommand::Power(power) => {
+            let action = match power.action {
+                PowerWord::On => PowerAction::On,
+                PowerWord::Off => PowerAction::Off,
+                PowerWord::Soft => PowerAction::Soft,
+                PowerWord::Reset => PowerAction::Reset,
+            };
+            lab::power(&name, &power.host, action).await
+        }
+        LabCommand::Cut(host) => lab::cut(&name, &host.host).await,
+        LabCommand::Partition(partition) => {
+            let from = match partition.from {
+                NetworkWord::Storage => Network::Storage,
+                NetworkWord::Management => Network::Management,
+                NetworkWord::All => Network::All,
+            };
+            lab::partition(&name, &partition.host, from).await
+        }
+        LabCommand::Heal(host) => lab::heal(&name, &host.host).await,
         LabCommand::Image(args) => lab_image::run(args, context).await,
+        LabCommand::Supervise(host) => lab::supervise(&name, &host.host).await,
     }
+}
+
+/// The lab of the name asked for at the top, so that a script with one lab need not search; all of them below.
+#[derive(Serialize)]
+struct Labs {
+    name: Option<String>,
+    inventory: Option<PathBuf>,
+    key: Option<PathBuf>,
+    known_hosts: Option<PathBuf>,
+    hosts: Vec<HostView>,
+    labs: Vec<LabView>,
+}
+
+impl Labs {
+    fn new(labs: Vec<LabView>, name: &LabName) -> Self {
+        let chosen = labs.iter().find(|l| l.name == name.as_str()).or(labs.first());
+        Labs {
+            name: chosen.map(|l| l.name.clone()),
+            inventory: chosen.map(|l| l.inventory.clone()),
+            key: chosen.map(|l| l.key.clone()),
+            known_hosts: chosen.map(|l| l.known_hosts.clone()),
+            hosts: chosen.map(|l| l.hosts.clone()).unwrap_or_default(),
+            labs,
+        }
+    }
+}
+
+fn show(labs: Vec<LabView>, name: &LabName, context: &Context) -> Result<(), Failure> {
+    context.ui.result("rackhand.lab-list/1", &Labs::new(labs, name), |shown| {
+        let mut table = Table::new(["lab", "host", "power", "management", "storage", "bmc", "disks", "cut off from"]);
+        for lab in &shown.labs {
+            for host in &lab.hosts {
+                table.row([
+                    lab.name.clone(),
+                    host.name.clone(),
+                    host.power.word().to_owned(),
+                    host.management.clone(),
+                    host.storage.clone(),
+                    host.bmc.clone(),
+                    host.disks.len().to_string(),
+                    host.partitioned.join(","),
+                ]);
+            }
+        }
+        let mut text = table.render();
+        for lab in &shown.labs {
+            text += &format!("\n\nlab {}: export RACKHAND_INVENTORY={}", lab.name, lab.inventory.display());
+        }
+        text
+    })
 }

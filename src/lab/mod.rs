@@ -1,4 +1,140 @@
-//! A rack on this machine, and guests to try it with.
+//! A rack on this machine: hosts as containers that boot their own systemd, two networks, disks, and a BMC each.
+//!
+//! Whatever runs of a host is in the control group and the namespaces of its supervisor: when that dies, the kernel
+//! takes the host with its mounts and loop devices. What stays has a name computed from the lab's own, so that a lab
+//! can be removed however far it got.
 
+mod cgroup;
+mod chassis;
+mod control;
+mod disk;
 pub mod guest_image;
+mod image;
+mod inventory_file;
+mod list;
+mod machine;
+mod names;
+mod network;
+mod preflight;
+mod rootfs;
+mod store;
+mod supervisor;
+mod sweep;
 mod tool;
+mod up;
+
+pub use control::Power;
+pub use list::{HostView, LabView, list};
+pub use names::{LabName, MAX_DISKS, MAX_HOSTS};
+pub use supervisor::run as supervise;
+pub use up::{NewLab, up};
+
+use crate::error::Failure;
+use control::Request;
+use names::find_host;
+use store::LabDir;
+
+/// What can be done to a host's power.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PowerAction {
+    /// On; puts pulled cords back.
+    On,
+    /// Off at once, as a BMC does it.
+    Off,
+    /// Asked to shut down, killed after a grace.
+    Soft,
+    /// Off and on again at once.
+    Reset,
+}
+
+/// Networks a host can be cut off from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// The storage network.
+    Storage,
+    /// The management network; the BMC keeps its own cable.
+    Management,
+    /// Both.
+    All,
+}
+
+/// Removes a lab and everything it made; false when there was nothing of that name.
+///
+/// # Errors
+/// When something cannot be removed, or another command is working on the lab.
+pub async fn down(name: &LabName) -> Result<bool, Failure> {
+    preflight::machine()?;
+    let lab = LabDir::of(name);
+    let found = sweep::exists(&lab)?;
+    let _lock = if lab.path.exists() { Some(lab.lock()?) } else { None };
+    if found {
+        sweep::lab(&lab).await?;
+    }
+    let _all = store::lock_dir_waiting(&store::labs_root()?).await?;
+    sweep::orphans().await?;
+    Ok(found)
+}
+
+/// Changes a host's power.
+///
+/// # Errors
+/// When there is no such host, or it does not obey.
+pub async fn power(name: &LabName, host: &str, action: PowerAction) -> Result<(), Failure> {
+    let request = match action {
+        PowerAction::On => Request::On,
+        PowerAction::Off => Request::Off,
+        PowerAction::Soft => Request::Soft,
+        PowerAction::Reset => Request::Reset,
+    };
+    ask(name, host, request).await
+}
+
+/// Pulls a host's cords: links down, SIGKILL, BMC dead.
+///
+/// # Errors
+/// When there is no such host, or its supervisor is gone.
+pub async fn cut(name: &LabName, host: &str) -> Result<(), Failure> {
+    ask(name, host, Request::Cut).await
+}
+
+/// Takes a host's cables out of their switch.
+///
+/// # Errors
+/// When there is no such host, or its supervisor is gone.
+pub async fn partition(name: &LabName, host: &str, from: Network) -> Result<(), Failure> {
+    let request = match from {
+        Network::Storage => Request::PartitionStorage,
+        Network::Management => Request::PartitionManagement,
+        Network::All => Request::PartitionAll,
+    };
+    ask(name, host, request).await
+}
+
+/// Puts all of a host's cables back; a cut host stays off, its BMC lives again.
+///
+/// # Errors
+/// When there is no such host, or its supervisor is gone.
+pub async fn heal(name: &LabName, host: &str) -> Result<(), Failure> {
+    ask(name, host, Request::Heal).await
+}
+
+async fn ask(name: &LabName, host: &str, request: Request) -> Result<(), Failure> {
+    preflight::root()?;
+    let lab = LabDir::of(name);
+    let record = lab.record()?;
+    let host = find_host(record.plan(), record.hosts, host)?;
+    control::ask(&host.name(), &lab.host(&host.name()), request).await.map(drop)
+}
+
+/// The ssh command that logs in to a host of a lab, without a remote command.
+///
+/// # Errors
+/// When there is no such host.
+pub fn ssh_command(name: &LabName, host: &str) -> Result<Vec<String>, Failure> {
+    let lab = LabDir::of(name);
+    let record = lab.record()?;
+    let host = find_host(record.plan(), record.hosts, host)?;
+    let mut argv = vec!["ssh".to_owned()];
+    argv.extend(up::ssh_args(&lab, host));
+    Ok(argv)
+}

@@ -14,6 +14,7 @@ const QUICK: Duration = Duration::from_secs(20);
 /// Tools of the lab and the Debian packages they come from.
 const PACKAGES: &[(&str, &str)] = &[
     ("apt-cache", "apt"),
+    ("apt-config", "apt"),
     ("apt-get", "apt"),
     ("cp", "coreutils"),
     ("dpkg-deb", "dpkg"),

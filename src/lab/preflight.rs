@@ -1,0 +1,83 @@
+//! What must be true before anything of a lab is made.
+
+use super::cgroup;
+use super::image::{self, Recipe};
+use super::store;
+use super::tool::require;
+use crate::error::{Failure, Kind, ResultExt};
+use crate::inventory::Size;
+use std::path::Path;
+
+/// Every tool a running lab needs; the image's own are asked for when it is built.
+const TOOLS: &[&str] =
+    &["ip", "losetup", "nsenter", "setsid", "ssh", "ssh-keygen", "systemd-nspawn", "unshare", "ipmi_sim"];
+/// What a provisioned host takes over the image and on a fresh disk: measured 1.2 GiB and 0.3 GiB.
+const SPACE_A_HOST: u64 = 3 << 29;
+
+/// Checks user and tools.
+pub(super) fn machine() -> Result<(), Failure> {
+    root()?;
+    require(TOOLS)?;
+    cgroup::root().map(drop)
+}
+
+/// Checks that this is root.
+pub(super) fn root() -> Result<(), Failure> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(Failure::usage("a lab needs root: it makes network namespaces, mounts and loop devices").hint("use sudo"))
+}
+
+/// Checks that there is room for so many hosts, and for the image where it is still to be built.
+pub(super) fn space(hosts: u8, recipe: &Recipe) -> Result<(), Failure> {
+    let image = if recipe.is_built() { 0 } else { image::SPACE };
+    let labs = store::labs_root()?;
+    enough(&labs, free(&labs)?, u64::from(hosts) * SPACE_A_HOST + image)
+}
+
+fn free(path: &Path) -> Result<u64, Failure> {
+    let stat = nix::sys::statvfs::statvfs(path).while_doing(|| format!("cannot look at {}", path.display()))?;
+    Ok(stat.blocks_available() * stat.fragment_size())
+}
+
+fn enough(path: &Path, free: u64, needed: u64) -> Result<(), Failure> {
+    if free >= needed {
+        return Ok(());
+    }
+    let mib = |bytes: u64| Size::mib(bytes >> 20);
+    Err(Failure::msg(
+        Kind::Usage,
+        format!("no space for the lab: {} has {} free, {} may be needed", path.display(), mib(free), mib(needed)),
+    )
+    .hint("free some space, or ask for fewer hosts with --hosts"))
+}
+
+/// The machine's memory in MiB.
+pub(super) fn memory_mib() -> Result<u64, Failure> {
+    let text = std::fs::read_to_string("/proc/meminfo")?;
+    parse_memory(&text).ok_or_else(|| Failure::failed("cannot read the machine's memory from /proc/meminfo"))
+}
+
+fn parse_memory(meminfo: &str) -> Option<u64> {
+    let kib = meminfo.lines().find_map(|l| l.strip_prefix("MemTotal:"))?.trim().strip_suffix(" kB")?;
+    Some(kib.parse::<u64>().ok()? / 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_little_space_says_how_much_is_missing() {
+        assert!(enough(Path::new("/x"), 5 << 30, 4 << 30).is_ok());
+        let failure = enough(Path::new("/x"), 1 << 30, 4 << 30).unwrap_err();
+        assert_eq!(failure.to_string(), "no space for the lab: /x has 1G free, 4G may be needed");
+        assert_eq!(failure.kind, Kind::Usage);
+    }
+
+    #[test]
+    fn memory_is_read_in_mib() {
+        assert_eq!(parse_memory("MemTotal:       24574976 kB\nMemFree: 1 kB\n"), Some(23_999));
+    }
+}

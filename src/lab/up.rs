@@ -1,0 +1,187 @@
+//! `lab up`: from nothing to hosts one can log in to.
+
+use super::control::{self, Power, Request};
+use super::image::Recipe;
+use super::names::{HostPlan, LabName};
+use super::store::{self, LabDir, Record, write};
+use super::tool::Tool;
+use super::{disk, inventory_file, network, preflight, rootfs, supervisor, sweep};
+use crate::error::{Failure, Kind, ResultExt};
+use crate::inventory::Size;
+use crate::ui::Ui;
+use futures::future::try_join_all;
+use std::fs::File;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+/// A supervisor listens within a second; a loaded machine is granted more.
+const SUPERVISOR: Duration = Duration::from_secs(30);
+/// A host answers on SSH within five seconds of its boot; a loaded machine is granted more.
+const BOOT: Duration = Duration::from_secs(90);
+
+/// What a new lab is to be like.
+#[derive(Clone, Debug)]
+pub struct NewLab {
+    /// Its name.
+    pub name: LabName,
+    /// How many hosts.
+    pub hosts: u8,
+    /// Disks of each host.
+    pub disks: u8,
+    /// Size of each disk.
+    pub disk_size: Size,
+}
+
+/// Builds a lab and waits until its hosts can be logged in to. When it fails, nothing of it is left.
+///
+/// # Errors
+/// When the machine is not fit for it, the name is in use, or something cannot be made.
+pub async fn up(new: &NewLab, ui: &Ui) -> Result<(), Failure> {
+    preflight::machine()?;
+    let lab = LabDir::of(&new.name);
+    refuse_if_in_use(&lab)?;
+    let recipe = Recipe::of_this_machine().await?;
+    preflight::space(new.hosts, &recipe)?;
+    let image = recipe.ensure(ui).await?;
+    let job = ui.job(format!("lab {}", new.name));
+    let (record, _lock) = claim(&lab, new, image).await?;
+    job.step(format!("booting {} hosts", record.hosts));
+    let built = tokio::select! {
+        built = build(&lab, &record) => built,
+        _ = tokio::signal::ctrl_c() => Err(Failure::msg(Kind::Interrupted, "interrupted")),
+    };
+    if let Err(failure) = built {
+        job.fail("removing what was made of it");
+        return match sweep::lab(&lab).await {
+            Ok(()) => Err(failure),
+            Err(second) => Err(failure.hint(format!("{second}; try `rackhand lab down --name {}`", new.name))),
+        };
+    }
+    lab.write_record(&Record { ready: true, ..record })?;
+    job.done(format!("{} hosts", new.hosts));
+    Ok(())
+}
+
+/// A lab that was built to its end and lives is not replaced.
+fn refuse_if_in_use(lab: &LabDir) -> Result<(), Failure> {
+    let ready = lab.record().is_ok_and(|r| r.ready);
+    if ready && sweep::lives(&lab.name)? {
+        return Err(Failure::usage(format!("there is a lab `{}` already", lab.name)).hint(format!(
+            "`rackhand lab down --name {0}` removes it; --name gives the new one another name",
+            lab.name
+        )));
+    }
+    Ok(())
+}
+
+/// Takes the name and a number: from here on other commands see the lab.
+async fn claim(lab: &LabDir, new: &NewLab, image: PathBuf) -> Result<(Record, File), Failure> {
+    let _all = store::lock_dir_waiting(&store::labs_root()?).await?;
+    if sweep::exists(lab)? {
+        // Someone may be building it right now.
+        let _lock = if lab.path.exists() { Some(lab.lock()?) } else { None };
+        refuse_if_in_use(lab)?;
+        sweep::lab(lab).await?;
+    }
+    sweep::orphans().await?;
+    let mut taken = Vec::new();
+    for other in store::all()? {
+        taken.push(other.record()?.number);
+    }
+    let number = network::free_number(&taken, &network::occupied().await?)
+        .ok_or_else(|| Failure::failed("no free network is left in 10.77.0.0/16 and 10.78.0.0/16"))?;
+    let record = Record {
+        schema: Record::SCHEMA.to_owned(),
+        number,
+        hosts: new.hosts,
+        disks: new.disks,
+        disk_size: new.disk_size,
+        image,
+        fsid: Uuid::new_v4(),
+        ready: false,
+    };
+    lab.write_record(&record)?;
+    let lock = lab.lock()?;
+    Ok((record, lock))
+}
+
+async fn build(lab: &LabDir, record: &Record) -> Result<(), Failure> {
+    let plan = record.plan();
+    rootfs::keygen(&lab.key(), &format!("rackhand-lab-{}", lab.name)).await?;
+    let key = std::fs::read_to_string(lab.key().with_extension("pub"))?;
+    network::build_bridges(plan).await?;
+    try_join_all(plan.hosts(record.hosts).map(|host| make_host(lab, record, host, &key))).await?;
+    let mut known_hosts = String::new();
+    for host in plan.hosts(record.hosts) {
+        known_hosts += &rootfs::known_host(lab, host)?;
+    }
+    write(&lab.known_hosts(), known_hosts.as_bytes(), 0o644)?;
+    let inventory = inventory_file::render(lab.name.as_str(), record, preflight::memory_mib()?);
+    write(&lab.inventory(), inventory.as_bytes(), 0o644)?;
+    try_join_all(plan.hosts(record.hosts).map(|host| start_host(lab, host))).await?;
+    Ok(())
+}
+
+async fn make_host(lab: &LabDir, record: &Record, host: HostPlan, key: &str) -> Result<(), Failure> {
+    let doing = || format!("cannot make host {}", host.name());
+    rootfs::prepare(lab, host, key).await.while_doing(doing)?;
+    let dir = lab.host(&host.name());
+    for disk in 0..record.disks {
+        disk::create(&dir, disk, record.disk_size.bytes()).while_doing(doing)?;
+    }
+    Ok(())
+}
+
+/// Starts a host's supervisor, powers the host on and waits until it can be logged in to.
+async fn start_host(lab: &LabDir, host: HostPlan) -> Result<(), Failure> {
+    let dir = lab.host(&host.name());
+    let mut supervisor = supervisor::start(lab, host)?;
+    let began = Instant::now();
+    while control::ask(&host.name(), &dir, Request::Status).await.is_err() {
+        if began.elapsed() > SUPERVISOR || supervisor.try_wait()?.is_some() {
+            let said = std::fs::read_to_string(dir.log()).unwrap_or_default();
+            return Err(Failure::failed(format!(
+                "host {}: its supervisor did not start: {}",
+                host.name(),
+                super::tool::tail(&said)
+            )));
+        }
+        sleep(Duration::from_millis(30)).await;
+    }
+    control::ask(&host.name(), &dir, Request::On).await?;
+    wait_for_login(lab, host).await
+}
+
+/// Waits until a host takes SSH logins with the lab's key.
+pub(super) async fn wait_for_login(lab: &LabDir, host: HostPlan) -> Result<(), Failure> {
+    let began = Instant::now();
+    loop {
+        let tried = Tool::new("ssh").args(ssh_args(lab, host)).arg("true").run().await;
+        let Err(failure) = tried else { return Ok(()) };
+        let state = control::ask(&host.name(), &lab.host(&host.name()), Request::Status).await?;
+        if state.power != Power::On {
+            return Err(Failure::failed(format!("host {} went off while booting", host.name()))
+                .hint(format!("its console: {}", lab.host(&host.name()).console().display())));
+        }
+        if began.elapsed() > BOOT {
+            return Err(failure.context(format!("host {} does not come up", host.name())));
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Arguments for ssh to a host of the lab, up to and with the destination.
+pub(super) fn ssh_args(lab: &LabDir, host: HostPlan) -> Vec<String> {
+    let known_hosts = format!("UserKnownHostsFile={}", lab.known_hosts().display());
+    let options = ["StrictHostKeyChecking=yes", "BatchMode=yes", "ConnectTimeout=5", "LogLevel=ERROR", &known_hosts];
+    let mut args = vec!["-F".to_owned(), "none".to_owned()];
+    for option in options {
+        args.extend(["-o".to_owned(), option.to_owned()]);
+    }
+    args.extend(["-o".to_owned(), "IdentitiesOnly=yes".to_owned(), "-i".to_owned()]);
+    args.push(lab.key().display().to_string());
+    args.push(format!("root@{}", host.management()));
+    args
+}
