@@ -5,6 +5,7 @@ use super::store::{HostDir, LabDir, make_dir, write};
 use super::tool::Tool;
 use crate::error::{Failure, ResultExt};
 use std::fs;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use uuid::Uuid;
@@ -23,7 +24,10 @@ pub(super) async fn prepare(lab: &LabDir, host: HostPlan, operator_key: &str) ->
     write(&upper.join("etc/hostname"), format!("{}\n", host.name()).as_bytes(), 0o644)?;
     write(&upper.join("etc/hosts"), hosts_file(host).as_bytes(), 0o644)?;
     write(&upper.join("etc/machine-id"), format!("{}\n", Uuid::new_v4().simple()).as_bytes(), 0o444)?;
-    write(&upper.join("etc/network/interfaces"), interfaces(host).as_bytes(), 0o644)?;
+    for (nic, address) in [(MANAGEMENT_NIC, host.management()), (STORAGE_NIC, host.storage())] {
+        let file = upper.join(format!("etc/systemd/network/50-{nic}.network"));
+        write(&file, network_file(nic, address).as_bytes(), 0o644)?;
+    }
     write(&upper.join("root/.ssh/authorized_keys"), operator_key.as_bytes(), 0o600)?;
     for private in ["root", "root/.ssh"] {
         fs::set_permissions(upper.join(private), fs::Permissions::from_mode(0o700))?;
@@ -75,12 +79,8 @@ fn hosts_file(host: HostPlan) -> String {
     format!("127.0.0.1\tlocalhost\n127.0.1.1\t{}\n::1\tlocalhost ip6-localhost ip6-loopback\n", host.name())
 }
 
-fn interfaces(host: HostPlan) -> String {
-    let mut text = "auto lo\niface lo inet loopback\n".to_owned();
-    for (nic, address) in [(MANAGEMENT_NIC, host.management()), (STORAGE_NIC, host.storage())] {
-        text += &format!("\nauto {nic}\niface {nic} inet static\n    address {address}/24\n");
-    }
-    text
+fn network_file(nic: &str, address: Ipv4Addr) -> String {
+    format!("[Match]\nName={nic}\n\n[Network]\nAddress={address}/24\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n")
 }
 
 /// What makes stable names of a host's disks at boot, given the loop devices they are on this time.
@@ -101,17 +101,14 @@ mod tests {
     #[test]
     fn files_of_a_host() {
         let host = Plan::new(3).host(2);
-        insta::assert_snapshot!(interfaces(host), @r"
-        auto lo
-        iface lo inet loopback
+        insta::assert_snapshot!(network_file("eno1", host.management()), @r"
+        [Match]
+        Name=eno1
 
-        auto eno1
-        iface eno1 inet static
-            address 10.77.3.12/24
-
-        auto eno2
-        iface eno2 inet static
-            address 10.78.3.12/24
+        [Network]
+        Address=10.77.3.12/24
+        LinkLocalAddressing=no
+        IPv6AcceptRA=no
         ");
         insta::assert_snapshot!(disk_links(host, &["/dev/loop5".into(), "/dev/loop9".into()]), @r"
         # Written by the lab at every boot.

@@ -26,8 +26,8 @@ rm -f "$root"/etc/ssh/ssh_host_*_key* "$root/etc/hostname" "$root/etc/resolv.con
 : > "$root/etc/machine-id"
 # A root without a password logs in with a key only; the shadow entry must still be a valid account.
 chroot "$root" passwd --quiet --lock root
-# It would wait for a udev that does not run in a container, and fail on the machine's own login records.
-chroot "$root" systemctl --quiet mask ifupdown-pre.service systemd-update-utmp.service \
-    systemd-update-utmp-runlevel.service
+chroot "$root" systemctl --quiet enable systemd-networkd.service
+# They fail on the machine's own login records.
+chroot "$root" systemctl --quiet mask systemd-update-utmp.service systemd-update-utmp-runlevel.service
 # Kernel file systems of the machine are none of a host's business.
 chroot "$root" systemctl --quiet mask sys-kernel-debug.mount sys-kernel-tracing.mount
