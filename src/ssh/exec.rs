@@ -101,7 +101,7 @@ impl Output {
 }
 
 /// How a command on a host can fail; whether it ran is part of the type.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum RemoteError {
     /// No connection: nothing was run.
     #[error("host {host}: cannot connect: {reason}")]
@@ -111,12 +111,12 @@ pub enum RemoteError {
         /// What ssh said.
         reason: String,
     },
-    /// The host presented another key than the recorded one: nothing was run.
-    #[error("host {host}: its key is not the recorded one: {reason}")]
+    /// The host presented another key than the recorded one, or none is recorded: nothing was run.
+    #[error("host {host}: host key refused: {reason}")]
     HostKey {
         /// The host.
         host: String,
-        /// What ssh said.
+        /// What was found, and what to do.
         reason: String,
     },
     /// The login was refused: nothing was run.
@@ -125,6 +125,14 @@ pub enum RemoteError {
         /// The host.
         host: String,
         /// What ssh said.
+        reason: String,
+    },
+    /// The login is not root and may not become it without a password: nothing was run.
+    #[error("host {host}: `sudo -n` refused: {reason}; allow the login NOPASSWD in sudoers, or log in as root")]
+    Sudo {
+        /// The host.
+        host: String,
+        /// What sudo said.
         reason: String,
     },
     /// It ran into its deadline and was killed on the host.
@@ -164,7 +172,7 @@ pub enum RemoteError {
 impl RemoteError {
     /// Whether it is certain that nothing was run.
     pub fn nothing_ran(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::HostKey { .. } | Self::Login { .. })
+        matches!(self, Self::Unreachable { .. } | Self::HostKey { .. } | Self::Login { .. } | Self::Sudo { .. })
     }
 
     /// Whether the command may have had its effect or not.
@@ -178,6 +186,7 @@ impl RemoteError {
             Self::Unreachable { host, .. }
             | Self::HostKey { host, .. }
             | Self::Login { host, .. }
+            | Self::Sudo { host, .. }
             | Self::TimedOut { host, .. }
             | Self::Lost { host, .. }
             | Self::Status { host, .. } => host,
@@ -237,6 +246,11 @@ pub trait Remote: Send + Sync + fmt::Debug {
 
     /// Makes a unix socket of the host reachable here; the path is that of the local end.
     async fn forward_socket(&self, remote: &str) -> Result<PathBuf, RemoteError>;
+
+    /// The shortest time seen from asking for a command to the first byte of its output.
+    fn exec_latency(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// What every [`Remote`] can do on top.

@@ -1,7 +1,9 @@
 //! All hosts of an inventory at once.
 
+use super::control::{ControlDir, quoted};
 use super::exec::{Remote, RemoteError};
-use super::session::SshHost;
+use super::gate::{self, Gate};
+use super::session::{Shared, SshHost};
 use crate::inventory::Inventory;
 use futures::stream::{FuturesUnordered, StreamExt};
 use std::collections::BTreeMap;
@@ -10,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
-/// Hosts worked on at once, unless asked otherwise.
-const PARALLEL: usize = 32;
+/// Hosts worked on at once.
+const PARALLEL: usize = 128;
 
 /// The hosts of an inventory, each connected when first used.
 #[derive(Clone, Debug)]
@@ -25,9 +27,20 @@ impl Fleet {
     /// # Errors
     /// When no private directory for sockets can be made.
     pub fn over_ssh(inventory: &Inventory, connect: Duration) -> std::io::Result<Self> {
+        let mut extra = Vec::new();
+        // In the file rather than on the command line: jump hosts read it too.
+        if let Some(identity) = &inventory.ssh.identity {
+            extra.push(format!("IdentityFile {}", quoted(&inventory.path(identity))));
+        }
+        if let Some(file) = &inventory.ssh.known_hosts {
+            extra.push(format!("UserKnownHostsFile {} ~/.ssh/known_hosts", quoted(&inventory.path(file))));
+        }
+        let connects = if inventory.ssh.jump.is_some() { gate::THROUGH_A_JUMP } else { gate::DIRECT };
+        let dir = Arc::new(ControlDir::new(connect, &extra)?);
+        let shared = Arc::new(Shared { dir, gate: Gate::new(connects), connect });
         let mut hosts: BTreeMap<String, Arc<dyn Remote>> = BTreeMap::new();
         for spec in &inventory.hosts {
-            hosts.insert(spec.name.clone(), Arc::new(SshHost::new(inventory, spec, connect)?));
+            hosts.insert(spec.name.clone(), Arc::new(SshHost::new(inventory, spec, Arc::clone(&shared))));
         }
         Ok(Fleet { hosts })
     }

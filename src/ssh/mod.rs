@@ -1,12 +1,17 @@
 //! Commands on hosts: one runner, deadlines on both ends, at most four in flight a host.
 
+mod control;
+mod diagnose;
 mod exec;
 mod fake;
 mod fleet;
+mod gate;
 mod job;
 mod lines;
+mod master;
 mod session;
 mod upload;
+mod words;
 
 pub use exec::{Channel, ChannelIn, ChannelOut, Exec, Output, Remote, RemoteError, RemoteExt};
 pub use fake::FakeRemote;

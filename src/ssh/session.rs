@@ -1,36 +1,63 @@
 //! A host over OpenSSH's own multiplexing, so that the operator's ssh configuration, jump hosts and keys just work.
 
+use super::control::{ControlDir, quoted};
+use super::diagnose::{Target, diagnose, is_crowded};
 use super::exec::{Channel, Exec, Output, Remote, RemoteError};
+use super::gate::Gate;
+use super::master::Master;
+use super::words::{command_line, short, sudo_refusal};
 use crate::inventory::{HostSpec, Inventory};
 use async_trait::async_trait;
-use openssh::{ControlPersist, ForwardType, KnownHosts, Session, SessionBuilder, Socket, Stdio};
+use openssh::{Child, ForwardType, Socket, Stdio};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
-use tempfile::TempDir;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{OnceCell, Semaphore};
-use tokio::time::timeout;
+use tokio::sync::{Mutex, Semaphore};
+use tokio::time::{sleep, timeout};
 
 /// Commands in flight a host. sshd's MaxSessions is 10, and native-mux was measured to lose the race for a freed
-/// session from 6 on.
+/// session from 6 on; standing channels need some too.
 const IN_FLIGHT: usize = 4;
-/// Output kept of one command; more is read and dropped.
-const OUTPUT_LIMIT: usize = 64 << 20;
+/// Output kept of one stream of one command; more is read and dropped.
+const OUTPUT_LIMIT: usize = 16 << 20;
 /// What the local deadline grants beyond the remote one, for the kill and the way back.
 const GRACE: Duration = Duration::from_secs(10);
+/// Attempts to connect to a server that refuses to talk because too many connect at once (MaxStartups).
+const CONNECT_ATTEMPTS: u32 = 4;
 
-/// A host over SSH; connects when first used.
-pub struct SshHost {
+/// What the hosts of a fleet share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) dir: Arc<ControlDir>,
+    pub(super) gate: Gate,
+    pub(super) connect: Duration,
+}
+
+/// A host over SSH; connects when first used, and anew when the connection is found dead before a command is sent.
+pub(super) struct SshHost {
     name: String,
-    destination: String,
-    builder: SessionBuilder,
-    sudo: bool,
-    session: OnceCell<Arc<Session>>,
+    address: String,
+    known_hosts: Option<PathBuf>,
+    arguments: Vec<OsString>,
+    /// `None`: the login name comes from the operator's ssh configuration and is asked for once connected.
+    is_root: Option<bool>,
+    sudo: AtomicBool,
+    link: Mutex<Link>,
+    attempts: AtomicU64,
     slots: Semaphore,
-    sockets: TempDir,
-    next_socket: AtomicU64,
+    /// Shortest time to the first byte of a command's output in microseconds; 0 while unknown.
+    latency: AtomicU64,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Link {
+    master: Option<Arc<Master>>,
+    /// Why the last attempt failed, for those who waited for it.
+    failure: Option<RemoteError>,
 }
 
 impl std::fmt::Debug for SshHost {
@@ -41,84 +68,200 @@ impl std::fmt::Debug for SshHost {
 
 impl SshHost {
     /// The host as the inventory describes it; nothing is connected yet.
-    ///
-    /// # Errors
-    /// When no private directory for sockets can be made.
-    pub fn new(inventory: &Inventory, host: &HostSpec, connect: Duration) -> std::io::Result<Self> {
+    pub(super) fn new(inventory: &Inventory, host: &HostSpec, shared: Arc<Shared>) -> Self {
         let defaults = &inventory.ssh;
         let user = host.user.as_ref().or(defaults.user.as_ref());
-        let mut builder = SessionBuilder::default();
-        builder
-            .known_hosts_check(KnownHosts::Strict)
-            .connect_timeout(connect)
-            .server_alive_interval(Duration::from_secs(3))
-            .control_persist(ControlPersist::ClosedAfterInitialConnection);
+        let known_hosts = defaults.known_hosts.as_ref().map(|file| inventory.path(file));
+        let mut arguments: Vec<OsString> = Vec::new();
+        let mut push = |words: &[&str]| arguments.extend(words.iter().map(OsString::from));
         if let Some(user) = user {
-            builder.user(user.clone());
+            push(&["-l", user]);
         }
         if let Some(port) = host.port.or(defaults.port) {
-            builder.port(port);
+            push(&["-p", &port.to_string()]);
         }
-        if let Some(identity) = &defaults.identity {
-            builder.keyfile(inventory.path(identity));
+        if defaults.identity.is_some() {
+            push(&["-o", "IdentitiesOnly=yes"]);
         }
-        if let Some(known_hosts) = &defaults.known_hosts {
-            builder.user_known_hosts_file(inventory.path(known_hosts));
+        if let Some(file) = &known_hosts {
+            push(&["-o", &format!("UserKnownHostsFile={}", quoted(file))]);
         }
         if let Some(jump) = &defaults.jump {
-            builder.jump_hosts([jump]);
+            push(&["-J", jump]);
         }
-        Ok(SshHost {
+        SshHost {
             name: host.name.clone(),
-            destination: host.address.to_string(),
-            builder,
-            sudo: user.is_some_and(|u| u != "root"),
-            session: OnceCell::new(),
+            address: host.address.to_string(),
+            known_hosts,
+            arguments,
+            is_root: user.map(|user| user == "root"),
+            sudo: AtomicBool::new(user.is_some_and(|user| user != "root")),
+            link: Mutex::default(),
+            attempts: AtomicU64::new(0),
             slots: Semaphore::new(IN_FLIGHT),
-            sockets: tempfile::Builder::new().prefix("rackhand-").tempdir()?,
-            next_socket: AtomicU64::new(0),
-        })
-    }
-
-    async fn session(&self) -> Result<Arc<Session>, RemoteError> {
-        let session = self
-            .session
-            .get_or_try_init(|| async {
-                let connected = self.builder.connect_mux(&self.destination).await;
-                connected.map(Arc::new).map_err(|e| self.connect_error(&e))
-            })
-            .await?;
-        Ok(Arc::clone(session))
-    }
-
-    fn connect_error(&self, error: &openssh::Error) -> RemoteError {
-        let reason = chain(error);
-        let host = self.name.clone();
-        if reason.contains("Host key verification failed") || reason.contains("IDENTIFICATION HAS CHANGED") {
-            RemoteError::HostKey { host, reason }
-        } else if reason.contains("Permission denied") {
-            RemoteError::Login { host, reason }
-        } else {
-            RemoteError::Unreachable { host, reason }
+            latency: AtomicU64::new(0),
+            shared,
         }
     }
 
-    fn lost(&self, exec: &Exec, error: &dyn std::error::Error) -> RemoteError {
-        RemoteError::Lost { host: self.name.clone(), command: program(exec), reason: chain(error) }
+    /// The living connection, made now where there is none.
+    async fn master(&self) -> Result<Arc<Master>, RemoteError> {
+        let seen = self.attempts.load(Ordering::Acquire);
+        let mut link = self.link.lock().await;
+        if let Some(master) = &link.master {
+            if master.listens().await {
+                return Ok(Arc::clone(master));
+            }
+            tracing::debug!(host = self.name, why = master.last_words(), "the connection is gone; connecting anew");
+            link.master = None;
+        } else if let Some(failure) = &link.failure
+            && self.attempts.load(Ordering::Acquire) != seen
+        {
+            // Somebody tried while this one waited: the answer holds for both.
+            return Err(failure.clone());
+        }
+        let connected = self.connect().await;
+        self.attempts.fetch_add(1, Ordering::AcqRel);
+        match connected {
+            Ok(master) => {
+                link.failure = None;
+                link.master = Some(Arc::clone(&master));
+                Ok(master)
+            }
+            Err(error) => {
+                link.failure = Some(error.clone());
+                Err(error)
+            }
+        }
     }
 
-    /// The words the remote shell gets: sudo where needed, and the deadline on the host's own clock.
-    fn words(&self, exec: &Exec, deadline: Option<Duration>) -> Vec<String> {
-        let mut words: Vec<String> = Vec::new();
-        if exec.root && self.sudo {
-            words.extend(["sudo", "-n", "--"].map(str::to_owned));
+    async fn connect(&self) -> Result<Arc<Master>, RemoteError> {
+        let began = Instant::now();
+        let mut attempt = 1;
+        let master = loop {
+            let said = {
+                let work = Master::connect(&self.shared.dir, &self.arguments, &self.address, self.shared.connect);
+                match self.shared.gate.pass(work).await {
+                    Ok(master) => break Arc::new(master),
+                    Err(said) => said,
+                }
+            };
+            if attempt == CONNECT_ATTEMPTS || !is_crowded(&said) {
+                let target =
+                    Target { name: &self.name, address: &self.address, known_hosts: self.known_hosts.as_deref() };
+                let error = diagnose(target, &said);
+                tracing::debug!(host = self.name, %error, ms = began.elapsed().as_millis(), "cannot connect");
+                return Err(error);
+            }
+            sleep(Duration::from_millis(rand::random_range(100..400) * u64::from(attempt))).await;
+            attempt += 1;
+        };
+        if self.is_root.is_none() {
+            let output = self.execute(&master, &Exec::argv(["id", "-u"]).as_login()).await?;
+            self.sudo.store(output.text().trim() != "0", Ordering::Relaxed);
         }
-        if let Some(deadline) = deadline {
-            words.extend(["timeout", "-k", "5"].map(str::to_owned));
-            words.push(format!("{:.3}", deadline.as_secs_f64()));
+        tracing::debug!(host = self.name, ms = began.elapsed().as_millis(), "connected");
+        Ok(master)
+    }
+
+    fn lost(&self, exec: &Exec, reason: &dyn std::error::Error, master: &Master) -> RemoteError {
+        let reason = match master.last_words() {
+            Some(words) => format!("{}: {words}", chain(reason)),
+            None => chain(reason),
+        };
+        RemoteError::Lost { host: self.name.clone(), command: program(exec), reason }
+    }
+
+    /// Starts a command, again and again while sshd refuses it a session: a refused one certainly did not run.
+    async fn spawn(
+        &self,
+        master: &Master,
+        exec: &Exec,
+        deadline: Option<Duration>,
+    ) -> Result<Child<Arc<openssh::Session>>, RemoteError> {
+        let line = command_line(exec, self.sudo.load(Ordering::Relaxed), deadline);
+        let mut pause = Duration::from_millis(10);
+        loop {
+            let mut command = Arc::clone(master.session()).arc_raw_command(&line);
+            command.stdin(Stdio::piped()).stdout(Stdio::piped());
+            // What a standing channel says on stderr has no reader.
+            command.stderr(if deadline.is_some() { Stdio::piped() } else { Stdio::null() });
+            match command.spawn().await {
+                Ok(child) => return Ok(child),
+                Err(error) if chain(&error).contains("Session open refused by peer") => {
+                    sleep(pause + Duration::from_millis(rand::random_range(0..20))).await;
+                    pause = (pause * 2).min(Duration::from_millis(200));
+                }
+                Err(error) => return Err(self.lost(exec, &error, master)),
+            }
         }
-        words.extend(exec.argv.iter().cloned());
-        words
+    }
+
+    async fn execute(&self, master: &Master, exec: &Exec) -> Result<Output, RemoteError> {
+        let began = Instant::now();
+        let timed_out =
+            || RemoteError::TimedOut { host: self.name.clone(), command: program(exec), after: exec.deadline };
+        let work = self.to_its_end(master, exec, began);
+        let result = timeout(exec.deadline + GRACE, work).await.map_err(|_| timed_out()).flatten();
+        match &result {
+            Ok(output) => tracing::debug!(
+                host = self.name,
+                argv = short(exec),
+                stdin = exec.stdin.len(),
+                status = output.status,
+                stdout = output.stdout.len(),
+                stderr = output.stderr.len(),
+                ms = began.elapsed().as_millis(),
+                "ran"
+            ),
+            Err(error) => tracing::debug!(
+                host = self.name, argv = short(exec), %error, ms = began.elapsed().as_millis(), "did not run to its end"
+            ),
+        }
+        let output = result?;
+        // `timeout` exits with 124, or 137 when the command ignored TERM; a command may have such a status of its own.
+        if matches!(output.status, 124 | 137) && began.elapsed() >= exec.deadline {
+            return Err(timed_out());
+        }
+        if exec.root
+            && self.sudo.load(Ordering::Relaxed)
+            && !output.ok()
+            && let Some(reason) = sudo_refusal(&output.stderr)
+        {
+            return Err(RemoteError::Sudo { host: self.name.clone(), reason });
+        }
+        Ok(output)
+    }
+
+    async fn to_its_end(&self, master: &Master, exec: &Exec, began: Instant) -> Result<Output, RemoteError> {
+        let mut child = self.spawn(master, exec, Some(exec.deadline)).await?;
+        let (stdin, stdout, stderr) = (child.stdin().take(), child.stdout().take(), child.stderr().take());
+        let feed = async {
+            if let Some(mut stdin) = stdin {
+                // A command that ends without reading its stdin is judged by its status alone.
+                let _ = stdin.write_all(&exec.stdin).await;
+            }
+        };
+        let out = read_bounded(stdout, || self.note_latency(began.elapsed()));
+        let err = read_bounded(stderr, || {});
+        let ((), stdout, stderr) = tokio::join!(feed, out, err);
+        let stdout = stdout.map_err(|e| self.lost(exec, &e, master))?;
+        let stderr = stderr.map_err(|e| self.lost(exec, &e, master))?;
+        let status = match child.wait().await {
+            Ok(status) => status.code().unwrap_or(255),
+            // The library's word for exit status 127, which scripts have for reasons of their own.
+            Err(openssh::Error::Remote(e)) if e.kind() == std::io::ErrorKind::NotFound => 127,
+            Err(error) => return Err(self.lost(exec, &error, master)),
+        };
+        Ok(Output { status, stdout, stderr })
+    }
+
+    fn note_latency(&self, latency: Duration) {
+        let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX).max(1);
+        let known = self.latency.load(Ordering::Relaxed);
+        if known == 0 || micros < known {
+            self.latency.store(micros, Ordering::Relaxed);
+        }
     }
 }
 
@@ -140,13 +283,18 @@ fn chain(error: &dyn std::error::Error) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-async fn read_bounded(mut from: impl AsyncRead + Unpin) -> std::io::Result<Vec<u8>> {
-    let mut kept = Vec::new();
-    let mut chunk = vec![0; 64 << 10];
+/// Reads to the end and keeps the beginning; `first` is called when the first byte is there.
+async fn read_bounded(from: Option<impl AsyncRead + Unpin>, first: impl FnOnce()) -> std::io::Result<Vec<u8>> {
+    let (mut kept, mut first) = (Vec::new(), Some(first));
+    let Some(mut from) = from else { return Ok(kept) };
+    let mut chunk = vec![0; 16 << 10];
     loop {
         let n = from.read(&mut chunk).await?;
         if n == 0 {
             return Ok(kept);
+        }
+        if let Some(first) = first.take() {
+            first();
         }
         let room = OUTPUT_LIMIT.saturating_sub(kept.len()).min(n);
         kept.extend_from_slice(&chunk[..room]);
@@ -160,65 +308,55 @@ impl Remote for SshHost {
     }
 
     async fn run(&self, exec: Exec) -> Result<Output, RemoteError> {
-        let session = self.session().await?;
-        let Ok(_slot) = self.slots.acquire().await else { unreachable!("the semaphore is never closed") };
-        tracing::debug!(host = self.name, argv = ?exec.argv, "run");
-        let words = self.words(&exec, Some(exec.deadline));
-        let mut command = session.command(words[0].clone());
-        command.args(&words[1..]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let work = async {
-            let mut child = command.spawn().await.map_err(|e| self.lost(&exec, &e))?;
-            let (stdin, stdout, stderr) = (child.stdin().take(), child.stdout().take(), child.stderr().take());
-            let feed = async {
-                if let Some(mut stdin) = stdin {
-                    // A command that ends without reading its stdin is judged by its status alone.
-                    let _ = stdin.write_all(&exec.stdin).await;
-                }
-            };
-            let drain = async {
-                let out = async { Ok(if let Some(s) = stdout { read_bounded(s).await? } else { Vec::new() }) };
-                let err = async { Ok(if let Some(s) = stderr { read_bounded(s).await? } else { Vec::new() }) };
-                tokio::try_join!(out, err)
-            };
-            let ((), pipes) = tokio::join!(feed, drain);
-            let (stdout, stderr) = pipes.map_err(|e: std::io::Error| self.lost(&exec, &e))?;
-            let status = child.wait().await.map_err(|e| self.lost(&exec, &e))?;
-            Ok(Output { status: status.code().unwrap_or(255), stdout, stderr })
+        let master = self.master().await?;
+        let busy = || RemoteError::Unreachable {
+            host: self.name.clone(),
+            reason: format!("{IN_FLIGHT} commands still run there after {} s", exec.deadline.as_secs()),
         };
-        let timed_out =
-            || RemoteError::TimedOut { host: self.name.clone(), command: program(&exec), after: exec.deadline };
-        let output = timeout(exec.deadline + GRACE, work).await.map_err(|_| timed_out())??;
-        // `timeout` exits with 124, or dies with 137 when the command ignored TERM.
-        if output.status == 124 || output.status == 137 { Err(timed_out()) } else { Ok(output) }
+        let Ok(Ok(_slot)) = timeout(exec.deadline, self.slots.acquire()).await else { return Err(busy()) };
+        self.execute(&master, &exec).await
     }
 
     async fn channel(&self, exec: Exec) -> Result<Channel, RemoteError> {
-        let session = self.session().await?;
-        let words = self.words(&exec, None);
-        let mut command = session.arc_command(words[0].clone());
-        command.args(&words[1..]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn().await.map_err(|e| self.lost(&exec, &e))?;
-        match (child.stdin().take(), child.stdout().take()) {
-            (Some(mut stdin), Some(stdout)) => {
-                if !exec.stdin.is_empty() {
-                    stdin.write_all(&exec.stdin).await.map_err(|e| self.lost(&exec, &e))?;
+        let master = self.master().await?;
+        let limit = exec.deadline + GRACE;
+        let open = async {
+            let mut child = self.spawn(&master, &exec, None).await?;
+            match (child.stdin().take(), child.stdout().take()) {
+                (Some(mut stdin), Some(stdout)) => {
+                    if !exec.stdin.is_empty() {
+                        stdin.write_all(&exec.stdin).await.map_err(|e| self.lost(&exec, &e, &master))?;
+                    }
+                    Ok(Channel::new(stdin, stdout, (child, Arc::clone(&master))))
                 }
-                Ok(Channel::new(stdin, stdout, child))
+                _ => Err(self.lost(&exec, &std::io::Error::other("no pipes"), &master)),
             }
-            _ => Err(self.lost(&exec, &std::io::Error::other("no pipes"))),
-        }
+        };
+        timeout(limit, open).await.unwrap_or_else(|_| {
+            Err(RemoteError::TimedOut { host: self.name.clone(), command: program(&exec), after: limit })
+        })
     }
 
     async fn forward_socket(&self, remote: &str) -> Result<PathBuf, RemoteError> {
-        let session = self.session().await?;
-        let number = self.next_socket.fetch_add(1, Ordering::Relaxed);
-        let local = self.sockets.path().join(format!("s{number}"));
+        let master = self.master().await?;
+        let local = self.shared.dir.fresh('s');
         let to = Socket::UnixSocket { path: PathBuf::from(remote).into() };
         let from = Socket::UnixSocket { path: local.clone().into() };
-        session.request_port_forward(ForwardType::Local, from, to).await.map_err(|e| RemoteError::Unreachable {
+        let failed = |reason: String| RemoteError::Unreachable {
             host: self.name.clone(),
-            reason: format!("cannot forward {remote}: {}", chain(&e)),
-        })?;
-        Ok(local)
+            reason: format!("cannot forward {remote}: {reason}"),
+        };
+        match timeout(GRACE, master.session().request_port_forward(ForwardType::Local, from, to)).await {
+            Ok(Ok(())) => Ok(local),
+            Ok(Err(error)) => Err(failed(chain(&error))),
+            Err(_) => Err(failed(format!("no answer within {} s", GRACE.as_secs()))),
+        }
+    }
+
+    fn exec_latency(&self) -> Option<Duration> {
+        match self.latency.load(Ordering::Relaxed) {
+            0 => None,
+            micros => Some(Duration::from_micros(micros)),
+        }
     }
 }

@@ -1,0 +1,154 @@
+//! What ssh says when it cannot connect, turned into the error that names what to do.
+
+use super::exec::RemoteError;
+use std::path::Path;
+
+/// Whom the words are about.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Target<'a> {
+    /// Name in the inventory.
+    pub(super) name: &'a str,
+    /// Address connected to.
+    pub(super) address: &'a str,
+    /// The cluster's own known_hosts file.
+    pub(super) known_hosts: Option<&'a Path>,
+}
+
+/// Turns what ssh said into an error; no command was sent.
+pub(super) fn diagnose(target: Target<'_>, said: &str) -> RemoteError {
+    let host = target.name.to_owned();
+    if said.contains("REMOTE HOST IDENTIFICATION HAS CHANGED") {
+        RemoteError::HostKey { host, reason: changed_key(target, said) }
+    } else if said.contains("REVOKED HOST KEY") {
+        RemoteError::HostKey { host, reason: "its key is marked as revoked".to_owned() }
+    } else if said.contains("Host key verification failed") || said.contains("host key is known for") {
+        RemoteError::HostKey { host, reason: unknown_key(target, said) }
+    } else if ["Permission denied", "Too many authentication failures", "no more authentication methods"]
+        .iter()
+        .any(|words| said.contains(words))
+    {
+        RemoteError::Login { host, reason: words_of(said) }
+    } else {
+        RemoteError::Unreachable { host, reason: words_of(said) }
+    }
+}
+
+/// Whether trying again in a moment may help: the server refused to talk before any login.
+pub(super) fn is_crowded(said: &str) -> bool {
+    ["kex_exchange_identification", "ssh_exchange_identification", "Exceeded MaxStartups"]
+        .iter()
+        .any(|words| said.contains(words))
+        && !said.contains("timed out")
+}
+
+fn changed_key(target: Target<'_>, said: &str) -> String {
+    let offending = said.lines().find(|l| l.trim_start().starts_with("Offending "));
+    let place =
+        offending.and_then(|l| l.split_once(" key in ")).map_or("the known_hosts file", |(_, place)| place.trim());
+    let file = place.rsplit_once(':').map_or(place, |(file, _)| file);
+    let print =
+        said.split_whitespace().find(|w| w.starts_with("SHA256:")).unwrap_or("another one").trim_end_matches('.');
+    let who = subject(said).unwrap_or_else(|| target.address.to_owned());
+    format!(
+        "its key has changed: it presents {print}, but {place} records another; somebody may be in between. If it was \
+         reinstalled, compare the fingerprint at its console, then run `ssh-keygen -R '{who}' -f '{file}'` and \
+         `rackhand host add {} {}`",
+        target.name, target.address
+    )
+}
+
+fn unknown_key(target: Target<'_>, said: &str) -> String {
+    let who = subject(said).map_or_else(String::new, |who| format!(" of {who}"));
+    let file = target.known_hosts.map_or_else(|| "~/.ssh/known_hosts".to_owned(), |f| f.display().to_string());
+    format!(
+        "no key{who} is recorded in {file}; record it with `rackhand host add {} {}` and compare the fingerprint",
+        target.name, target.address
+    )
+}
+
+/// The name ssh looked up, `[address]:port` where the port is not 22.
+fn subject(said: &str) -> Option<String> {
+    said.lines().find_map(|line| {
+        let (_, rest) = line.split_once("key is known for ").or_else(|| line.split_once("Host key for "))?;
+        rest.split_whitespace().next().map(str::to_owned)
+    })
+}
+
+/// The lines that say something, last three, in one.
+fn words_of(said: &str) -> String {
+    let mut lines: Vec<&str> = Vec::new();
+    for line in said.lines().map(str::trim) {
+        let line = line.strip_prefix("ssh: ").unwrap_or(line);
+        let noise = line.is_empty() || line.starts_with("Warning: Permanently added") || line.starts_with("@@@");
+        if !noise && !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+    if lines.is_empty() {
+        return "ssh ended without saying why".to_owned();
+    }
+    lines[lines.len().saturating_sub(3)..].join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CHANGED: &str = "\
+@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@
+@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @
+@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@@
+IT IS POSSIBLE THAT SOMEONE IS DOING SOMETHING NASTY!
+The fingerprint for the ED25519 key sent by the remote host is
+SHA256:Wn3Qj1bPUt7Gx9m3x0t0tT4s1x8i1ZpXy9Hk0pLrVbE.
+Please contact your system administrator.
+Add correct host key in /etc/rack/known_hosts to get rid of this message.
+Offending ED25519 key in /etc/rack/known_hosts:3
+Host key for [10.0.0.1]:2222 has changed and you have requested strict checking.
+Host key verification failed.
+";
+
+    fn at(said: &str) -> RemoteError {
+        diagnose(
+            Target { name: "h1", address: "10.0.0.1", known_hosts: Some(Path::new("/etc/rack/known_hosts")) },
+            said,
+        )
+    }
+
+    #[test]
+    fn a_changed_key_names_file_line_fingerprint_and_cure() {
+        let RemoteError::HostKey { reason, .. } = at(CHANGED) else { panic!("not a host key error") };
+        for words in [
+            "/etc/rack/known_hosts:3",
+            "SHA256:Wn3Qj1bPUt7Gx9m3x0t0tT4s1x8i1ZpXy9Hk0pLrVbE,",
+            "ssh-keygen -R '[10.0.0.1]:2222' -f '/etc/rack/known_hosts'",
+            "rackhand host add h1 10.0.0.1",
+        ] {
+            assert!(reason.contains(words), "{words} is missing in {reason}");
+        }
+    }
+
+    #[test]
+    fn each_way_to_fail_is_told_apart() {
+        let unknown = "No ED25519 host key is known for 10.0.0.1 and you have requested strict checking.\n\
+                       Host key verification failed.";
+        assert!(
+            matches!(at(unknown), RemoteError::HostKey { reason, .. } if reason.starts_with("no key of 10.0.0.1 is"))
+        );
+        let denied = "root@10.0.0.1: Permission denied (publickey).";
+        assert!(matches!(at(denied), RemoteError::Login { reason, .. } if reason == denied));
+        let refused = "ssh: connect to host 10.0.0.1 port 22: Connection refused\n";
+        let said = at(refused).to_string();
+        assert_eq!(said, "host h1: cannot connect: connect to host 10.0.0.1 port 22: Connection refused");
+        let silent = "Connection timed out during banner exchange\nConnection to 10.0.0.1 port 22 timed out";
+        assert!(matches!(at(silent), RemoteError::Unreachable { .. }));
+        assert!(matches!(at(""), RemoteError::Unreachable { reason, .. } if reason == "ssh ended without saying why"));
+    }
+
+    #[test]
+    fn only_a_crowded_server_is_tried_again() {
+        assert!(is_crowded("kex_exchange_identification: Connection closed by remote host"));
+        assert!(!is_crowded("kex_exchange_identification: read: Connection timed out"));
+        assert!(!is_crowded("connect to host 10.0.0.1 port 22: Connection refused"));
+    }
+}
