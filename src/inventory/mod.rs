@@ -1,8 +1,22 @@
 //! `inventory.yaml` to checked types.
+//!
+//! A file is read in four steps: text to a tree whose values know their place, the tree against the schema, the rules
+//! that hold between values, and, where nothing was wrong, the model. Every step reports all it finds.
 
+mod checks;
+mod format;
+mod mistake;
 mod model;
+mod schema;
+mod shape;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod view;
 
+pub use mistake::{Mistake, Mistakes, Span};
 pub use model::*;
+pub use schema::schema;
 
 use crate::error::{Failure, Kind, ResultExt};
 use std::path::Path;
@@ -16,9 +30,40 @@ pub fn load(path: &Path) -> Result<Inventory, Failure> {
         .or_kind(Kind::Usage)
         .while_doing(|| format!("cannot read inventory {}", path.display()))
         .or_hint("name it with -i FILE or $RACKHAND_INVENTORY, or write one with `rackhand init`")?;
-    let base = path.parent().unwrap_or(Path::new(".")).to_path_buf();
-    let mut inventory: Inventory =
-        serde_saphyr::from_str(&text).map_err(|e| Failure::usage(format!("inventory {}: {e}", path.display())))?;
-    inventory.base = base;
+    let mut inventory = parse(&path.display().to_string(), &text).map_err(|e| Failure::new(Kind::Usage, e))?;
+    let base = path.parent().filter(|p| !p.as_os_str().is_empty());
+    inventory.base = base.unwrap_or(Path::new(".")).to_path_buf();
     Ok(inventory)
+}
+
+/// Checks an inventory's text; `file` is its name in messages.
+///
+/// # Errors
+/// Every mistake in the text at once.
+pub fn parse(file: &str, text: &str) -> Result<Inventory, Mistakes> {
+    let mut found = Vec::new();
+    let schema = schema::Schema::new();
+    let value = match tree::parse(text, &mut found) {
+        Some(root) => {
+            let value = shape::check(&root, &schema, &mut found);
+            checks::all(&view::View::new(&root), &mut found);
+            value
+        }
+        None if found.is_empty() => {
+            let start = Span { line: 1, column: 1, length: 1 };
+            found.push(Mistake::new(start, "the file is empty", "write one with `rackhand init`"));
+            serde_json::Value::Null
+        }
+        None => serde_json::Value::Null,
+    };
+    if found.is_empty() {
+        match serde_path_to_error::deserialize(value) {
+            Ok(inventory) => return Ok(inventory),
+            Err(error) => {
+                let start = Span { line: 1, column: 1, length: 1 };
+                found.push(Mistake::new(start, error.to_string(), "write it as docs/inventory.md says"));
+            }
+        }
+    }
+    Err(Mistakes::new(file, text, found))
 }

@@ -32,6 +32,7 @@ pub struct HostNetwork {
     pub cidr: IpNet,
     /// Maximum transmission unit in bytes.
     #[serde(default = "default_mtu")]
+    #[schemars(range(min = 1280, max = 65520))]
     pub mtu: u32,
     /// What the wire is.
     #[serde(default)]
@@ -117,5 +118,6 @@ pub struct GuestNetwork {
     pub ranges: Vec<AddressRange>,
     /// Maximum transmission unit in bytes.
     #[serde(default = "default_mtu")]
+    #[schemars(range(min = 1280, max = 9216))]
     pub mtu: u32,
 }

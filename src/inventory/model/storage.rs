@@ -14,8 +14,10 @@ pub struct CephSpec {
     /// Pool of the guests' disks.
     pub pool: String,
     /// Copies of each object.
+    #[schemars(range(min = 1, max = 10))]
     pub size: u8,
     /// Copies that must be there for writes to go on.
+    #[schemars(range(min = 1, max = 10))]
     pub min_size: u8,
     /// What may fail at once without losing more than one copy.
     pub failure_domain: FailureDomain,

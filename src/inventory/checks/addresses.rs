@@ -1,0 +1,102 @@
+//! Addresses: each in its network, none given twice.
+
+use crate::inventory::mistake::{Mistake, Span};
+use crate::inventory::view::{At, NetworkView, View};
+use ipnet::IpNet;
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+/// An address in use: whose it is and where that is said.
+struct Use {
+    owner: String,
+    span: Span,
+    storage: bool,
+}
+
+pub(super) fn check(view: &View, mistakes: &mut Vec<Mistake>) {
+    let one_network = match (&view.management.cidr, &view.storage.cidr) {
+        (Some(a), Some(b)) => a.value == b.value,
+        _ => false,
+    };
+    let mut uses: HashMap<IpAddr, Use> = HashMap::new();
+    for host in &view.hosts {
+        let both =
+            [("address", &host.address, &view.management), ("storage_address", &host.storage_address, &view.storage)];
+        for (key, address, network) in both {
+            let Some(address) = address else { continue };
+            within(&format!("{}: {key}", host.label), address, network, mistakes);
+            let storage = key == "storage_address";
+            if let Some(first) = uses.get(&address.value) {
+                let shares = one_network && first.owner == host.label && storage && !first.storage;
+                if !shares {
+                    twice(&format!("{}: {key}", host.label), address, first, mistakes);
+                }
+            } else {
+                uses.insert(address.value, Use { owner: host.label.clone(), span: address.span, storage });
+            }
+        }
+    }
+    for backup in &view.backups {
+        let Some(address) = &backup.address else { continue };
+        if let Some(host) = uses.get(&address.value) {
+            let message = format!("backup.storage.{}: {} is {}", backup.name.value, address.value, host.owner);
+            let fix = "keep backups on a machine outside the cluster: they are for the day the cluster is gone";
+            mistakes.push(Mistake::new(address.span, message, fix));
+        }
+    }
+    bmcs(view, &uses, mistakes);
+}
+
+fn within(what: &str, address: &At<IpAddr>, network: &NetworkView, mistakes: &mut Vec<Mistake>) {
+    let Some(cidr) = &network.cidr else { return };
+    let (name, net) = (network.name, cidr.value);
+    if !net.contains(&address.value) {
+        let message = format!("{what} {} is outside the {name} network {net}", address.value);
+        let fix = format!("give an address in {net}, or correct networks.{name}.cidr on line {}", cidr.span.line);
+        mistakes.push(Mistake::new(address.span, message, fix));
+    } else if is_edge(&net, address.value) {
+        let message = format!("{what} {} is the {name} network's own or broadcast address", address.value);
+        mistakes.push(Mistake::new(address.span, message, format!("give another address in {net}")));
+    }
+}
+
+/// Whether an address stands for the network or for everybody in it.
+pub(super) fn is_edge(net: &IpNet, address: IpAddr) -> bool {
+    let wide = net.max_prefix_len() - net.prefix_len() >= 2;
+    wide && (address == net.network() || (net.network().is_ipv4() && address == net.broadcast()))
+}
+
+fn twice(what: &str, address: &At<IpAddr>, first: &Use, mistakes: &mut Vec<Mistake>) {
+    let message = format!("{what} {} is taken by {} on line {}", address.value, first.owner, first.span.line);
+    mistakes.push(Mistake::new(address.span, message, "give each host an address of its own"));
+}
+
+fn bmcs(view: &View, uses: &HashMap<IpAddr, Use>, mistakes: &mut Vec<Mistake>) {
+    let mut seen: HashMap<IpAddr, (&str, u16, bool, Span)> = HashMap::new();
+    for host in &view.hosts {
+        let Some(bmc) = &host.bmc else { continue };
+        let address = &bmc.address;
+        if let Some(owner) = uses.get(&address.value) {
+            let message =
+                format!("{}: its BMC has the address of {} on line {}", host.label, owner.owner, owner.span.line);
+            mistakes.push(Mistake::new(
+                address.span,
+                message,
+                "give the address of the BMC itself (iDRAC), not of the system",
+            ));
+        }
+        match seen.get(&address.value) {
+            // Two BMCs behind one address need two ports, both said.
+            Some((_, port, said, _)) if *said && bmc.port_said && *port != bmc.port => {}
+            Some((owner, .., first)) => {
+                let message =
+                    format!("{}: its BMC {} is that of {owner} on line {}", host.label, address.value, first.line);
+                let fix = "a BMC switches one machine: fencing one host would kill the other; give each its own";
+                mistakes.push(Mistake::new(address.span, message, fix));
+            }
+            None => {
+                seen.insert(address.value, (&host.label, bmc.port, bmc.port_said, address.span));
+            }
+        }
+    }
+}
