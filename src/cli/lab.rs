@@ -38,6 +38,8 @@ enum LabCommand {
     /// Look after one host; started by `lab up`.
     #[command(hide = true)]
     Supervise(HostArgs),
+    #[command(hide = true)]
+    Chassis(ChassisArgs),
 }
 
 /// Build a lab and wait until its hosts can be logged in to.
@@ -111,6 +113,16 @@ struct HostArgs {
     host: String,
 }
 
+/// Called by the IPMI simulator to look at and switch the power.
+#[derive(Debug, Args)]
+struct ChassisArgs {
+    /// The host.
+    host: String,
+    /// The simulator's own words.
+    #[arg(last = true)]
+    words: Vec<String>,
+}
+
 /// Runs `rackhand lab ...`.
 ///
 /// # Errors
@@ -155,6 +167,7 @@ pub async fn run(args: LabArgs, context: &Context) -> Result<(), Failure> {
         }
         LabCommand::Heal(host) => lab::heal(&name, &host.host).await,
         LabCommand::Image(args) => lab_image::run(args, context).await,
+        LabCommand::Chassis(call) => context.ui.print(&lab::chassis(&name, &call.host, &call.words).await?),
         LabCommand::Supervise(host) => lab::supervise(&name, &host.host).await,
     }
 }

@@ -1,9 +1,12 @@
 //! A host's power and cables: what each request does, given what the host is doing.
 
+use super::bmc::Bmc;
 use super::control::{Power, Request, State};
 use super::machine::{End, Hardware, Machine};
 use super::names::Wire;
 use super::network;
+use super::store::LabDir;
+use super::supervisor::Handle;
 use crate::error::Failure;
 use std::future::pending;
 use std::time::Duration;
@@ -25,10 +28,13 @@ pub(super) enum Event {
 /// A host with its cords.
 #[derive(Debug)]
 pub(super) struct Chassis {
+    lab: LabDir,
     hardware: Hardware,
+    /// What the BMC asks.
+    handle: Handle,
     machine: Option<Machine>,
-    /// Whether its cords are pulled.
-    cut: bool,
+    /// None while the cords are pulled.
+    bmc: Option<Bmc>,
     /// Cables that are not in their switch.
     partitioned: Vec<Wire>,
     /// When a host that was asked to shut down is killed.
@@ -36,17 +42,20 @@ pub(super) struct Chassis {
 }
 
 impl Chassis {
-    /// A host that is off.
-    pub(super) fn new(hardware: Hardware) -> Self {
-        Chassis { hardware, machine: None, cut: false, partitioned: Vec::new(), soft_off: None }
+    /// A host that is off, with its BMC alive.
+    pub(super) async fn new(lab: LabDir, hardware: Hardware, handle: Handle) -> Result<Self, Failure> {
+        let partitioned = Vec::new();
+        let mut chassis = Chassis { lab, hardware, handle, machine: None, bmc: None, partitioned, soft_off: None };
+        chassis.plug_in_cords().await?;
+        Ok(chassis)
     }
 
     /// What it is doing.
     pub(super) fn state(&self) -> State {
-        let power = match (&self.machine, self.cut) {
-            (_, true) => Power::Cut,
-            (Some(_), false) => Power::On,
-            (None, false) => Power::Off,
+        let power = match (&self.machine, &self.bmc) {
+            (_, None) => Power::Cut,
+            (Some(_), Some(_)) => Power::On,
+            (None, Some(_)) => Power::Off,
         };
         let name = |wire: &Wire| if *wire == Wire::Storage { "storage" } else { "management" };
         State { power, partitioned: self.partitioned.iter().map(|w| name(w).to_owned()).collect() }
@@ -130,14 +139,16 @@ impl Chassis {
     }
 
     async fn cut(&mut self) -> Result<(), Failure> {
-        self.cut = true;
         let wires = [Wire::Management, Wire::Storage, Wire::Bmc];
         network::darken(self.hardware.host, &wires).await?;
+        self.bmc = None;
         self.off().await
     }
 
     async fn plug_in_cords(&mut self) -> Result<(), Failure> {
-        self.cut = false;
+        if self.bmc.is_none() {
+            self.bmc = Some(Bmc::start(&self.lab, self.hardware.host, self.handle.clone()).await?);
+        }
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! The inventory a lab writes: an ordinary one, which every other command reads unaware.
 
+use super::bmc::USER;
 use super::names::{HostPlan, MANAGEMENT_NIC};
 use super::store::Record;
 use std::fmt::Write;
@@ -50,16 +51,21 @@ fn render_host(text: &mut String, record: &Record, host: HostPlan) {
     let _ = write!(
         text,
         "  - name: {name}\n    address: {management}\n    storage_address: {storage}\n    \
-         location:\n      datacenter: lab\n      rack: r1\n    roles: [{roles}]\n    osds:\n",
+         location:\n      datacenter: lab\n      rack: r1\n    roles: [{roles}]\n",
         name = host.name(),
         management = host.management(),
         storage = host.storage(),
     );
+    let _ = write!(
+        text,
+        "    bmc:\n      kind: redfish\n      address: {}\n      user: {USER}\n      password:\n        file: bmc-password\n",
+        host.bmc()
+    );
+    if record.disks > 0 {
+        text.push_str("    osds:\n");
+    }
     for disk in 0..record.disks {
         let _ = writeln!(text, "      - {}", host.disk_path(disk));
-    }
-    if record.disks == 0 {
-        text.truncate(text.len() - "    osds:\n".len());
     }
 }
 

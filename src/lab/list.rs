@@ -39,7 +39,7 @@ pub struct HostView {
     pub management: String,
     /// Its address on the storage network.
     pub storage: String,
-    /// Its BMC's address, for Redfish and IPMI alike.
+    /// Its BMC's address, for Redfish (443) and IPMI (623) alike.
     pub bmc: String,
     /// Its service tag.
     pub serial: String,

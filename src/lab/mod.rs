@@ -4,10 +4,13 @@
 //! takes the host with its mounts and loop devices. What stays has a name computed from the lab's own, so that a lab
 //! can be removed however far it got.
 
+mod bmc;
 mod cgroup;
 mod chassis;
+mod chassis_command;
 mod control;
 mod disk;
+mod fru;
 pub mod guest_image;
 mod image;
 mod inventory_file;
@@ -16,6 +19,8 @@ mod machine;
 mod names;
 mod network;
 mod preflight;
+mod redfish;
+mod redfish_tree;
 mod rootfs;
 mod store;
 mod supervisor;
@@ -23,6 +28,7 @@ mod sweep;
 mod tool;
 mod up;
 
+pub use chassis_command::chassis;
 pub use control::Power;
 pub use list::{HostView, LabView, list};
 pub use names::{LabName, MAX_DISKS, MAX_HOSTS};

@@ -7,6 +7,9 @@ use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
+/// The NIC of a BMC, inside its own namespace.
+pub(super) const BMC_NIC: &str = "bmc0";
+
 /// Builds the two bridges. The machine has an address on the management network only, as an operator's laptop would.
 pub(super) async fn build_bridges(plan: Plan) -> Result<(), Failure> {
     let mut batch = String::new();
@@ -60,6 +63,14 @@ pub(super) async fn lay_cable(host: HostPlan, wire: Wire, into: &Namespace) -> R
     ip_batch(batch).await.while_doing(|| format!("cannot lay cable {link}"))
 }
 
+/// Gives the NIC at the far end of a cable its address and brings it up; for those that do not boot by themselves.
+pub(super) async fn configure(into: &Namespace, nic: &str, address: &str) -> Result<(), Failure> {
+    let batch = format!("address add {address} dev {nic}\nlink set dev lo up\nlink set dev {nic} up\n");
+    let net = format!("--net={}", into.path().display());
+    Tool::new("nsenter").args([&net, "ip", "-batch", "-"]).stdin(batch).run().await?;
+    Ok(())
+}
+
 /// Takes a cable out of its switch (the host's end keeps its carrier), or puts it back.
 pub(super) async fn plug(host: HostPlan, wire: Wire, in_switch: bool) -> Result<(), Failure> {
     let (bridge, _) = end_points(host, wire);
@@ -83,7 +94,7 @@ fn end_points(host: HostPlan, wire: Wire) -> (String, &'static str) {
     match wire {
         Wire::Management => (host.plan.management_bridge(), MANAGEMENT_NIC),
         Wire::Storage => (host.plan.storage_bridge(), STORAGE_NIC),
-        Wire::Bmc => (host.plan.management_bridge(), "bmc0"),
+        Wire::Bmc => (host.plan.management_bridge(), BMC_NIC),
     }
 }
 

@@ -75,6 +75,10 @@ impl LabDir {
         self.path.join("known_hosts")
     }
 
+    pub(super) fn bmc_password(&self) -> PathBuf {
+        self.path.join("bmc-password")
+    }
+
     pub(super) fn host(&self, name: &str) -> HostDir {
         HostDir { path: self.path.join("hosts").join(name) }
     }

@@ -71,7 +71,7 @@ pub async fn run(name: &LabName, host: &str) -> Result<(), Failure> {
     let (sender, requests) = mpsc::channel(16);
     let handle = Handle(sender);
     let listener = listen(&hardware.dir.socket())?;
-    let chassis = Chassis::new(hardware);
+    let chassis = Chassis::new(lab, hardware, handle.clone()).await?;
     tokio::join!(serve(listener, handle), work(chassis, requests));
     // Held until here so that the loop devices stay.
     drop(disks);

@@ -5,7 +5,7 @@ use super::image::Recipe;
 use super::names::{HostPlan, LabName};
 use super::store::{self, LabDir, Record, write};
 use super::tool::Tool;
-use super::{disk, inventory_file, network, preflight, rootfs, supervisor, sweep};
+use super::{bmc, disk, inventory_file, network, preflight, rootfs, supervisor, sweep};
 use crate::error::{Failure, Kind, ResultExt};
 use crate::inventory::Size;
 use crate::ui::Ui;
@@ -111,6 +111,7 @@ async fn build(lab: &LabDir, record: &Record) -> Result<(), Failure> {
     let plan = record.plan();
     rootfs::keygen(&lab.key(), &format!("rackhand-lab-{}", lab.name)).await?;
     let key = std::fs::read_to_string(lab.key().with_extension("pub"))?;
+    bmc::make_password(lab)?;
     network::build_bridges(plan).await?;
     try_join_all(plan.hosts(record.hosts).map(|host| make_host(lab, record, host, &key))).await?;
     let mut known_hosts = String::new();
