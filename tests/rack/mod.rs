@@ -1,0 +1,221 @@
+//! The provisioned rack that lab tests share, and the built binary as a user runs it.
+#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what is wrong by panicking")]
+
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// The rack whose name is in `RACKHAND_TEST_RACK`.
+pub struct Rack {
+    /// Its lab name.
+    pub name: String,
+    /// Its inventory file.
+    pub inventory: String,
+}
+
+impl Rack {
+    /// The rack the environment names; `make test` brings one up and provisions it.
+    pub fn provisioned() -> Rack {
+        let name = std::env::var("RACKHAND_TEST_RACK")
+            .expect("RACKHAND_TEST_RACK has to name a provisioned rack; `make test` makes one");
+        let list = run(&mut binary(&["lab", "list", "-o", "json"]));
+        let list: Value = serde_json::from_slice(&list.stdout).expect("lab list -o json is JSON");
+        let racks = list["racks"].as_array().expect("racks");
+        let rack = racks.iter().find(|r| r["name"] == name.as_str()).expect("the rack is up");
+        Rack { inventory: rack["inventory"].as_str().unwrap().to_owned(), name }
+    }
+
+    /// A command of rackhand on this rack.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = binary(args);
+        command.env("RACKHAND_INVENTORY", &self.inventory);
+        command
+    }
+
+    /// Runs a command, whatever its exit code.
+    pub fn run(&self, args: &[&str]) -> Output {
+        run(&mut self.command(args))
+    }
+
+    /// Runs a command that has to succeed.
+    pub fn ok(&self, args: &[&str]) -> Output {
+        self.exits(0, args)
+    }
+
+    /// Runs a command that has to end with this code.
+    pub fn exits(&self, code: i32, args: &[&str]) -> Output {
+        let output = self.run(args);
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(code), "rackhand {args:?}\nstdout: {out}\nstderr: {err}");
+        output
+    }
+
+    /// The JSON a command answers.
+    pub fn json(&self, args: &[&str]) -> Value {
+        let mut all = args.to_vec();
+        all.extend(["-o", "json"]);
+        let output = self.ok(&all);
+        serde_json::from_slice(&output.stdout).expect("the answer is JSON")
+    }
+
+    /// Runs a command of the lab on this rack.
+    pub fn lab(&self, args: &[&str]) -> Output {
+        let mut all = vec!["lab"];
+        all.extend(args);
+        all.extend(["--name", &self.name, "--yes"]);
+        self.ok(&all)
+    }
+
+    /// Runs a shell command on a host as root, and gives its stdout.
+    pub fn ssh(&self, host: &str, script: &str) -> String {
+        let args = ["lab", "ssh", "--name", &self.name, host, "--", script];
+        String::from_utf8_lossy(&self.ok(&args).stdout).into_owned()
+    }
+
+    /// A guest as `guest show` sees it.
+    pub fn guest(&self, name: &str) -> Value {
+        self.json(&["guest", "show", name])
+    }
+
+    /// The template `tiny`, imported where it is not there yet.
+    pub fn tiny(&self) {
+        let images = self.json(&["image", "list"]);
+        if !images.to_string().contains("\"tiny\"") {
+            let file = self.ok(&["lab", "image", "build", "tiny"]);
+            let file = String::from_utf8_lossy(&file.stdout).trim().to_owned();
+            self.ok(&["image", "import", "tiny", &file]);
+        }
+    }
+
+    /// Starts `name` from the template `tiny`; gone again when the value is dropped.
+    pub fn tiny_guest(&self, name: &str, more: &[&str]) -> Guest<'_> {
+        self.tiny();
+        // Left by a run that was killed.
+        self.run(&["guest", "delete", name, "--yes"]);
+        let mut args = vec!["guest", "create", name, "--image", "tiny", "--memory", "128M", "--cpus", "1"];
+        args.extend(["--disk", "1G", "--network", "lan"]);
+        args.extend(more);
+        self.ok(&args);
+        let address = self.guest(name)["addresses"][0].as_str().expect("an address").to_owned();
+        Guest { rack: self, name: name.to_owned(), address }
+    }
+}
+
+/// The built binary with these arguments.
+pub fn binary(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rackhand"));
+    command.args(args).stdin(Stdio::null());
+    command
+}
+
+fn run(command: &mut Command) -> Output {
+    command.output().expect("rackhand starts")
+}
+
+/// Waits until `look` gives a value, at most `limit`; says what it waited for when it does not.
+pub fn eventually<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + limit;
+    loop {
+        if let Some(value) = look() {
+            return value;
+        }
+        assert!(Instant::now() < end, "waited {} s for: {what}", limit.as_secs());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// A `tiny` guest of a test.
+pub struct Guest<'a> {
+    rack: &'a Rack,
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: String,
+}
+
+impl Guest<'_> {
+    /// What it answers on its TCP port: its boot id and its counter.
+    pub fn answer(&self) -> Option<(String, u64)> {
+        let address = format!("{}:7777", self.address).parse().unwrap();
+        let stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).ok()?;
+        let (boot, counter) = line.trim().split_once(' ')?;
+        Some((boot.to_owned(), counter.parse().ok()?))
+    }
+
+    /// Waits for its first answer.
+    pub fn answers(&self) -> (String, u64) {
+        eventually(&format!("an answer of {} at {}", self.name, self.address), Duration::from_secs(90), || {
+            self.answer()
+        })
+    }
+
+    /// The host it runs on.
+    pub fn host(&self) -> String {
+        self.rack.guest(&self.name)["host"].as_str().expect("it runs somewhere").to_owned()
+    }
+}
+
+impl Drop for Guest<'_> {
+    fn drop(&mut self) {
+        let output = self.rack.run(&["guest", "delete", &self.name, "--yes"]);
+        if !output.status.success() && !std::thread::panicking() {
+            panic!("cannot delete {}: {}", self.name, String::from_utf8_lossy(&output.stderr));
+        }
+    }
+}
+
+/// An echo request each 10 ms to an address, until it is stopped.
+pub struct Pinger {
+    child: Child,
+    log: tempfile::NamedTempFile,
+}
+
+impl Pinger {
+    /// Starts, and waits for the first answer.
+    pub fn start(address: &str) -> Pinger {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let child = Command::new("ping")
+            .args(["-n", "-D", "-i", "0.01", address])
+            .stdin(Stdio::null())
+            .stdout(log.reopen().unwrap())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("ping starts");
+        let pinger = Pinger { child, log };
+        eventually("the first answer to a ping", Duration::from_secs(60), || pinger.times().first().copied());
+        pinger
+    }
+
+    /// When each answer came, in seconds.
+    fn times(&self) -> Vec<f64> {
+        let text = std::fs::read_to_string(self.log.path()).unwrap();
+        let answer = |l: &str| l.contains("bytes from").then(|| l[1..].split(']').next()?.parse().ok()).flatten();
+        text.lines().filter_map(answer).collect()
+    }
+
+    /// The longest time without an answer so far.
+    pub fn longest_gap(&self) -> Duration {
+        let times = self.times();
+        let longest = times.windows(2).map(|w| w[1] - w[0]).fold(0.0, f64::max);
+        Duration::from_secs_f64(longest)
+    }
+}
+
+impl Drop for Pinger {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Writes a line to stderr whether or not the test runner captures output.
+pub fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}

@@ -1,0 +1,47 @@
+//! `status` and `doctor` on a provisioned rack.
+#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
+
+mod rack;
+
+use rack::{Rack, eventually};
+use std::time::Duration;
+
+#[test]
+fn status_shows_hosts_guests_and_ceph() {
+    let rack = Rack::provisioned();
+    let guest = rack.tiny_guest("status-1", &[]);
+    guest.answers();
+    let status = rack.json(&["status"]);
+    assert_eq!(status["schema"], "rackhand.status/1");
+    assert_eq!(status["ceph"]["health"], "HEALTH_OK");
+    let hosts = status["hosts"].as_array().unwrap();
+    assert_eq!(hosts.len(), 3);
+    for host in hosts {
+        assert_eq!(host["reachable"], true, "{host}");
+        assert_eq!(host["mon"], "in quorum", "{host}");
+        assert_eq!(host["osds_up"], 1, "{host}");
+    }
+    let shown = status["guests"].as_array().unwrap().iter().find(|g| g["name"] == "status-1").unwrap();
+    assert_eq!(shown["state"], "running");
+    assert_eq!(shown["host"], guest.host());
+    assert_eq!(shown["protection"], "protected");
+    let table = String::from_utf8(rack.ok(&["status"]).stdout).unwrap();
+    assert!(table.contains("status-1") && table.contains("HEALTH_OK"), "{table}");
+}
+
+#[test]
+fn a_host_without_power_is_shown_as_such() {
+    let rack = Rack::provisioned();
+    rack.lab(&["power", "off", "h3"]);
+    let status = rack.json(&["status"]);
+    let host = status["hosts"].as_array().unwrap().iter().find(|h| h["name"] == "h3").unwrap().clone();
+    assert_eq!(host["reachable"], false);
+    assert!(host["error"].as_str().unwrap().contains("h3"), "{host}");
+    rack.exits(4, &["doctor"]);
+    rack.lab(&["power", "on", "h3"]);
+    eventually("HEALTH_OK with all hosts", Duration::from_secs(120), || {
+        let status = rack.json(&["status"]);
+        let all = status["hosts"].as_array().unwrap().iter().all(|h| h["reachable"] == true && h["osds_up"] == 1);
+        (all && status["ceph"]["health"] == "HEALTH_OK").then_some(())
+    });
+}
