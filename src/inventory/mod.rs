@@ -8,6 +8,7 @@ mod format;
 mod mistake;
 mod model;
 mod schema;
+pub mod secret;
 mod shape;
 #[cfg(test)]
 mod tests;
