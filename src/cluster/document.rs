@@ -14,7 +14,10 @@ pub trait Document: Serialize + DeserializeOwned + Send + Sync {
 }
 
 /// The JSON of a document, with its schema.
-pub(super) fn encode<T: Document>(value: &T) -> Result<String, ClusterError> {
+///
+/// # Errors
+/// When it cannot be written as JSON.
+pub fn encode<T: Document>(value: &T) -> Result<String, ClusterError> {
     let malformed = |e: serde_json::Error| ClusterError::Malformed(format!("cannot write {}: {e}", T::SCHEMA));
     let mut fields = serde_json::Map::new();
     fields.insert("schema".to_owned(), T::SCHEMA.into());
@@ -26,7 +29,10 @@ pub(super) fn encode<T: Document>(value: &T) -> Result<String, ClusterError> {
 }
 
 /// Reads a document back.
-pub(super) fn decode<T: Document>(name: &str, text: &str) -> Result<T, ClusterError> {
+///
+/// # Errors
+/// When it is no JSON or has another format.
+pub fn decode<T: Document>(name: &str, text: &str) -> Result<T, ClusterError> {
     let malformed = |e: serde_json::Error| ClusterError::Malformed(format!("state object {name}: {e}"));
     let mut fields: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text).map_err(malformed)?;
     let schema = fields.remove("schema");

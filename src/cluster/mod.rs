@@ -14,7 +14,7 @@ mod tests;
 
 pub use ceph::{CephStatus, HealthCheck, status};
 pub use connect::Cluster;
-pub use document::{Document, all, fetch, update};
+pub use document::{Document, all, decode, encode, fetch, update};
 pub use error::ClusterError;
 pub use fake::FakeCluster;
 pub use port::{

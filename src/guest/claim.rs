@@ -1,0 +1,312 @@
+//! Who may run a guest: one state object a guest, changed by compare-and-swap.
+//!
+//! The rules that keep a guest from running twice:
+//!
+//! * Nobody starts a guest without having written a claim for one host, and a claim is written only over the very
+//!   version that was read.
+//! * Whoever wrote a `starting` claim asks the host to start the guest within [`START_WINDOW`] of his own clock, or
+//!   not at all.
+//! * A `starting` claim of somebody else is finished on *its* host, where libvirt lets only one of two starts of the
+//!   same id succeed; it goes to another host only after it was watched unchanged for [`TAKE_OVER`], when its writer
+//!   cannot act on it any more.
+//! * A claim goes from a host to another one only after that host was asked and has no such guest.
+
+use crate::cluster::{ClusterError, ClusterPort, Document, update};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// How long after writing its claim a start may still be sent to the host.
+pub const START_WINDOW: Duration = Duration::from_secs(15);
+/// How long a claim of somebody else has to be seen unchanged before it is worth nothing: the window, and the
+/// longest a started request may take to reach QEMU (libvirt's own call deadline is 60 s).
+pub const TAKE_OVER: Duration = Duration::from_secs(90);
+
+/// The same, when its writer was a process of this machine that is gone: what it sent has arrived by then.
+const TAKE_OVER_DEAD: Duration = Duration::from_secs(5);
+
+/// What the claim's holder is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Nobody runs it.
+    #[default]
+    Free,
+    /// It is being started on `host`.
+    Starting,
+    /// It was seen running on `host`.
+    Running,
+    /// It is on its way from `host` to `target`: it may run on either.
+    Moving,
+}
+
+/// Who may run a guest.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Claim {
+    /// Grows with each change of hands.
+    pub generation: u64,
+    /// What the holder is doing.
+    pub phase: Phase,
+    /// The host it may run on.
+    #[serde(default)]
+    pub host: Option<String>,
+    /// The other host it may run on, while it moves.
+    #[serde(default)]
+    pub target: Option<String>,
+    /// The host it ran on last; the network may still look for it there.
+    #[serde(default)]
+    pub last: Option<String>,
+    /// When the guest was started; a move does not change it.
+    #[serde(default)]
+    pub started: Option<jiff::Timestamp>,
+    /// The run that wrote it.
+    #[serde(default)]
+    pub run: String,
+    /// Who wrote it, for people.
+    #[serde(default)]
+    pub by: String,
+    /// The process that wrote it, so that its own machine can tell whether it still lives.
+    #[serde(default)]
+    pub process: String,
+}
+
+impl Document for Claim {
+    const SCHEMA: &'static str = "rackhand.claim/1";
+}
+
+impl Claim {
+    /// The state object of a guest's claim.
+    pub fn object(uuid: Uuid) -> String {
+        format!("claim.{uuid}")
+    }
+
+    /// The hosts it may run on.
+    pub fn places(&self) -> impl Iterator<Item = &str> {
+        [&self.host, &self.target].into_iter().flatten().map(String::as_str)
+    }
+
+    /// A claim for a start on a host, after this one.
+    #[must_use]
+    pub fn starting(&self, host: &str, run: &Run) -> Claim {
+        Claim {
+            generation: self.generation + 1,
+            phase: Phase::Starting,
+            host: Some(host.to_owned()),
+            target: None,
+            last: self.host.clone().or_else(|| self.last.clone()),
+            started: None,
+            run: run.id.clone(),
+            by: run.by.clone(),
+            process: run.process.clone(),
+        }
+    }
+
+    /// The claim of a guest that was seen running on a host.
+    #[must_use]
+    pub fn running(&self, host: &str) -> Claim {
+        let moved = self.host.as_deref() != Some(host);
+        Claim {
+            generation: self.generation + u64::from(moved),
+            phase: Phase::Running,
+            host: Some(host.to_owned()),
+            target: None,
+            ..self.clone()
+        }
+    }
+
+    /// The claim of a guest that was seen gone everywhere it might run.
+    #[must_use]
+    pub fn freed(&self) -> Claim {
+        Claim {
+            generation: self.generation + 1,
+            phase: Phase::Free,
+            last: self.host.clone().or_else(|| self.last.clone()),
+            host: None,
+            target: None,
+            started: None,
+            ..self.clone()
+        }
+    }
+
+    /// The claim of a guest that is moved between two hosts.
+    #[must_use]
+    pub fn moving(&self, from: &str, to: &str, run: &Run) -> Claim {
+        Claim {
+            generation: self.generation + 1,
+            phase: Phase::Moving,
+            host: Some(from.to_owned()),
+            target: Some(to.to_owned()),
+            last: self.last.clone(),
+            started: self.started,
+            run: run.id.clone(),
+            by: run.by.clone(),
+            process: run.process.clone(),
+        }
+    }
+}
+
+/// This run of the tool, as it signs claims.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Unique.
+    pub id: String,
+    /// The operator, for people.
+    pub by: String,
+    /// This process: boot, number, start time.
+    pub process: String,
+}
+
+impl Run {
+    /// A new one.
+    pub fn new() -> Self {
+        let user = std::env::var("USER").unwrap_or_else(|_| "somebody".to_owned());
+        let host = nix::unistd::gethostname().map(|h| h.to_string_lossy().into_owned()).unwrap_or_default();
+        let pid = std::process::id();
+        let process = process(pid).unwrap_or_default();
+        Run { id: Uuid::new_v4().to_string(), by: format!("{user}@{host} (process {pid})"), process }
+    }
+}
+
+impl Default for Run {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A process of this machine, told apart from others that get its number later.
+fn process(pid: u32) -> Option<String> {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in brackets may hold blanks; `starttime` is the 20th field after it.
+    let start = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.to_owned();
+    Some(format!("{}:{pid}:{start}", boot.trim()))
+}
+
+/// Whether a process that wrote a claim is known to be gone: it was one of this boot of this machine.
+fn known_gone(written_by: &str) -> bool {
+    let mut parts = written_by.split(':');
+    let (Some(boot), Some(Ok(pid))) = (parts.next(), parts.next().map(str::parse::<u32>)) else { return false };
+    let here = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    !boot.is_empty() && boot == here.trim() && process(pid).as_deref() != Some(written_by)
+}
+
+/// Waits until a start (or move) of somebody else has ended, or cannot happen any more; tells the claim then.
+///
+/// # Errors
+/// When the cluster cannot be asked.
+pub async fn wait_out(
+    port: &dyn ClusterPort,
+    uuid: Uuid,
+    seen: Claim,
+    waiting: impl Fn(&Claim, Duration),
+) -> Result<Claim, ClusterError> {
+    let began = tokio::time::Instant::now();
+    loop {
+        let now = read(port, uuid).await?;
+        let pending = matches!(now.phase, Phase::Starting | Phase::Moving);
+        if now != seen || !pending {
+            return Ok(now);
+        }
+        let enough = if known_gone(&now.process) { TAKE_OVER_DEAD } else { TAKE_OVER };
+        let Some(left) = enough.checked_sub(began.elapsed()).filter(|left| !left.is_zero()) else {
+            return Ok(now);
+        };
+        waiting(&now, left);
+        tokio::time::sleep(left.min(Duration::from_secs(1))).await;
+    }
+}
+
+/// Reads a guest's claim; a guest never started has an empty one.
+///
+/// # Errors
+/// When the cluster cannot be asked.
+pub async fn read(port: &dyn ClusterPort, uuid: Uuid) -> Result<Claim, ClusterError> {
+    Ok(crate::cluster::fetch(port, &Claim::object(uuid)).await?.map(|(claim, _)| claim).unwrap_or_default())
+}
+
+/// Replaces a claim by another one if it still is `seen`; tells what is there afterwards and whether it is ours.
+///
+/// # Errors
+/// When the cluster cannot be asked.
+pub async fn swap(port: &dyn ClusterPort, uuid: Uuid, seen: &Claim, next: &Claim) -> Result<Swap, ClusterError> {
+    update(port, &Claim::object(uuid), |found: Option<Claim>| {
+        let there = found.clone().unwrap_or_default();
+        // Ours already, when an earlier try got through although its answer was lost.
+        let ours = there == *seen || there == *next;
+        Ok(if ours { (Some(next.clone()), Swap::Ours) } else { (found, Swap::Theirs(there)) })
+    })
+    .await
+}
+
+/// What became of an exchange of claims.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Swap {
+    /// Ours is there now.
+    Ours,
+    /// Somebody else was quicker, with this.
+    Theirs(Claim),
+}
+
+/// Removes the claim of a guest that is deleted.
+///
+/// # Errors
+/// When the cluster cannot be asked.
+pub async fn forget(port: &dyn ClusterPort, uuid: Uuid) -> Result<(), ClusterError> {
+    update(port, &Claim::object(uuid), |_: Option<Claim>| Ok((None, ()))).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::FakeCluster;
+
+    fn run(id: &str) -> Run {
+        Run { id: id.into(), by: "me".into(), process: String::new() }
+    }
+
+    #[tokio::test]
+    async fn of_two_claims_over_the_same_one_is_ours() {
+        let port = FakeCluster::new();
+        let uuid = Uuid::nil();
+        let seen = read(&port, uuid).await.unwrap();
+        let (a, b) = (seen.starting("h1", &run("a")), seen.starting("h2", &run("b")));
+        assert_eq!(swap(&port, uuid, &seen, &a).await.unwrap(), Swap::Ours);
+        assert_eq!(swap(&port, uuid, &seen, &b).await.unwrap(), Swap::Theirs(a.clone()));
+        assert_eq!(read(&port, uuid).await.unwrap(), a);
+    }
+
+    #[test]
+    fn a_freed_claim_remembers_where_the_guest_ran() {
+        let claim = Claim::default().starting("h1", &run("a")).running("h1").freed();
+        assert_eq!((claim.phase, claim.last.as_deref(), claim.generation), (Phase::Free, Some("h1"), 2));
+        assert_eq!(claim.starting("h2", &run("a")).last.as_deref(), Some("h1"));
+    }
+
+    #[test]
+    fn only_a_process_of_this_boot_that_is_gone_is_known_to_be_gone() {
+        let me = process(std::process::id()).unwrap();
+        assert!(!known_gone(&me));
+        assert!(!known_gone(""));
+        assert!(!known_gone("another-boot:1:1"));
+        let boot = me.split(':').next().unwrap();
+        assert!(known_gone(&format!("{boot}:1:99999999999")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_start_of_somebody_far_away_is_waited_out_in_full() {
+        let port = FakeCluster::new();
+        let uuid = Uuid::nil();
+        let seen = Claim::default().starting("h1", &run("a"));
+        swap(&port, uuid, &Claim::default(), &seen).await.unwrap();
+        let began = tokio::time::Instant::now();
+        assert_eq!(wait_out(&port, uuid, seen.clone(), |_, _| ()).await.unwrap(), seen);
+        assert!(began.elapsed() >= TAKE_OVER);
+    }
+
+    #[test]
+    fn a_moving_guest_may_be_at_both_places() {
+        let claim = Claim::default().running("h1").moving("h1", "h2", &run("a"));
+        assert_eq!(claim.places().collect::<Vec<_>>(), ["h1", "h2"]);
+        assert_eq!(claim.running("h2").places().collect::<Vec<_>>(), ["h2"]);
+    }
+}

@@ -1,0 +1,84 @@
+//! What the cluster remembers of a host.
+
+use crate::cluster::{ClusterError, ClusterPort, Document, all, update};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A host's standing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct HostState {
+    /// The host's name in the inventory.
+    pub name: String,
+    /// Since when it takes no guests, and why.
+    #[serde(default)]
+    pub maintenance: Option<Maintenance>,
+}
+
+/// A host that takes no guests.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Maintenance {
+    /// Since when.
+    pub since: jiff::Timestamp,
+    /// Who said so.
+    pub by: String,
+    /// Why.
+    #[serde(default)]
+    pub why: Option<String>,
+}
+
+impl Document for HostState {
+    const SCHEMA: &'static str = "rackhand.host/1";
+}
+
+impl HostState {
+    /// The state object of a host.
+    pub fn object(name: &str) -> String {
+        format!("host.{name}")
+    }
+}
+
+/// What is remembered of all hosts.
+///
+/// # Errors
+/// When the cluster cannot be asked.
+pub async fn read(port: &dyn ClusterPort) -> Result<BTreeMap<String, HostState>, ClusterError> {
+    Ok(all::<HostState>(port, "host.").await?.into_iter().map(|h| (h.name.clone(), h)).collect())
+}
+
+/// Puts a host into maintenance, or takes it out of it; tells whether that changed anything.
+///
+/// # Errors
+/// When the cluster cannot be asked.
+pub async fn set_maintenance(
+    port: &dyn ClusterPort,
+    name: &str,
+    maintenance: Option<Maintenance>,
+) -> Result<bool, ClusterError> {
+    update(port, &HostState::object(name), |found: Option<HostState>| {
+        let mut host = found.unwrap_or_else(|| HostState { name: name.to_owned(), ..HostState::default() });
+        let changed = host.maintenance.is_some() != maintenance.is_some();
+        if changed {
+            host.maintenance = maintenance.clone();
+        }
+        Ok((Some(host), changed))
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::FakeCluster;
+
+    #[tokio::test]
+    async fn maintenance_goes_on_once_and_off_again() {
+        let port = FakeCluster::new();
+        let since = jiff::Timestamp::UNIX_EPOCH;
+        let on = || Some(Maintenance { since, by: "me".into(), why: None });
+        assert!(set_maintenance(&port, "h1", on()).await.unwrap());
+        assert!(!set_maintenance(&port, "h1", on()).await.unwrap());
+        assert!(read(&port).await.unwrap()["h1"].maintenance.is_some());
+        assert!(set_maintenance(&port, "h1", None).await.unwrap());
+        assert!(read(&port).await.unwrap()["h1"].maintenance.is_none());
+    }
+}

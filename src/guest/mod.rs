@@ -1,0 +1,29 @@
+//! Guests: templates, definitions, addresses, placement, and starting each one at most once.
+
+pub mod address;
+pub mod claim;
+mod domain;
+mod host_state;
+pub mod image;
+mod machine;
+pub mod placement;
+mod probe;
+mod rack;
+mod seed;
+mod select;
+mod spec;
+mod start;
+mod stop;
+mod survey;
+
+pub use domain::{CEPH_USER, secret_uuid, xml};
+pub use host_state::{HostState, Maintenance, read as read_host_states, set_maintenance};
+pub use machine::{common as common_machine, work_out as work_out_machine};
+pub use probe::strangers;
+pub use rack::{Rack, conclude};
+pub use seed::{Seed, check_user_data, user_data_for_keys};
+pub use select::Selection;
+pub use spec::{Desired, Disk, Guest, INDEX, ImageRef, Machine, Nic, Stage, check_name, names};
+pub use start::{Started, need, rooms, start};
+pub use stop::{How, SHUTDOWN, reboot, stop};
+pub use survey::{Standing, Survey};

@@ -1,0 +1,145 @@
+//! What every command on guests works with.
+
+use super::claim::Run;
+use super::spec::{Guest, INDEX};
+use crate::cluster::{Cluster, ClusterError, ClusterPort, all, fetch};
+use crate::error::{Failure, Kind};
+use crate::inventory::{Inventory, Role};
+use crate::libvirt::Hypervisors;
+use crate::ssh::Fleet;
+use crate::ui::Ui;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// The cluster, the hypervisors, the hosts and the terminal.
+#[derive(Clone, Debug)]
+pub struct Rack {
+    /// State objects and disks.
+    pub port: Arc<dyn ClusterPort>,
+    /// The hosts that run guests.
+    pub hypervisors: Hypervisors,
+    /// All hosts.
+    pub fleet: Fleet,
+    /// The inventory.
+    pub inventory: Arc<Inventory>,
+    /// The terminal.
+    pub ui: Ui,
+    /// How this run signs what it claims.
+    pub run: Run,
+}
+
+impl Rack {
+    /// Connects to the cluster; hypervisors are connected when first asked.
+    ///
+    /// # Errors
+    /// When the cluster cannot be asked.
+    pub async fn connect(fleet: Fleet, inventory: Inventory, ui: Ui) -> Result<Self, Failure> {
+        let names: Vec<&str> = inventory.with_role(Role::Guests).map(|h| h.name.as_str()).collect();
+        let hypervisors = Hypervisors::over(&fleet, names);
+        // The hypervisors' sessions are opened meanwhile; whether they answer is asked again where it matters.
+        let warm = async { futures::future::join_all(hypervisors.all().map(|h| h.node())).await };
+        let connect = Cluster::connect(&fleet, &inventory);
+        let cluster = tokio::select! {
+            biased;
+            cluster = connect => cluster,
+            cluster = async { warm.await; std::future::pending().await } => cluster,
+        };
+        let port = Arc::new(cluster.map_err(ClusterError::failure)?);
+        Ok(Rack { port, hypervisors, fleet, inventory: Arc::new(inventory), ui, run: Run::new() })
+    }
+
+    /// The cluster.
+    pub fn port(&self) -> &dyn ClusterPort {
+        self.port.as_ref()
+    }
+
+    /// All guests, by name.
+    ///
+    /// # Errors
+    /// When the cluster cannot be asked.
+    pub async fn guests(&self) -> Result<Vec<Guest>, Failure> {
+        let mut guests: Vec<Guest> = all(self.port(), "guest.").await.map_err(ClusterError::failure)?;
+        guests.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(guests)
+    }
+
+    /// The guest of this name or id.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn guest(&self, name: &str) -> Result<Guest, Failure> {
+        let uuid = match Uuid::parse_str(name) {
+            Ok(uuid) => Some(uuid),
+            Err(_) => self.index().await?.get(name).copied(),
+        };
+        let found = match uuid {
+            Some(uuid) => fetch::<Guest>(self.port(), &Guest::object(uuid)).await.map_err(ClusterError::failure)?,
+            None => None,
+        };
+        found.map(|(guest, _)| guest).ok_or_else(|| {
+            Failure::usage(format!("no guest `{name}`")).hint("see the guests with `rackhand guest list`")
+        })
+    }
+
+    /// Ids of guests by name, of those being made too.
+    ///
+    /// # Errors
+    /// When the cluster cannot be asked.
+    pub async fn index(&self) -> Result<BTreeMap<String, Uuid>, Failure> {
+        let keys = self.port().keys(INDEX).await.map_err(ClusterError::failure)?;
+        Ok(keys.into_iter().filter_map(|(name, uuid)| Some((name, uuid.parse().ok()?))).collect())
+    }
+}
+
+/// The end of a command on several guests: the one failure, or exit 3 with what is left.
+///
+/// # Errors
+/// When any of them failed.
+pub fn conclude<T>(what: &str, results: Vec<(String, Result<T, Failure>)>) -> Result<Vec<T>, Failure> {
+    let all = results.len();
+    let mut done = Vec::new();
+    let mut failed: Vec<(String, Failure)> = Vec::new();
+    for (name, result) in results {
+        match result {
+            Ok(value) => done.push(value),
+            Err(failure) => failed.push((name, failure)),
+        }
+    }
+    if all == 1
+        && let Some((name, failure)) = failed.pop()
+    {
+        return Err(failure.context(format!("cannot {what} guest {name}")));
+    }
+    if failed.is_empty() {
+        return Ok(done);
+    }
+    // Nothing done for one and the same kind of reason is that kind of failure; anything else is partly done.
+    let same = failed.iter().all(|(_, f)| f.kind == failed[0].1.kind);
+    let kind = if done.is_empty() && same { failed[0].1.kind } else { Kind::Partial };
+    let lines: Vec<String> = failed.iter().map(|(name, f)| format!("{name}: {f}")).collect();
+    let mut failure =
+        Failure::msg(kind, format!("cannot {what} {} of {all} guests:\n  {}", failed.len(), lines.join("\n  ")));
+    for hint in failed.into_iter().flat_map(|(_, f)| f.hints) {
+        if !failure.hints.contains(&hint) {
+            failure = failure.hint(hint);
+        }
+    }
+    Err(failure)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_guests_failure_keeps_its_kind_and_several_are_partly_done() {
+        let one = conclude::<()>("start", vec![("a".into(), Err(Failure::refused("no proof")))]).unwrap_err();
+        assert_eq!((one.kind, one.to_string()), (Kind::Refused, "cannot start guest a: no proof".into()));
+        let some = conclude("start", vec![("a".into(), Ok(1)), ("b".into(), Err(Failure::failed("no room")))]);
+        let some = some.unwrap_err();
+        assert_eq!(some.kind, Kind::Partial);
+        assert_eq!(some.to_string(), "cannot start 1 of 2 guests:\n  b: no room");
+        assert_eq!(conclude("start", vec![("a".into(), Ok(1))]).unwrap(), [1]);
+    }
+}

@@ -1,0 +1,345 @@
+//! Starting guests, each at most once.
+
+use super::claim::{self, Claim, START_WINDOW, Swap};
+use super::placement::{HostRoom, Need, Place, place, reasons};
+use super::rack::Rack;
+use super::spec::{Desired, Guest, Stage};
+use super::survey::{Standing, Survey};
+use super::{host_state, xml};
+use crate::cluster::{ClusterError, all, update};
+use crate::error::{Failure, Kind};
+use crate::inventory::{HostSpec, Inventory, Role};
+use crate::libvirt::{Start, VirtError};
+use crate::ui::{Job, Outcome};
+use futures::future::{join_all, try_join_all};
+use nix::time::{ClockId, clock_gettime};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+
+/// How long a start with an unknown end is looked after.
+const LOOK_AFTER: Duration = Duration::from_secs(30);
+/// How long Ceph may still list a client that is dead: `osd_client_watch_timeout` is 30 s.
+const WATCH: Duration = Duration::from_secs(35);
+/// Rounds of a start when others get in between.
+const ROUNDS: usize = 8;
+/// Announcements in five rounds, 50 ms after the start first: QEMU's own defaults after a migration.
+const ANNOUNCE: &str = r#"{"execute":"announce-self","arguments":{"initial":50,"max":550,"rounds":5,"step":100}}"#;
+
+/// Where a guest runs now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Started {
+    /// Its name.
+    pub name: String,
+    /// Its host.
+    pub host: String,
+    /// Whether it ran before.
+    pub already: bool,
+}
+
+/// The hosts as the planner sees them: their size less what is kept back, and what they run.
+pub fn rooms(
+    inventory: &Inventory,
+    survey: &Survey,
+    states: &BTreeMap<String, host_state::HostState>,
+    guests: &[Guest],
+) -> Vec<HostRoom> {
+    let tags: BTreeMap<Uuid, &Guest> = guests.iter().map(|g| (g.uuid, g)).collect();
+    let room = |spec: &HostSpec| {
+        let name = spec.name.as_str();
+        let maintenance = states.get(name).and_then(|s| s.maintenance.as_ref());
+        let closed = match (survey.silent.get(name), maintenance) {
+            (Some(why), _) => Some(format!("does not answer: {why}")),
+            (None, Some(m)) => {
+                Some(format!("in maintenance{}", m.why.as_ref().map(|w| format!(": {w}")).unwrap_or_default()))
+            }
+            (None, None) => None,
+        };
+        let node = survey.hosts.get(name).cloned().flatten();
+        let here = survey.seen.values().flatten().filter(|(host, d)| host == name && d.state.has_process());
+        let here: Vec<_> = here.map(|(_, domain)| domain).collect();
+        let threads = node.as_ref().map_or(0, |n| n.cpus);
+        // Rounded down: half a processor is none.
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "small and positive by the inventory"
+        )]
+        let cpus = (f64::from(threads) * inventory.guests.cpu_overcommit) as u64;
+        HostRoom {
+            name: name.to_owned(),
+            rack: spec.location.rack.clone(),
+            closed,
+            memory: node.map_or(0, |n| n.memory.saturating_sub(inventory.reserve(spec).bytes())),
+            used: here.iter().map(|d| d.memory).sum(),
+            cpus,
+            cpus_used: here.iter().map(|d| u64::from(d.cpus)).sum(),
+            tags: here.iter().map(|d| tags.get(&d.uuid).map(|g| g.tags.clone()).unwrap_or_default()).collect(),
+        }
+    };
+    inventory.with_role(Role::Guests).map(room).collect()
+}
+
+/// What a guest needs of a host.
+pub fn need(guest: &Guest, host: Option<&str>) -> Need {
+    Need {
+        name: guest.name.clone(),
+        memory: guest.memory.bytes(),
+        cpus: guest.cpus,
+        tags: guest.tags.clone(),
+        pinned: host.map(str::to_owned).or_else(|| guest.pinned.clone()),
+        not: BTreeMap::new(),
+        priority: guest.priority,
+    }
+}
+
+/// Starts guests where there is room for them, or on one host; a guest that runs is left alone.
+pub async fn start(rack: &Rack, guests: &[Guest], host: Option<&str>) -> Vec<(String, Result<Started, Failure>)> {
+    if let Some(host) = host.filter(|host| rack.hypervisors.get(host).is_err()) {
+        let failure = || Failure::usage(format!("the inventory has no host `{host}` that runs guests"));
+        return guests.iter().map(|g| (g.name.clone(), Err(failure()))).collect();
+    }
+    let prepared = match prepare(rack).await {
+        Ok(prepared) => prepared,
+        Err(failure) => {
+            let text = failure.to_string();
+            let (kind, hints) = (failure.kind, failure.hints);
+            let each = |g: &Guest| {
+                let failure = hints.iter().fold(Failure::msg(kind, &text), |f, hint| f.hint(hint));
+                (g.name.clone(), Err(failure))
+            };
+            return guests.iter().map(each).collect();
+        }
+    };
+    let needs: Vec<Need> = guests.iter().map(|g| need(g, host)).collect();
+    let places = place(&prepared.rooms, &needs);
+    let starts = guests.iter().zip(places).map(|(guest, place)| {
+        let prepared = &prepared;
+        async move {
+            let job = rack.ui.job(format!("start {}", guest.name));
+            let result = start_one(rack, guest, host, place, prepared, &job).await;
+            match &result {
+                Ok(started) if started.already => job.end(Outcome::Unchanged, format!("runs on {}", started.host)),
+                Ok(started) => job.done(format!("on {}", started.host)),
+                Err(failure) if failure.kind == Kind::Unknown => job.end(Outcome::Unknown, failure.to_string()),
+                Err(failure) => job.fail(failure.to_string()),
+            }
+            (guest.name.clone(), result)
+        }
+    });
+    join_all(starts).await
+}
+
+/// What a start looks at first. The claims are read before the hosts are asked; see [`Survey::standing`].
+struct Prepared {
+    claims: BTreeMap<String, Claim>,
+    survey: Survey,
+    rooms: Vec<HostRoom>,
+}
+
+async fn prepare(rack: &Rack) -> Result<Prepared, Failure> {
+    let claims = rack.port().list("claim.").await.map_err(ClusterError::failure)?;
+    let claims = claims.into_iter().map(|o| {
+        let claim = crate::cluster::decode::<Claim>(&o.name, &o.data)?;
+        Ok((o.name, claim))
+    });
+    let claims: BTreeMap<String, Claim> = claims.collect::<Result<_, ClusterError>>().map_err(ClusterError::failure)?;
+    let (survey, states, guests) = tokio::join!(
+        Survey::take(&rack.hypervisors, true),
+        host_state::read(rack.port()),
+        all::<Guest>(rack.port(), "guest."),
+    );
+    let states = states.map_err(ClusterError::failure)?;
+    let rooms = rooms(&rack.inventory, &survey, &states, &guests.map_err(ClusterError::failure)?);
+    Ok(Prepared { claims, survey, rooms })
+}
+
+async fn start_one(
+    rack: &Rack,
+    guest: &Guest,
+    wanted: Option<&str>,
+    place: Place,
+    prepared: &Prepared,
+    job: &Job,
+) -> Result<Started, Failure> {
+    if guest.stage != Stage::Ready {
+        return Err(Failure::refused(format!("guest {} is not complete", guest.name))
+            .hint("run the same `guest create` again to finish it, or `guest delete` to clear it away"));
+    }
+    let mut claim = prepared.claims.get(&Claim::object(guest.uuid)).cloned().unwrap_or_default();
+    let mut survey = prepared.survey.clone();
+    for _ in 0..ROUNDS {
+        let host = match survey.standing(guest.uuid, &claim, &rack.run) {
+            Standing::Runs(host) => {
+                settle_running(rack, guest, &claim, &host).await?;
+                return Ok(Started { name: guest.name.clone(), host, already: true });
+            }
+            Standing::MayRun { host, why } => return Err(may_run(&host, &why)),
+            Standing::InTransit => {
+                job.step(format!("waits for the move by {}", claim.by));
+                claim =
+                    claim::wait_out(rack.port(), guest.uuid, claim, |_, _| ()).await.map_err(ClusterError::failure)?;
+                // Nobody moves it any more: whoever starts it now, starts it as after a stop.
+                let freed = claim.freed();
+                if claim.phase == claim::Phase::Moving && no_trace(rack, guest, &claim).await? {
+                    swap(rack, guest, &claim, &freed).await?;
+                }
+                claim = read(rack, guest).await?;
+                survey = Survey::take(&rack.hypervisors, false).await;
+                continue;
+            }
+            Standing::FinishOn(host) if wanted.is_none_or(|w| w == host) => host,
+            Standing::FinishOn(host) => {
+                return Err(Failure::msg(
+                    Kind::Busy,
+                    format!("guest {} is being started on {host} by {}", guest.name, claim.by),
+                ));
+            }
+            Standing::Free => match &place {
+                Place::Host(host) => {
+                    nobody_has_it_open(rack, guest, job).await?;
+                    host.clone()
+                }
+                Place::Nowhere(why) => return Err(no_room(why)),
+            },
+        };
+        let mine = claim.starting(&host, &rack.run);
+        let written_at = boot_time();
+        match swap(rack, guest, &claim, &mine).await? {
+            Swap::Ours => return create(rack, guest, &host, mine, written_at).await,
+            Swap::Theirs(theirs) => {
+                job.step(format!("{} was quicker, looking again", theirs.by));
+                claim = theirs;
+                survey = Survey::take(&rack.hypervisors, false).await;
+            }
+        }
+    }
+    Err(Failure::msg(Kind::Busy, format!("guest {} is started and stopped by others all the time", guest.name)))
+}
+
+/// Asks the host to start the guest; the claim is ours.
+async fn create(rack: &Rack, guest: &Guest, host: &str, mine: Claim, written_at: Duration) -> Result<Started, Failure> {
+    let xml = xml(guest, &rack.inventory)?;
+    let hypervisor = rack.hypervisors.get(host)?;
+    if boot_time().saturating_sub(written_at) > START_WINDOW {
+        return Err(Failure::msg(
+            Kind::Busy,
+            format!("guest {}: the claim for {host} is too old to act on", guest.name),
+        )
+        .hint("run the same command again"));
+    }
+    let started = Started { name: guest.name.clone(), host: host.to_owned(), already: false };
+    match hypervisor.create(&xml, Start::Running).await {
+        Ok(_) => {}
+        // Another run finished the same start on this host; libvirt let only one through.
+        Err(VirtError::Exists { .. }) if hypervisor.domain(guest.uuid).await?.is_some() => {
+            return Ok(Started { already: true, ..started });
+        }
+        Err(error) if error.unknown() => {
+            if !appears(rack, guest, host).await {
+                return Err(Failure::new(Kind::Unknown, error)
+                    .hint(format!("look with `rackhand guest show {}`; starting it again is safe", guest.name)));
+            }
+        }
+        Err(error) => {
+            // Certain: there is no such guest on the host, so nobody has to wait for it.
+            swap(rack, guest, &mine, &mine.freed()).await?;
+            return Err(error.into());
+        }
+    }
+    let running = Claim { started: Some(jiff::Timestamp::now()), ..mine.running(host) };
+    swap(rack, guest, &mine, &running).await?;
+    set_desired(rack, guest, Desired::Running).await?;
+    if mine.last.as_deref().is_some_and(|last| last != host) {
+        // Bridges and switches remember the guest where it ran before, for minutes.
+        if let Err(error) = hypervisor.monitor(guest.uuid, ANNOUNCE).await {
+            rack.ui.warn(format!("guest {} may be unreachable for up to 5 min: {error}", guest.name));
+        }
+    }
+    Ok(started)
+}
+
+/// Waits until nobody has the guest's disks open. Claims and hosts say that nobody should; a QEMU that was killed
+/// stays listed until its watch has run out.
+async fn nobody_has_it_open(rack: &Rack, guest: &Guest, job: &Job) -> Result<(), Failure> {
+    let began = Instant::now();
+    loop {
+        let asked = guest.disks.iter().map(|disk| rack.port().image_users(&disk.image));
+        let users = try_join_all(asked).await.map_err(ClusterError::failure)?;
+        let Some(user) = users.iter().flat_map(|u| &u.watchers).next() else { return Ok(()) };
+        if began.elapsed() > WATCH {
+            return Err(Failure::refused(format!(
+                "its disk is open at {}, though no host says that it runs",
+                user.address
+            ))
+            .hint("find out who has it open there, and end that: a disk must never have two writers"));
+        }
+        job.step(format!("waits for {} to let go of its disk", user.address));
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// Whether a guest whose start has an unknown end shows up on its host.
+async fn appears(rack: &Rack, guest: &Guest, host: &str) -> bool {
+    let look = async {
+        loop {
+            if let Ok(hypervisor) = rack.hypervisors.get(host)
+                && let Ok(Some(_)) = hypervisor.domain(guest.uuid).await
+            {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    tokio::time::timeout(LOOK_AFTER, look).await.unwrap_or(false)
+}
+
+/// Whether all hosts a claim names answer that they have no such guest.
+async fn no_trace(rack: &Rack, guest: &Guest, claim: &Claim) -> Result<bool, Failure> {
+    for host in claim.places() {
+        if rack.hypervisors.get(host)?.domain(guest.uuid).await?.is_some() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Makes claim and wish agree with a guest that is seen running.
+async fn settle_running(rack: &Rack, guest: &Guest, claim: &Claim, host: &str) -> Result<(), Failure> {
+    // A move in progress is the mover's to settle.
+    if claim.phase != claim::Phase::Moving {
+        swap(rack, guest, claim, &claim.running(host)).await?;
+    }
+    set_desired(rack, guest, Desired::Running).await
+}
+
+pub(super) async fn set_desired(rack: &Rack, guest: &Guest, desired: Desired) -> Result<(), Failure> {
+    let name = Guest::object(guest.uuid);
+    let set = update(rack.port(), &name, |found: Option<Guest>| {
+        Ok::<_, ClusterError>((found.map(|guest| Guest { desired, ..guest }), ()))
+    });
+    set.await.map_err(ClusterError::failure)
+}
+
+pub(super) async fn read(rack: &Rack, guest: &Guest) -> Result<Claim, Failure> {
+    claim::read(rack.port(), guest.uuid).await.map_err(ClusterError::failure)
+}
+
+pub(super) async fn swap(rack: &Rack, guest: &Guest, seen: &Claim, next: &Claim) -> Result<Swap, Failure> {
+    claim::swap(rack.port(), guest.uuid, seen, next).await.map_err(ClusterError::failure)
+}
+
+pub(super) fn may_run(host: &str, why: &str) -> Failure {
+    Failure::refused(format!("it may still run on {host}, which does not answer ({why})"))
+        .hint(format!("bring {host} back, or make sure that it is off: a guest must never run twice"))
+}
+
+fn no_room(why: &BTreeMap<String, String>) -> Failure {
+    Failure::failed(format!("no host has room: {}", reasons(why)))
+        .hint("stop or move other guests, or make this one smaller")
+}
+
+/// Time since boot, with the time asleep: a laptop that slept must not act on what it knew before.
+fn boot_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or(Duration::MAX)
+}

@@ -1,0 +1,165 @@
+//! Stopping and rebooting guests.
+
+use super::claim::{self, Claim, Phase};
+use super::rack::Rack;
+use super::spec::{Desired, Guest};
+use super::start::{may_run, read, set_desired, swap};
+use super::survey::{Standing, Survey};
+use crate::cluster::ClusterError;
+use crate::error::{Failure, Kind};
+use crate::libvirt::Hypervisor;
+use crate::ui::{Job, Outcome};
+use futures::future::join_all;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long a guest may take to shut itself down, unless told otherwise.
+pub const SHUTDOWN: Duration = Duration::from_secs(90);
+/// How long a killed QEMU may take to be gone.
+const DESTROY: Duration = Duration::from_secs(30);
+/// Time between two looks.
+const POLL: Duration = Duration::from_millis(200);
+
+/// How a guest is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// By its power button, waiting this long.
+    Shutdown(Duration),
+    /// At once.
+    Force,
+}
+
+/// Stops guests; one that is down is left alone. Tells whether each ran.
+pub async fn stop(rack: &Rack, guests: &[Guest], how: How) -> Vec<(String, Result<bool, Failure>)> {
+    let stops = guests.iter().map(|guest| async move {
+        let job = rack.ui.job(format!("stop {}", guest.name));
+        let result = stop_one(rack, guest, how, &job).await;
+        match &result {
+            Ok(true) => job.done(""),
+            Ok(false) => job.end(Outcome::Unchanged, "was down"),
+            Err(failure) if failure.kind == Kind::Unknown => job.end(Outcome::Unknown, failure.to_string()),
+            Err(failure) => job.fail(failure.to_string()),
+        }
+        (guest.name.clone(), result)
+    });
+    join_all(stops).await
+}
+
+/// Stops a guest and frees its claim after it was seen gone.
+pub(super) async fn stop_one(rack: &Rack, guest: &Guest, how: How, job: &Job) -> Result<bool, Failure> {
+    set_desired(rack, guest, Desired::Stopped).await?;
+    let mut claim = read(rack, guest).await?;
+    let mut ran = false;
+    loop {
+        let survey = Survey::take(&rack.hypervisors, false).await;
+        match survey.standing(guest.uuid, &claim, &rack.run) {
+            Standing::Runs(host) => {
+                let hypervisor = rack.hypervisors.get(&host)?;
+                end(&hypervisor, guest, how, job).await?;
+                ran = true;
+                claim = read(rack, guest).await?;
+            }
+            Standing::MayRun { host, why } => return Err(may_run(&host, &why)),
+            Standing::FinishOn(_) | Standing::InTransit => {
+                let told = |claim: &Claim, left: Duration| {
+                    job.step(format!("waits up to {} s for {}", left.as_secs(), claim.by));
+                };
+                let waited = claim::wait_out(rack.port(), guest.uuid, claim.clone(), told).await;
+                let waited = waited.map_err(ClusterError::failure)?;
+                // Its writer cannot act on it any more; what it did before shows on the hosts.
+                if waited == claim && !seen_anywhere(rack, guest, &claim).await? {
+                    free(rack, guest, &claim).await?;
+                    return Ok(ran);
+                }
+                claim = read(rack, guest).await?;
+            }
+            Standing::Free => {
+                free(rack, guest, &claim).await?;
+                return Ok(ran);
+            }
+        }
+    }
+}
+
+async fn seen_anywhere(rack: &Rack, guest: &Guest, claim: &Claim) -> Result<bool, Failure> {
+    for host in claim.places() {
+        if rack.hypervisors.get(host)?.domain(guest.uuid).await?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Frees the claim that was read before the hosts were asked; if it changed since, it is somebody else's now.
+async fn free(rack: &Rack, guest: &Guest, claim: &Claim) -> Result<(), Failure> {
+    if claim.phase != Phase::Free {
+        swap(rack, guest, claim, &claim.freed()).await?;
+    }
+    Ok(())
+}
+
+/// Ends a running domain and waits until it is gone.
+async fn end(hypervisor: &Arc<dyn Hypervisor>, guest: &Guest, how: How, job: &Job) -> Result<(), Failure> {
+    let host = hypervisor.host().to_owned();
+    let (asked, patience) = match how {
+        How::Shutdown(patience) => (hypervisor.shutdown(guest.uuid).await, patience),
+        How::Force => (hypervisor.destroy(guest.uuid).await, DESTROY),
+    };
+    match asked {
+        Ok(()) => {}
+        Err(error) if error.no_domain() => return Ok(()),
+        // Whether it was heard shows below.
+        Err(error) if error.unknown() => {}
+        Err(error) => return Err(error.into()),
+    }
+    let began = Instant::now();
+    loop {
+        match hypervisor.domain(guest.uuid).await {
+            Ok(None) => return Ok(()),
+            Ok(Some(domain)) if !domain.state.has_process() => return Ok(()),
+            Ok(Some(_)) => {}
+            Err(error) if error.unknown() => job.step(error.to_string()),
+            Err(error) => return Err(Failure::new(Kind::Unknown, error)),
+        }
+        if began.elapsed() > patience {
+            let failure = Failure::failed(format!("it still runs on {host} after {} s", patience.as_secs()));
+            return Err(match how {
+                How::Shutdown(_) => failure.hint("give it more time with --timeout, or pull its plug with --force"),
+                How::Force => failure.hint(format!("look at the storage: QEMU on {host} may wait for it")),
+            });
+        }
+        job.step(format!("waits for it to go down on {host}"));
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Reboots guests: asks them to, or presses the reset button.
+pub async fn reboot(rack: &Rack, guests: &[Guest], force: bool) -> Vec<(String, Result<(), Failure>)> {
+    let survey = Survey::take(&rack.hypervisors, false).await;
+    let reboots = guests.iter().map(|guest| {
+        let place = survey.place(guest.uuid).map(|(host, _)| host.clone());
+        async move {
+            let job = rack.ui.job(format!("reboot {}", guest.name));
+            let result: Result<(), Failure> = async {
+                let host = place.ok_or_else(|| {
+                    Failure::failed("it does not run")
+                        .hint(format!("start it with `rackhand guest start {}`", guest.name))
+                })?;
+                let hypervisor = rack.hypervisors.get(&host)?;
+                if force {
+                    hypervisor.reset(guest.uuid).await?
+                } else {
+                    hypervisor.reboot(guest.uuid).await?
+                }
+                Ok(())
+            }
+            .await;
+            match &result {
+                Ok(()) => job.done(if force { "reset" } else { "asked to" }),
+                Err(failure) => job.fail(failure.to_string()),
+            }
+            (guest.name.clone(), result)
+        }
+    });
+    join_all(reboots).await
+}

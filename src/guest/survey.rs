@@ -1,0 +1,140 @@
+//! What runs where, asked from the hosts themselves.
+
+use super::claim::{Claim, Phase, Run};
+use crate::libvirt::{Domain, Hypervisors, Node};
+use futures::future::join_all;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+/// How long a host may take to tell what it runs; a host that takes longer delays nobody else.
+const ANSWER: Duration = Duration::from_secs(8);
+
+/// What all hosts said, at about one time.
+#[derive(Clone, Debug, Default)]
+pub struct Survey {
+    /// Domains by guest id, with their host.
+    pub seen: BTreeMap<Uuid, Vec<(String, Domain)>>,
+    /// Hosts that answered, with their size where it was asked for.
+    pub hosts: BTreeMap<String, Option<Node>>,
+    /// Hosts that did not, with the reason.
+    pub silent: BTreeMap<String, String>,
+}
+
+/// What a start of a guest has to reckon with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It runs here.
+    Runs(String),
+    /// Somebody is starting it here: it may be finished here and nowhere else.
+    FinishOn(String),
+    /// Somebody is moving it: nobody may start it before that is over.
+    InTransit,
+    /// Nothing speaks against a start anywhere.
+    Free,
+    /// It may run on a host that does not answer.
+    MayRun {
+        /// The host.
+        host: String,
+        /// Why it does not answer.
+        why: String,
+    },
+}
+
+impl Survey {
+    /// Asks all hosts at once what they run, and how large they are where `sizes` is set.
+    pub async fn take(hypervisors: &Hypervisors, sizes: bool) -> Survey {
+        let asked = hypervisors.all().map(|hypervisor| async move {
+            let ask = async {
+                let node = if sizes { Some(hypervisor.node().await?) } else { None };
+                Ok((node, hypervisor.domains().await?))
+            };
+            let late = || format!("no answer within {} s", ANSWER.as_secs());
+            let answer = match timeout(ANSWER, ask).await {
+                Ok(answer) => answer.map_err(|e: crate::libvirt::VirtError| e.to_string()),
+                Err(_) => Err(late()),
+            };
+            (hypervisor.host().to_owned(), answer)
+        });
+        let mut survey = Survey::default();
+        for (host, answer) in join_all(asked).await {
+            match answer {
+                Ok((node, domains)) => {
+                    for domain in domains {
+                        survey.seen.entry(domain.uuid).or_default().push((host.clone(), domain));
+                    }
+                    survey.hosts.insert(host, node);
+                }
+                Err(why) => drop(survey.silent.insert(host, why)),
+            }
+        }
+        survey
+    }
+
+    /// Where a guest has a QEMU process.
+    pub fn place(&self, uuid: Uuid) -> Option<&(String, Domain)> {
+        self.seen.get(&uuid)?.iter().find(|(_, domain)| domain.state.has_process())
+    }
+
+    /// What a start has to reckon with. The claim has to be read *before* the survey was taken: a start that ended in
+    /// between would otherwise be missed by both.
+    pub fn standing(&self, uuid: Uuid, claim: &Claim, run: &Run) -> Standing {
+        if let Some((host, _)) = self.place(uuid) {
+            return Standing::Runs(host.clone());
+        }
+        for host in claim.places() {
+            if !self.hosts.contains_key(host) {
+                let why = self.silent.get(host).cloned();
+                let why = why.unwrap_or_else(|| "it is not in the inventory as a host of guests".to_owned());
+                return Standing::MayRun { host: host.to_owned(), why };
+            }
+        }
+        match (claim.phase, &claim.host) {
+            (Phase::Starting, Some(host)) if claim.run != run.id => Standing::FinishOn(host.clone()),
+            (Phase::Moving, _) if claim.run != run.id => Standing::InTransit,
+            _ => Standing::Free,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::libvirt::{FakeFault, FakeRack};
+
+    fn run(id: &str) -> Run {
+        Run { id: id.into(), by: "me".into(), process: String::new() }
+    }
+
+    async fn standing(rack: &FakeRack, claim: &Claim) -> Standing {
+        Survey::take(&rack.hypervisors(), false).await.standing(Uuid::nil(), claim, &run("me"))
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_is_seen_runs_whatever_its_claim_says() {
+        let rack = FakeRack::new(["h1", "h2"]);
+        rack.put("h2", "web", Uuid::nil());
+        assert_eq!(standing(&rack, &Claim::default()).await, Standing::Runs("h2".into()));
+    }
+
+    #[tokio::test]
+    async fn a_silent_host_holds_its_guests_and_nobody_elses() {
+        let rack = FakeRack::new(["h1", "h2"]);
+        rack.fault("h1", FakeFault::Unreachable);
+        let here = Claim::default().starting("h1", &run("a")).running("h1");
+        let there = Claim::default().starting("h2", &run("a")).running("h2");
+        assert!(matches!(standing(&rack, &here).await, Standing::MayRun { host, .. } if host == "h1"));
+        assert_eq!(standing(&rack, &there).await, Standing::Free);
+        let moving = there.moving("h2", "h1", &run("a"));
+        assert!(matches!(standing(&rack, &moving).await, Standing::MayRun { host, .. } if host == "h1"));
+    }
+
+    #[tokio::test]
+    async fn somebodys_start_is_finished_where_it_began() {
+        let rack = FakeRack::new(["h1", "h2"]);
+        let theirs = Claim::default().starting("h2", &run("a"));
+        assert_eq!(standing(&rack, &theirs).await, Standing::FinishOn("h2".into()));
+        assert_eq!(standing(&rack, &theirs.moving("h2", "h1", &run("a"))).await, Standing::InTransit);
+    }
+}
