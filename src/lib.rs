@@ -6,6 +6,7 @@ pub mod cli;
 pub mod cluster;
 pub mod error;
 pub mod guest;
+pub mod host;
 pub mod inventory;
 pub mod lab;
 pub mod libvirt;

@@ -2,6 +2,8 @@
 
 mod completions;
 mod context;
+mod facts;
+mod host_names;
 mod inventory_show;
 mod lab;
 mod lab_image;
@@ -67,6 +69,7 @@ pub struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Facts(facts::FactsArgs),
     Completions(completions::CompletionsArgs),
     Man(completions::ManArgs),
     Inventory(inventory_show::InventoryArgs),
@@ -109,6 +112,7 @@ pub fn main() -> ExitCode {
 
 async fn run(command: Command, context: &Context) -> Result<(), Failure> {
     match command {
+        Command::Facts(args) => facts::run(args, context).await,
         Command::Completions(args) => completions::run(&args, context),
         Command::Man(args) => completions::man(&args, context),
         Command::Inventory(args) => inventory_show::run(args, context),

@@ -247,6 +247,11 @@ pub trait Remote: Send + Sync + fmt::Debug {
     /// Makes a unix socket of the host reachable here; the path is that of the local end.
     async fn forward_socket(&self, remote: &str) -> Result<PathBuf, RemoteError>;
 
+    /// Connects now instead of with the first command.
+    async fn connect(&self) -> Result<(), RemoteError> {
+        Ok(())
+    }
+
     /// The shortest time seen from asking for a command to the first byte of its output.
     fn exec_latency(&self) -> Option<Duration> {
         None

@@ -120,7 +120,7 @@ impl SshHost {
             // Somebody tried while this one waited: the answer holds for both.
             return Err(failure.clone());
         }
-        let connected = self.connect().await;
+        let connected = self.new_master().await;
         self.attempts.fetch_add(1, Ordering::AcqRel);
         match connected {
             Ok(master) => {
@@ -135,7 +135,7 @@ impl SshHost {
         }
     }
 
-    async fn connect(&self) -> Result<Arc<Master>, RemoteError> {
+    async fn new_master(&self) -> Result<Arc<Master>, RemoteError> {
         let began = Instant::now();
         let mut attempt = 1;
         let master = loop {
@@ -351,6 +351,10 @@ impl Remote for SshHost {
             Ok(Err(error)) => Err(failed(chain(&error))),
             Err(_) => Err(failed(format!("no answer within {} s", GRACE.as_secs()))),
         }
+    }
+
+    async fn connect(&self) -> Result<(), RemoteError> {
+        self.master().await.map(drop)
     }
 
     fn exec_latency(&self) -> Option<Duration> {

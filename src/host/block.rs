@@ -1,0 +1,172 @@
+//! Disks and what is on them, from lsblk, wipefs and the labels of Ceph's storage.
+
+use super::facts::{Disk, Osd};
+use super::parse::{Sections, lines};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+#[derive(Deserialize)]
+struct Tree {
+    blockdevices: Vec<Device>,
+}
+
+#[derive(Deserialize)]
+struct Device {
+    name: String,
+    #[serde(default)]
+    path: Option<String>,
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    size: serde_json::Value,
+    #[serde(default)]
+    rota: serde_json::Value,
+    #[serde(default)]
+    ro: serde_json::Value,
+    model: Option<String>,
+    serial: Option<String>,
+    tran: Option<String>,
+    fstype: Option<String>,
+    label: Option<String>,
+    mountpoint: Option<String>,
+    #[serde(default)]
+    children: Vec<Device>,
+}
+
+/// What `wipefs` and the labels say about a device node.
+#[derive(Default)]
+struct Content<'a> {
+    kinds: Vec<&'a str>,
+    fsid: Option<&'a str>,
+    id: Option<u32>,
+}
+
+pub(super) fn disks(sections: &Sections<'_>) -> Vec<Disk> {
+    let nodes = contents(lines(sections, "content"));
+    let ids = stable_names(lines(sections, "names"));
+    let json = lines(sections, "block").concat();
+    let Ok(tree) = serde_json::from_str::<Tree>(&json) else { return Vec::new() };
+    let mut disks: Vec<Disk> = Vec::new();
+    for device in &tree.blockdevices {
+        let path = node(device);
+        // A loop device without a node is another container's, one without a size has no file behind it; zram is
+        // memory.
+        let wanted = match device.kind.as_str() {
+            "disk" => !device.name.starts_with("zram"),
+            "loop" => number(&device.size) > 0,
+            _ => false,
+        };
+        // lsblk shows a multipath or RAID member's holder below each member, a disk at the top only once.
+        if !wanted || !nodes.contains_key(path.as_str()) || disks.iter().any(|d| d.path == path) {
+            continue;
+        }
+        let text = |field: &Option<String>| field.as_deref().unwrap_or_default().trim().to_owned();
+        let mut disk = Disk {
+            ids: ids.get(path.as_str()).cloned().unwrap_or_default(),
+            path,
+            size: number(&device.size),
+            rotational: truth(&device.rota),
+            model: text(&device.model),
+            serial: text(&device.serial),
+            transport: text(&device.tran),
+            read_only: truth(&device.ro),
+            ..Disk::default()
+        };
+        describe(device, &nodes, &mut disk);
+        disks.push(disk);
+    }
+    disks
+}
+
+/// Adds what a device and everything below it holds.
+fn describe(device: &Device, nodes: &BTreeMap<&str, Content<'_>>, disk: &mut Disk) {
+    let content = nodes.get(node(device).as_str());
+    let mut kinds: Vec<&str> = content.map(|c| c.kinds.clone()).unwrap_or_default();
+    if let Some(kind) = device.fstype.as_deref().filter(|kind| !kinds.contains(kind)) {
+        kinds.push(kind);
+    }
+    let label = device.label.as_deref().map_or_else(String::new, |label| format!(" `{label}`"));
+    for kind in &kinds {
+        disk.content.push(format!("{}: {kind}{label}", device.name));
+    }
+    if kinds.is_empty() && matches!(device.kind.as_str(), "part" | "lvm" | "crypt" | "mpath") || is_raid(device) {
+        disk.content.push(format!("{}: {}", device.name, device.kind));
+    }
+    disk.mounted.extend(device.mountpoint.clone());
+    if let Some(Content { fsid: Some(fsid), id, .. }) = content {
+        disk.osd = Some(Osd { fsid: (*fsid).to_owned(), id: *id });
+    }
+    for child in &device.children {
+        describe(child, nodes, disk);
+    }
+}
+
+fn is_raid(device: &Device) -> bool {
+    device.kind.starts_with("raid")
+}
+
+fn contents<'a>(lines: &[&'a str]) -> BTreeMap<&'a str, Content<'a>> {
+    let mut nodes: BTreeMap<&str, Content<'_>> = BTreeMap::new();
+    let (mut name, mut key) = ("", "");
+    for line in lines {
+        if let Some(next) = line.strip_prefix("node ") {
+            name = next;
+            nodes.entry(name).or_default();
+            continue;
+        }
+        let Some(content) = nodes.get_mut(name) else { continue };
+        if let Some(kind) = line.strip_prefix("holds ") {
+            // Backup copies of a partition table count once.
+            if !content.kinds.contains(&kind) {
+                content.kinds.push(kind);
+            }
+        }
+        match key {
+            "ceph_fsid" => content.fsid = Some(line),
+            "whoami" => content.id = line.parse().ok(),
+            _ => {}
+        }
+        key = line;
+    }
+    nodes
+}
+
+/// Device node -> its names under /dev/disk.
+fn stable_names(lines: &[&str]) -> BTreeMap<String, Vec<String>> {
+    let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (link, target) in lines.iter().filter_map(|l| l.split_once(' ')) {
+        let Some(directory) = Path::new(link).parent() else { continue };
+        names.entry(resolve(&directory.join(target))).or_default().push(link.to_owned());
+    }
+    for list in names.values_mut() {
+        list.sort();
+    }
+    names
+}
+
+/// A path without its `..`.
+fn resolve(path: &Path) -> String {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        if part == Component::ParentDir {
+            plain.pop();
+        } else {
+            plain.push(part);
+        }
+    }
+    plain.display().to_string()
+}
+
+fn node(device: &Device) -> String {
+    device.path.clone().unwrap_or_else(|| format!("/dev/{}", device.name))
+}
+
+/// lsblk before 2.33 writes numbers and truths as text.
+fn number(value: &serde_json::Value) -> u64 {
+    value.as_u64().or_else(|| value.as_str()?.parse().ok()).unwrap_or_default()
+}
+
+fn truth(value: &serde_json::Value) -> bool {
+    value.as_bool().unwrap_or_else(|| value.as_str() == Some("1"))
+}
