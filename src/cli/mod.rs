@@ -7,6 +7,7 @@ mod host_names;
 mod inventory_show;
 mod lab;
 mod lab_image;
+mod provision;
 
 pub use context::Context;
 
@@ -74,6 +75,7 @@ enum Command {
     Man(completions::ManArgs),
     Inventory(inventory_show::InventoryArgs),
     Lab(lab::LabArgs),
+    Provision(provision::ProvisionArgs),
 }
 
 /// Parses the command line, runs it, and turns the outcome into an exit code.
@@ -117,6 +119,7 @@ async fn run(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Man(args) => completions::man(&args, context),
         Command::Inventory(args) => inventory_show::run(args, context),
         Command::Lab(args) => lab::run(args, context).await,
+        Command::Provision(args) => provision::run(args, context).await,
     }
 }
 

@@ -96,6 +96,9 @@ pub struct Findings {
     /// What cannot be done here.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<Skipped>,
+    /// What must not be done here; nothing is applied while there is any.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<Skipped>,
 }
 
 impl Findings {
@@ -103,11 +106,12 @@ impl Findings {
     pub fn extend(&mut self, other: Findings) {
         self.changes.extend(other.changes);
         self.skipped.extend(other.skipped);
+        self.refused.extend(other.refused);
     }
 }
 
 impl From<Vec<Change>> for Findings {
     fn from(changes: Vec<Change>) -> Self {
-        Findings { changes, skipped: Vec::new() }
+        Findings { changes, ..Findings::default() }
     }
 }

@@ -1,7 +1,24 @@
 //! The engine under `provision` and `run`: probe, diff, apply, verify; a plan is a value.
+//!
+//! A list of [`Resource`]s says what a host shall have. [`look`] finds in one round trip what it has ([`State`]),
+//! [`diff`] compares the two without touching anything, [`apply`] makes exactly the changes found.
 
+mod apply;
+mod book;
+mod bridge;
 mod change;
+mod diff;
 mod job;
+mod resource;
+mod shell;
+mod state;
 
+pub use apply::apply;
+pub use book::{Book, Library, Without};
+pub use bridge::Fresh;
 pub use change::{Action, Change, Findings, Skipped};
-pub use job::{check_job, run_job, wait_for_units};
+pub use diff::diff;
+pub use job::{check_job, wait_for_units};
+pub use resource::{Block, Bridge, Command, Directory, File, Modules, Resource, Service, Sysctl, User};
+pub use shell::{join, quote};
+pub use state::{BridgeState, FileState, State, UnitState, look};

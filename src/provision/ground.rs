@@ -3,7 +3,6 @@
 use crate::error::Failure;
 use crate::ssh::{Exec, Remote, RemoteExt};
 use serde::Serialize;
-use std::collections::BTreeMap;
 
 /// What a host is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -18,8 +17,6 @@ pub struct Ground {
     pub network: String,
     /// Whether there is a hardware watchdog.
     pub watchdog: bool,
-    /// Hardware address of each link, by name.
-    pub links: BTreeMap<String, String>,
     /// Units of ours that still run, left by a run that was killed.
     pub jobs: Vec<String>,
 }
@@ -43,9 +40,6 @@ elif [ -e /etc/network/interfaces ] && systemctl is-enabled -q networking 2>/dev
 else echo network=unknown
 fi
 [ -e /dev/watchdog0 ] && echo watchdog=yes
-for d in /sys/class/net/*; do
-  [ -e "$d/address" ] && echo "link=$(basename "$d") $(cat "$d/address")"
-done
 systemctl list-units --plain --no-legend --state=active,activating 'rackhand-*.service' 2>/dev/null | while read -r unit _; do
   echo "job=$unit"
 done
@@ -72,11 +66,6 @@ fn parse(text: &str) -> Ground {
             "network" => ground.network = value.to_owned(),
             "watchdog" => ground.watchdog = true,
             "job" => ground.jobs.push(value.to_owned()),
-            "link" => {
-                if let Some((name, address)) = value.split_once(' ') {
-                    ground.links.insert(name.to_owned(), address.to_owned());
-                }
-            }
             _ => {}
         }
     }
@@ -90,12 +79,11 @@ mod tests {
     #[test]
     fn the_answer_of_a_container_is_read() {
         let ground = parse(
-            "os=debian\nversion=12\ncontainer=systemd-nspawn\nnetwork=networkd\nlink=lo 00:00:00:00:00:00\n\
-             link=mgmt 02:00:00:00:00:01\njob=rackhand-packages.service\n",
+            "os=debian\nversion=12\ncontainer=systemd-nspawn\nnetwork=networkd\n\
+             job=rackhand-packages.service\n",
         );
         assert_eq!((ground.os.as_str(), ground.version.as_str()), ("debian", "12"));
         assert!(ground.is_container() && !ground.watchdog);
-        assert_eq!(ground.links["mgmt"], "02:00:00:00:00:01");
         assert_eq!(ground.jobs, ["rackhand-packages.service"]);
     }
 }

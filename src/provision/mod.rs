@@ -1,13 +1,27 @@
-//! From bare hosts to a running cluster: ordered steps, each probe -> plan -> apply -> verify.
+//! From bare hosts to a running cluster: ordered stages, each probe -> plan -> apply -> verify.
 
 mod ceph;
+mod facts;
 mod ground;
+mod lock;
+mod packages;
+mod plan;
+mod run;
 mod step;
 
+pub use facts::facts;
 pub use ground::{Ground, look};
+pub use lock::{HostLock, lock, owner};
+pub use packages::{Family, family, packages};
+pub use plan::{Plan, PlannedStep};
+pub use run::{Provision, Stage, Survey};
 pub use step::{Ctx, Step};
 
-/// The typed steps between packages and libvirt.
-pub fn ceph_steps() -> Vec<Box<dyn Step>> {
-    ceph::steps()
+/// All stages, in the order in which they are applied.
+pub fn stages() -> Vec<Stage> {
+    let book = |name: &str| Stage::Book(name.to_owned());
+    let mut stages = vec![book("os"), book("network"), book("packages"), book("time")];
+    stages.extend(ceph::steps().into_iter().map(Stage::Typed));
+    stages.push(book("libvirt"));
+    stages
 }

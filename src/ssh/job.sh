@@ -44,11 +44,17 @@ start)
         fi
         chmod 0700 "$name.sh"
         : >"$name.log"
-        # shellcheck disable=SC2016
+        # A file, not a line of the unit: a reload of systemd in between would write the dollars of that line anew, doubled.
+        cat >finish.new <<'END'
+echo "$SERVICE_RESULT $EXIT_CODE $EXIT_STATUS" >"$1.new"
+mv "$1.new" "$1.end"
+rm -f "$1.sh"
+END
+        mv finish.new finish
         if ! systemd-run --quiet --collect --unit="$unit" \
             -p RuntimeMaxSec="$3" -p TimeoutStopSec=20 -p StandardInput=null \
             -p StandardOutput="append:$dir/$name.log" -p StandardError="append:$dir/$name.log" \
-            -p 'ExecStopPost=/bin/sh -c '\''cd "$$0"; echo $$SERVICE_RESULT $$EXIT_CODE $$EXIT_STATUS >"$$1.new"; mv "$$1.new" "$$1.end"; rm -f "$$1.sh"'\'" $dir $name" \
+            -p "ExecStopPost=/bin/sh $dir/finish $dir/$name" \
             /bin/sh "$dir/$name.sh" 9>&- >&2; then
             rm -f "$name.sh" "$name.log"
             exit 1

@@ -1,0 +1,216 @@
+//! Bridges, changed so that an edit that cuts the tool off undoes itself.
+//!
+//! The edit is first made in a way that a reboot forgets. A timer on the host takes it back unless the tool reaches
+//! the host over a *new* connection and confirms; only then are the files in `/etc` written.
+
+mod ifupdown;
+mod networkd;
+
+use super::change::Action;
+use super::diff::{Verdict, line_diff};
+use super::resource::{Bridge, Resource};
+use super::shell::quote;
+use super::state::{BridgeState, State, look};
+use crate::error::Failure;
+use crate::ssh::{Exec, Remote, RemoteError, RemoteExt};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Seconds after which an unconfirmed edit is taken back; with the taking back itself it stays within 30.
+const REVERT_AFTER: u64 = 25;
+/// How long the confirmation itself may take.
+const CONFIRM: Duration = Duration::from_secs(12);
+
+/// Makes a connection that shares nothing with those there are.
+pub type Fresh<'a> = &'a (dyn Fn() -> Result<Arc<dyn Remote>, Failure> + Send + Sync);
+
+/// How a host is to be changed for a bridge.
+#[derive(Debug, Default)]
+struct Edit {
+    /// The files in `/etc` afterwards, by path.
+    files: BTreeMap<String, String>,
+    /// Makes the bridge until the next reboot; `$1` says whether it was there before.
+    make: String,
+    /// Takes that back; `$1` as above.
+    revert: String,
+    /// What else has to be done once it is confirmed.
+    settle: String,
+}
+
+/// What the bridge's probe adds to the script.
+pub(super) fn probe(bridge: &Bridge) -> String {
+    networkd::probe(bridge) + &ifupdown::probe(bridge)
+}
+
+fn link<'a>(state: &'a State, name: &str) -> Option<&'a serde_json::Value> {
+    state.links.iter().find(|l| l["ifname"] == name)
+}
+
+/// The port that becomes part of the bridge.
+fn port(bridge: &Bridge) -> String {
+    bridge.vlan.map_or_else(|| bridge.uplink.clone(), |vlan| format!("{}.{vlan}", bridge.uplink))
+}
+
+/// The edit by whatever configures the port on this host.
+fn edit(bridge: &Bridge, state: &State) -> Result<(Edit, BTreeMap<String, String>), String> {
+    let Some(mac) = link(state, &bridge.uplink).and_then(|l| l["address"].as_str()) else {
+        return Err(format!("there is no link {}", bridge.uplink));
+    };
+    if port(bridge).len() > 15 {
+        return Err(format!("{} is longer than the 15 characters a link's name may have", port(bridge)));
+    }
+    let nothing = BridgeState::default();
+    let found = state.bridges.get(&bridge.name).unwrap_or(&nothing);
+    if state.networkd && !found.origin.0.is_empty() {
+        return Ok((networkd::edit(bridge, mac, found)?, found.files.clone()));
+    }
+    match &found.interfaces {
+        Some((path, text)) => {
+            let old = BTreeMap::from([(path.clone(), text.clone())]);
+            Ok((ifupdown::edit(bridge, mac, path, text, state)?, old))
+        }
+        None => Err(format!(
+            "{} is configured by neither systemd-networkd (also under netplan) nor ifupdown; others are not supported",
+            bridge.uplink
+        )),
+    }
+}
+
+pub(super) fn diff(bridge: &Bridge, state: &State, verdict: &mut Verdict) {
+    let (wanted, old) = match edit(bridge, state) {
+        Ok(edit) => edit,
+        Err(reason) => return verdict.refuse(reason),
+    };
+    let mut diffs = Vec::new();
+    for (path, text) in &wanted.files {
+        let old = old.get(path).map_or("", String::as_str);
+        if old != text {
+            diffs.push(format!("{path}\n{}", line_diff(old, text)));
+        }
+    }
+    let live = live(bridge, &wanted, state);
+    if !diffs.is_empty() || !live.is_empty() {
+        let action = if link(state, &bridge.name).is_none() { Action::Create } else { Action::Change };
+        verdict.diff(action, live.join(", "), diffs.join("\n"));
+    }
+}
+
+/// What is wrong with the running links.
+fn live(bridge: &Bridge, wanted: &Edit, state: &State) -> Vec<String> {
+    let mac = link(state, &bridge.uplink).map_or("", |l| l["address"].as_str().unwrap_or_default());
+    let Some(found) = link(state, &bridge.name) else {
+        return vec![format!("over {} with address {mac}", bridge.uplink)];
+    };
+    let mut wrong = Vec::new();
+    if found["linkinfo"]["info_kind"] != "bridge" {
+        wrong.push("is no bridge".to_owned());
+    }
+    if found["address"] != mac {
+        wrong.push(format!("pin address {mac}"));
+    }
+    let port = port(bridge);
+    if link(state, &port).is_none_or(|p| p["master"] != bridge.name.as_str()) {
+        wrong.push(format!("take port {port}"));
+    }
+    if found["mtu"] != bridge.mtu {
+        wrong.push(format!("mtu {} -> {}", found["mtu"], bridge.mtu));
+    }
+    let has = |address: &str| {
+        found["addr_info"].as_array().is_some_and(|all| {
+            all.iter().any(|a| format!("{}/{}", a["local"].as_str().unwrap_or_default(), a["prefixlen"]) == address)
+        })
+    };
+    let network = wanted.files.get(&networkd::address_file(bridge)).map_or("", String::as_str);
+    let configured = network.lines().filter_map(|l| l.strip_prefix("Address=")).map(str::to_owned);
+    // What the port still carries has to move as well.
+    let left = if bridge.vlan.is_none() { addresses(state, &bridge.uplink) } else { Vec::new() };
+    for address in configured.chain(left) {
+        if !has(&address) {
+            wrong.push(format!("move {address}"));
+        }
+    }
+    wrong
+}
+
+/// Addresses of a link that are not link-local.
+fn addresses(state: &State, name: &str) -> Vec<String> {
+    let all = link(state, name).and_then(|l| l["addr_info"].as_array()).into_iter().flatten();
+    let global = all.filter(|a| a["scope"] == "global" && a["dynamic"] != true);
+    global.map(|a| format!("{}/{}", a["local"].as_str().unwrap_or_default(), a["prefixlen"])).collect()
+}
+
+/// Makes the bridge, proves over a new connection that the host is still there, and only then makes it permanent.
+///
+/// # Errors
+/// When the host cannot be reached any more after the edit: it has then been taken back on the host.
+pub(super) async fn apply(remote: &dyn Remote, bridge: &Bridge, fresh: Fresh<'_>) -> Result<(), Failure> {
+    // Bridges over one port share files: what an earlier one wrote has to be kept.
+    let state = look(remote, &[&Resource::Bridge(bridge.clone())]).await?;
+    let (edit, _) = edit(bridge, &state).map_err(Failure::refused)?;
+    let began = Instant::now();
+    // The edit itself may cut this very connection: its end is judged by the new one alone.
+    let exec = Exec::argv(["bash", "-s"]).stdin(edit_script(bridge, &edit)).deadline(Duration::from_secs(15));
+    match remote.check(exec).await {
+        Ok(_) | Err(RemoteError::Lost { .. } | RemoteError::TimedOut { .. }) => {}
+        Err(other) => return Err(other.into()),
+    }
+    let confirm = confirm_script(bridge, &edit);
+    let until = began + Duration::from_secs(REVERT_AFTER);
+    loop {
+        let error = match fresh() {
+            Err(error) => error,
+            Ok(new) => match new.check(Exec::argv(["bash", "-s"]).stdin(confirm.as_str()).deadline(CONFIRM)).await {
+                Ok(_) => return Ok(()),
+                Err(error @ RemoteError::Status { .. }) => return Err(error.into()),
+                Err(error) => error.into(),
+            },
+        };
+        if Instant::now() > until {
+            let what = format!("bridge {}: the host was not reachable after the edit and has undone it", bridge.name);
+            return Err(error.context(what).hint("check that the uplink in the inventory is the right port"));
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+}
+
+fn here_file(path: &str, text: &str) -> String {
+    let end = if text.ends_with('\n') || text.is_empty() { "" } else { "\n" };
+    format!("mkdir -p \"$(dirname {0})\"\ncat >{0} <<'RACKHAND_END'\n{text}{end}RACKHAND_END\n", quote(path))
+}
+
+/// Arms the timer, then edits in a unit of its own: a cut connection must not stop it half-way.
+fn edit_script(bridge: &Bridge, edit: &Edit) -> String {
+    let name = quote(&bridge.name);
+    let mut s = format!(
+        "set -eu\nmkdir -p /run/rackhand\n\
+         systemctl stop rackhand-revert-{name}.timer rackhand-revert-{name}.service 2>/dev/null || true\n\
+         had=no; ip link show dev {name} >/dev/null 2>&1 && had=yes\n"
+    );
+    s.push_str(&here_file(&format!("/run/rackhand/revert-{}.sh", bridge.name), &edit.revert));
+    s.push_str(&here_file(&format!("/run/rackhand/edit-{}.sh", bridge.name), &format!("set -eu\n{}", edit.make)));
+    let _ = writeln!(
+        s,
+        "systemd-run --quiet --collect --unit=rackhand-revert-{name} --on-active={REVERT_AFTER} \
+         --timer-property=AccuracySec=100ms bash /run/rackhand/revert-{name}.sh $had\n\
+         systemd-run --quiet --collect --wait --unit=rackhand-edit-{name} bash /run/rackhand/edit-{name}.sh $had"
+    );
+    s
+}
+
+fn confirm_script(bridge: &Bridge, edit: &Edit) -> String {
+    let name = quote(&bridge.name);
+    let mut s = format!(
+        "set -eu\nfor i in $(seq 80); do ip -br link show dev {name} up | grep -q UP && break; sleep 0.1; done\n\
+         if ! systemctl is-active -q rackhand-revert-{name}.timer; then echo 'the edit was taken back before it was confirmed' >&2; exit 9; fi\n\
+         systemctl stop rackhand-revert-{name}.timer\n"
+    );
+    for (path, text) in &edit.files {
+        let new = format!("{path}.rackhand-new");
+        s.push_str(&here_file(&new, text));
+        let _ = writeln!(s, "chmod 644 {0}\nsync {0}\nmv -f {0} {1}", quote(&new), quote(path));
+    }
+    s.push_str(&edit.settle);
+    s
+}

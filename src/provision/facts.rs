@@ -1,0 +1,79 @@
+//! What a playbook's templates know about a host.
+
+use super::ground::Ground;
+use super::packages::{family, packages};
+use crate::error::Failure;
+use crate::inventory::{HostSpec, Inventory, MigrationNetwork, Role};
+use crate::playbook::Bridge;
+use minijinja::Value;
+use minijinja::value::Serde;
+use serde::Serialize;
+use uuid::Uuid;
+
+/// What templates see.
+#[derive(Debug, Serialize)]
+struct Facts<'a> {
+    /// The whole inventory.
+    inventory: &'a Inventory,
+    /// The host itself, as in the inventory.
+    host: &'a HostSpec,
+    /// What the host is.
+    ground: &'a Ground,
+    /// `debian` or `redhat`.
+    family: &'static str,
+    /// What it needs installed.
+    packages: Vec<String>,
+    /// Bridges of the guests' networks.
+    bridges: Vec<Bridge>,
+    /// Stable id of the host for libvirt.
+    host_uuid: Uuid,
+    /// Its address on the network that carries migrations.
+    migration_address: std::net::IpAddr,
+}
+
+/// The facts of a host.
+///
+/// # Errors
+/// When its distribution is not supported, or a guests' network has no uplink there (exit 5 and 2).
+pub fn facts(inventory: &Inventory, host: &HostSpec, ground: &Ground) -> Result<Value, Failure> {
+    let refuse = |reason| Failure::refused(format!("host {}: {reason}", host.name));
+    let facts = Facts {
+        inventory,
+        host,
+        ground,
+        family: family(&ground.os, &ground.version).map_err(refuse)?.name(),
+        packages: packages(&ground.os, &ground.version, host, ground.is_container()).map_err(refuse)?,
+        bridges: bridges(inventory, host)?,
+        host_uuid: host_uuid(inventory, host),
+        migration_address: match inventory.networks.migration {
+            MigrationNetwork::Storage => host.storage_address,
+            MigrationNetwork::Management => host.address,
+        },
+    };
+    Ok(Value::from(Serde(&facts)))
+}
+
+/// The id libvirt knows a host by.
+fn host_uuid(inventory: &Inventory, host: &HostSpec) -> Uuid {
+    Uuid::new_v5(&inventory.cluster.fsid, format!("host {}", host.name).as_bytes())
+}
+
+fn bridges(inventory: &Inventory, host: &HostSpec) -> Result<Vec<Bridge>, Failure> {
+    if !host.has(Role::Guests) {
+        return Ok(Vec::new());
+    }
+    let mut bridges = Vec::new();
+    for (name, network) in &inventory.networks.guests {
+        let Some(uplink) = host.uplinks.get(name).or(network.uplink.as_ref()) else {
+            return Err(Failure::usage(format!("host {}: network {name} has no uplink", host.name))
+                .hint(format!("name the port under networks.guests.{name}.uplink or the host's uplinks")));
+        };
+        bridges.push(Bridge {
+            name: network.bridge.clone(),
+            uplink: uplink.clone(),
+            vlan: network.vlan,
+            mtu: network.mtu,
+        });
+    }
+    Ok(bridges)
+}
