@@ -34,6 +34,7 @@ enum LabCommand {
     Partition(PartitionArgs),
     /// Put all of a host's cables back.
     Heal(HostArgs),
+    Save(SaveArgs),
     Image(lab_image::ImageArgs),
     /// Look after one host; started by `lab up`.
     #[command(hide = true)]
@@ -54,6 +55,19 @@ struct UpArgs {
     /// Size of each disk; it takes no space until it is written to.
     #[arg(long, default_value = "12G", value_name = "SIZE")]
     disk_size: Size,
+    /// Bring this saved rack up again; hosts and disks are as they were.
+    #[arg(long, value_name = "SAVED", conflicts_with_all = ["hosts", "disks", "disk_size"])]
+    from: Option<LabName>,
+}
+
+/// Save the rack as it is, for `lab up --from`: its hosts are shut down, copied and booted again.
+#[derive(Debug, Args)]
+struct SaveArgs {
+    /// Name of the saved rack.
+    saved: LabName,
+    /// Put it in the place of one that has the name already.
+    #[arg(long)]
+    replace: bool,
 }
 
 /// Log in to a host, or run a command there.
@@ -131,8 +145,8 @@ pub async fn run(args: LabArgs, context: &Context) -> Result<(), Failure> {
     let name = args.name;
     match args.command {
         LabCommand::Up(up) => {
-            let UpArgs { hosts, disks, disk_size } = up;
-            lab::up(&NewLab { name: name.clone(), hosts, disks, disk_size }, &context.ui).await?;
+            let UpArgs { hosts, disks, disk_size, from } = up;
+            lab::up(&NewLab { name: name.clone(), hosts, disks, disk_size, from }, &context.ui).await?;
             show(lab::list(Some(&name)).await?, &name, context)
         }
         LabCommand::Down => {
@@ -165,6 +179,10 @@ pub async fn run(args: LabArgs, context: &Context) -> Result<(), Failure> {
             };
             lab::partition(&name, &partition.host, from).await
         }
+        LabCommand::Save(save) => {
+            let path = lab::save(&name, &save.saved, save.replace, &context.ui).await?;
+            context.ui.print(&path.display().to_string())
+        }
         LabCommand::Heal(host) => lab::heal(&name, &host.host).await,
         LabCommand::Image(args) => lab_image::run(args, context).await,
         LabCommand::Chassis(call) => context.ui.print(&lab::chassis(&name, &call.host, &call.words).await?),
@@ -180,11 +198,12 @@ struct Labs {
     key: Option<PathBuf>,
     known_hosts: Option<PathBuf>,
     hosts: Vec<HostView>,
+    saved: Vec<String>,
     labs: Vec<LabView>,
 }
 
 impl Labs {
-    fn new(labs: Vec<LabView>, name: &LabName) -> Self {
+    fn new(labs: Vec<LabView>, saved: Vec<String>, name: &LabName) -> Self {
         let chosen = labs.iter().find(|l| l.name == name.as_str()).or(labs.first());
         Labs {
             name: chosen.map(|l| l.name.clone()),
@@ -192,13 +211,14 @@ impl Labs {
             key: chosen.map(|l| l.key.clone()),
             known_hosts: chosen.map(|l| l.known_hosts.clone()),
             hosts: chosen.map(|l| l.hosts.clone()).unwrap_or_default(),
+            saved,
             labs,
         }
     }
 }
 
 fn show(labs: Vec<LabView>, name: &LabName, context: &Context) -> Result<(), Failure> {
-    context.ui.result("rackhand.lab-list/1", &Labs::new(labs, name), |shown| {
+    context.ui.result("rackhand.lab-list/1", &Labs::new(labs, lab::saved()?, name), |shown| {
         let mut table = Table::new(["lab", "host", "power", "management", "storage", "bmc", "disks", "cut off from"]);
         for lab in &shown.labs {
             for host in &lab.hosts {

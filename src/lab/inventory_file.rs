@@ -27,7 +27,7 @@ pub(super) fn render(lab: &str, record: &Record, machine_mib: u64) -> String {
         management = plan.management_cidr(),
         storage = plan.storage_cidr(),
         range = plan.guest_range(),
-        min_size = size.saturating_sub(1).max(1),
+        min_size = size.min(2),
         reserve = reserve_mib(machine_mib, record.hosts),
     );
     for host in plan.hosts(record.hosts) {
@@ -72,7 +72,7 @@ fn render_host(text: &mut String, record: &Record, host: HostPlan) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inventory::{Inventory, Role, Size};
+    use crate::inventory::{self, Inventory, Role, Size};
 
     fn record(hosts: u8, disks: u8) -> Record {
         Record {
@@ -82,14 +82,19 @@ mod tests {
             disks,
             disk_size: Size::gib(12),
             image: "/image".into(),
-            fsid: uuid::Uuid::nil(),
+            fsid: uuid::Uuid::from_u128(1),
             ready: true,
         }
     }
 
+    fn checked(record: &Record) -> Inventory {
+        let text = render("rack", record, 24_000);
+        inventory::parse("inventory.yaml", &text).unwrap()
+    }
+
     #[test]
     fn it_reads_back_as_an_inventory() {
-        let inventory: Inventory = serde_saphyr::from_str(&render("rack", &record(3, 2), 24_000)).unwrap();
+        let inventory = checked(&record(3, 2));
         assert_eq!(inventory.hosts.len(), 3);
         let host = inventory.host("h2").unwrap();
         assert_eq!(host.address.to_string(), "10.77.4.12");
@@ -100,8 +105,7 @@ mod tests {
     #[test]
     fn sizes_fit_the_number_of_hosts() {
         for (hosts, mons, size) in [(1, 1, 1), (2, 1, 2), (3, 3, 3), (4, 3, 3), (5, 5, 3)] {
-            let text = render("rack", &record(hosts, 0), 24_000);
-            let inventory: Inventory = serde_saphyr::from_str(&text).unwrap();
+            let inventory = checked(&record(hosts, 1));
             assert_eq!(inventory.with_role(Role::Mon).count(), mons);
             assert_eq!(inventory.ceph.size, size);
             assert!(inventory.ceph.min_size <= size);

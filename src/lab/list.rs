@@ -47,6 +47,14 @@ pub struct HostView {
     pub disks: Vec<String>,
 }
 
+/// Names of all saved racks.
+///
+/// # Errors
+/// When their directory cannot be read.
+pub fn saved() -> Result<Vec<String>, Failure> {
+    Ok(store::saved()?.iter().map(ToString::to_string).collect())
+}
+
 /// All labs of this machine, or the one of this name.
 ///
 /// # Errors

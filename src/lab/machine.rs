@@ -92,11 +92,13 @@ impl Hardware {
     fn mount_root(&self) -> Result<(), Failure> {
         let root = self.dir.root();
         let mut lower = self.image.display().to_string();
-        if self.dir.saved().is_dir() {
-            lower = format!("{}:{lower}", self.dir.saved().display());
+        for layer in 0..self.dir.count_layers()? {
+            lower = format!("{}:{lower}", self.dir.layer(layer).display());
         }
+        let (upper, work) = (self.dir.upper(), self.dir.work());
+        // Index and metacopy would tie a layer to the very files it was made over; a saved one lies over copies.
         let layers =
-            format!("lowerdir={lower},upperdir={},workdir={}", self.dir.upper().display(), self.dir.work().display());
+            format!("index=off,metacopy=off,lowerdir={lower},upperdir={},workdir={}", upper.display(), work.display());
         mount(Some("overlay"), &root, Some("overlay"), MsFlags::empty(), Some(layers.as_str()))
             .while_doing(|| format!("cannot mount {}", root.display()))
     }

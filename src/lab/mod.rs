@@ -22,6 +22,7 @@ mod preflight;
 mod redfish;
 mod redfish_tree;
 mod rootfs;
+mod save;
 mod store;
 mod supervisor;
 mod sweep;
@@ -30,8 +31,9 @@ mod up;
 
 pub use chassis_command::chassis;
 pub use control::Power;
-pub use list::{HostView, LabView, list};
+pub use list::{HostView, LabView, list, saved};
 pub use names::{LabName, MAX_DISKS, MAX_HOSTS};
+pub use save::save;
 pub use supervisor::run as supervise;
 pub use up::{NewLab, up};
 

@@ -4,6 +4,7 @@ use super::names::{HostPlan, MANAGEMENT_NIC, Plan, STORAGE_NIC, Wire, number_of_
 use super::tool::Tool;
 use crate::error::{Failure, ResultExt};
 use std::fs::{self, File};
+use std::ops::RangeInclusive;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
@@ -142,9 +143,9 @@ pub(super) async fn occupied() -> Result<String, Failure> {
     Ok(addresses + &routes)
 }
 
-/// The first number whose two networks nobody uses.
-pub(super) fn free_number(taken: &[u8], occupied: &str) -> Option<u8> {
-    (0..=254u8).find(|n| {
+/// The first of these numbers whose two networks nobody uses.
+pub(super) fn free_number(mut candidates: RangeInclusive<u8>, taken: &[u8], occupied: &str) -> Option<u8> {
+    candidates.find(|n| {
         let nets = [format!(" 10.77.{n}."), format!(" 10.78.{n}.")];
         let text = format!(" {}", occupied.replace('\n', " \n "));
         !taken.contains(n) && !nets.iter().any(|net| text.contains(net))
@@ -168,8 +169,8 @@ mod tests {
                         7: rh1-m    inet 10.77.1.1/24 scope global rh1-m\n\
                         10.78.2.0/24 dev tun0 scope link\n\
                         default via 172.16.0.1 dev eth0\n";
-        assert_eq!(free_number(&[], occupied), Some(0));
-        assert_eq!(free_number(&[0], occupied), Some(3));
-        assert_eq!(free_number(&(0..=254).collect::<Vec<u8>>(), ""), None);
+        assert_eq!(free_number(0..=254, &[], occupied), Some(0));
+        assert_eq!(free_number(0..=254, &[0], occupied), Some(3));
+        assert_eq!(free_number(7..=7, &[7], ""), None);
     }
 }

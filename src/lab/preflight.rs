@@ -1,7 +1,6 @@
 //! What must be true before anything of a lab is made.
 
 use super::cgroup;
-use super::image::{self, Recipe};
 use super::store;
 use super::tool::require;
 use crate::error::{Failure, Kind, ResultExt};
@@ -29,11 +28,10 @@ pub(super) fn root() -> Result<(), Failure> {
     Err(Failure::usage("a lab needs root: it makes network namespaces, mounts and loop devices").hint("use sudo"))
 }
 
-/// Checks that there is room for so many hosts, and for the image where it is still to be built.
-pub(super) fn space(hosts: u8, recipe: &Recipe) -> Result<(), Failure> {
-    let image = if recipe.is_built() { 0 } else { image::SPACE };
+/// Checks that there is room for so many hosts and so many bytes more.
+pub(super) fn space(hosts: u8, more: u64) -> Result<(), Failure> {
     let labs = store::labs_root()?;
-    enough(&labs, free(&labs)?, u64::from(hosts) * SPACE_A_HOST + image)
+    enough(&labs, free(&labs)?, u64::from(hosts) * SPACE_A_HOST + more)
 }
 
 fn free(path: &Path) -> Result<u64, Failure> {

@@ -13,6 +13,8 @@ use uuid::Uuid;
 
 /// Labs, a directory each.
 const LABS: &str = "/var/lib/rackhand/lab";
+/// Saved racks, a directory each.
+const SAVES: &str = "/var/lib/rackhand/saved";
 /// Images; can be built again at any time.
 const CACHE: &str = "/var/cache/rackhand";
 
@@ -85,16 +87,11 @@ impl LabDir {
 
     /// What the lab is.
     pub(super) fn record(&self) -> Result<Record, Failure> {
-        let file = self.record_file();
-        let text = match fs::read_to_string(&file) {
-            Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                return Err(Failure::usage(format!("there is no lab `{}`", self.name))
-                    .hint("`rackhand lab list` shows all; `rackhand lab up` makes one"));
-            }
-            Err(e) => return Err(Failure::from(e).context(format!("cannot read {}", file.display()))),
-        };
-        serde_json::from_str(&text).while_doing(|| format!("cannot read {}", file.display()))
+        if !self.record_file().exists() {
+            return Err(Failure::usage(format!("there is no lab `{}`", self.name))
+                .hint("`rackhand lab list` shows all; `rackhand lab up` makes one"));
+        }
+        read_record(&self.path)
     }
 
     pub(super) fn write_record(&self, record: &Record) -> Result<(), Failure> {
@@ -125,9 +122,19 @@ impl HostDir {
         self.path.join("work")
     }
 
-    /// What a saved host had written over the image; under `upper`.
-    pub(super) fn saved(&self) -> PathBuf {
-        self.path.join("saved")
+    /// What the host had written when it was saved, a directory each time; between the image and `upper`.
+    pub(super) fn layers(&self) -> PathBuf {
+        self.path.join("layers")
+    }
+
+    /// One of these layers, counted from the lowest.
+    pub(super) fn layer(&self, i: usize) -> PathBuf {
+        self.layers().join(i.to_string())
+    }
+
+    /// How many of them there are.
+    pub(super) fn count_layers(&self) -> Result<usize, Failure> {
+        Ok(entries(&self.layers())?.len())
     }
 
     /// Where its root is mounted, seen by its supervisor alone.
@@ -196,9 +203,30 @@ pub(super) fn entries(dir: &Path) -> Result<Vec<String>, Failure> {
     Ok(names)
 }
 
-/// Images that labs stand on.
+/// The directory of a saved rack; it need not exist.
+pub(super) fn save_dir(name: &LabName) -> PathBuf {
+    Path::new(SAVES).join(name.as_str())
+}
+
+/// Names of all saved racks, sorted.
+pub(super) fn saved() -> Result<Vec<LabName>, Failure> {
+    let mut names: Vec<LabName> = entries(Path::new(SAVES))?.iter().filter_map(|n| n.parse().ok()).collect();
+    names.sort();
+    Ok(names)
+}
+
+/// The record in the directory of a lab or a saved rack.
+pub(super) fn read_record(dir: &Path) -> Result<Record, Failure> {
+    let file = dir.join("lab.json");
+    let text = fs::read_to_string(&file).while_doing(|| format!("cannot read {}", file.display()))?;
+    serde_json::from_str(&text).while_doing(|| format!("cannot read {}", file.display()))
+}
+
+/// Images that labs and saved racks stand on.
 pub(super) fn images_in_use() -> Result<Vec<PathBuf>, Failure> {
-    Ok(all()?.iter().filter_map(|lab| lab.record().ok()).map(|record| record.image).collect())
+    let mut dirs: Vec<PathBuf> = all()?.into_iter().map(|lab| lab.path).collect();
+    dirs.extend(saved()?.iter().map(save_dir));
+    Ok(dirs.iter().filter_map(|dir| read_record(dir).ok()).map(|record| record.image).collect())
 }
 
 /// The directory all labs are in, made if need be.

@@ -5,13 +5,12 @@ use super::image::Recipe;
 use super::names::{HostPlan, LabName};
 use super::store::{self, LabDir, Record, write};
 use super::tool::Tool;
-use super::{bmc, disk, inventory_file, network, preflight, rootfs, supervisor, sweep};
+use super::{bmc, disk, image, inventory_file, network, preflight, rootfs, save, supervisor, sweep};
 use crate::error::{Failure, Kind, ResultExt};
 use crate::inventory::Size;
 use crate::ui::Ui;
 use futures::future::try_join_all;
 use std::fs::File;
-use std::path::PathBuf;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
@@ -32,6 +31,8 @@ pub struct NewLab {
     pub disks: u8,
     /// Size of each disk.
     pub disk_size: Size,
+    /// The saved rack it is to be; hosts, disks and number are that one's.
+    pub from: Option<LabName>,
 }
 
 /// Builds a lab and waits until its hosts can be logged in to. When it fails, nothing of it is left.
@@ -42,14 +43,16 @@ pub async fn up(new: &NewLab, ui: &Ui) -> Result<(), Failure> {
     preflight::machine()?;
     let lab = LabDir::of(&new.name);
     refuse_if_in_use(&lab)?;
-    let recipe = Recipe::of_this_machine().await?;
-    preflight::space(new.hosts, &recipe)?;
-    let image = recipe.ensure(ui).await?;
+    let wanted = match &new.from {
+        Some(saved) => Record { ready: false, ..save::record_of(saved)? },
+        None => fresh_record(new, ui).await?,
+    };
+    preflight::space(wanted.hosts, 0)?;
+    let (record, _lock) = claim(&lab, wanted, new.from.is_some()).await?;
     let job = ui.job(format!("lab {}", new.name));
-    let (record, _lock) = claim(&lab, new, image).await?;
     job.step(format!("booting {} hosts", record.hosts));
     let built = tokio::select! {
-        built = build(&lab, &record) => built,
+        built = build(&lab, &record, new.from.as_ref()) => built,
         _ = tokio::signal::ctrl_c() => Err(Failure::msg(Kind::Interrupted, "interrupted")),
     };
     if let Err(failure) = built {
@@ -59,9 +62,26 @@ pub async fn up(new: &NewLab, ui: &Ui) -> Result<(), Failure> {
             Err(second) => Err(failure.hint(format!("{second}; try `rackhand lab down --name {}`", new.name))),
         };
     }
+    let hosts = record.hosts;
     lab.write_record(&Record { ready: true, ..record })?;
-    job.done(format!("{} hosts", new.hosts));
+    job.done(format!("{hosts} hosts"));
     Ok(())
+}
+
+/// The record of a lab made anew, with its image built.
+async fn fresh_record(new: &NewLab, ui: &Ui) -> Result<Record, Failure> {
+    let recipe = Recipe::of_this_machine().await?;
+    preflight::space(new.hosts, if recipe.is_built() { 0 } else { image::SPACE })?;
+    Ok(Record {
+        schema: Record::SCHEMA.to_owned(),
+        number: 0,
+        hosts: new.hosts,
+        disks: new.disks,
+        disk_size: new.disk_size,
+        image: recipe.ensure(ui).await?,
+        fsid: Uuid::new_v4(),
+        ready: false,
+    })
 }
 
 /// A lab that was built to its end and lives is not replaced.
@@ -76,8 +96,8 @@ fn refuse_if_in_use(lab: &LabDir) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Takes the name and a number: from here on other commands see the lab.
-async fn claim(lab: &LabDir, new: &NewLab, image: PathBuf) -> Result<(Record, File), Failure> {
+/// Takes the name and a number (its own where `fixed`): from here on other commands see the lab.
+async fn claim(lab: &LabDir, wanted: Record, fixed: bool) -> Result<(Record, File), Failure> {
     let _all = store::lock_dir_waiting(&store::labs_root()?).await?;
     if sweep::exists(lab)? {
         // Someone may be building it right now.
@@ -86,33 +106,41 @@ async fn claim(lab: &LabDir, new: &NewLab, image: PathBuf) -> Result<(Record, Fi
         sweep::lab(lab).await?;
     }
     sweep::orphans().await?;
-    let mut taken = Vec::new();
-    for other in store::all()? {
-        taken.push(other.record()?.number);
-    }
-    let number = network::free_number(&taken, &network::occupied().await?)
-        .ok_or_else(|| Failure::failed("no free network is left in 10.77.0.0/16 and 10.78.0.0/16"))?;
-    let record = Record {
-        schema: Record::SCHEMA.to_owned(),
-        number,
-        hosts: new.hosts,
-        disks: new.disks,
-        disk_size: new.disk_size,
-        image,
-        fsid: Uuid::new_v4(),
-        ready: false,
-    };
+    let taken: Vec<u8> = store::all()?.iter().filter_map(|other| Some(other.record().ok()?.number)).collect();
+    let candidates = if fixed { wanted.number..=wanted.number } else { 0..=254 };
+    let number = network::free_number(candidates, &taken, &network::occupied().await?).ok_or_else(|| {
+        if fixed {
+            let networks = format!("{} or {}", wanted.plan().management_cidr(), wanted.plan().storage_cidr());
+            Failure::usage(format!("the saved rack's networks are in use on this machine: {networks}")).hint(
+                "its addresses are written inside its hosts: take down the lab that has them (`rackhand lab list`)",
+            )
+        } else {
+            Failure::failed("no free network is left in 10.77.0.0/16 and 10.78.0.0/16")
+        }
+    })?;
+    let record = Record { number, ..wanted };
     lab.write_record(&record)?;
     let lock = lab.lock()?;
     Ok((record, lock))
 }
 
-async fn build(lab: &LabDir, record: &Record) -> Result<(), Failure> {
+async fn build(lab: &LabDir, record: &Record, from: Option<&LabName>) -> Result<(), Failure> {
+    let plan = record.plan();
+    network::build_bridges(plan).await?;
+    match from {
+        Some(saved) => save::copy_in(saved, lab, record).await?,
+        None => make_files(lab, record).await?,
+    }
+    try_join_all(plan.hosts(record.hosts).map(|host| start_host(lab, host))).await?;
+    Ok(())
+}
+
+/// Makes keys, hosts and the inventory of a new lab.
+async fn make_files(lab: &LabDir, record: &Record) -> Result<(), Failure> {
     let plan = record.plan();
     rootfs::keygen(&lab.key(), &format!("rackhand-lab-{}", lab.name)).await?;
     let key = std::fs::read_to_string(lab.key().with_extension("pub"))?;
     bmc::make_password(lab)?;
-    network::build_bridges(plan).await?;
     try_join_all(plan.hosts(record.hosts).map(|host| make_host(lab, record, host, &key))).await?;
     let mut known_hosts = String::new();
     for host in plan.hosts(record.hosts) {
@@ -120,9 +148,7 @@ async fn build(lab: &LabDir, record: &Record) -> Result<(), Failure> {
     }
     write(&lab.known_hosts(), known_hosts.as_bytes(), 0o644)?;
     let inventory = inventory_file::render(lab.name.as_str(), record, preflight::memory_mib()?);
-    write(&lab.inventory(), inventory.as_bytes(), 0o644)?;
-    try_join_all(plan.hosts(record.hosts).map(|host| start_host(lab, host))).await?;
-    Ok(())
+    write(&lab.inventory(), inventory.as_bytes(), 0o644)
 }
 
 async fn make_host(lab: &LabDir, record: &Record, host: HostPlan, key: &str) -> Result<(), Failure> {
