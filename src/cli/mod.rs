@@ -4,7 +4,7 @@ mod completions;
 mod context;
 mod facts;
 mod host_names;
-mod inventory_show;
+mod inventory;
 mod lab;
 mod lab_image;
 mod provision;
@@ -73,7 +73,7 @@ enum Command {
     Facts(facts::FactsArgs),
     Completions(completions::CompletionsArgs),
     Man(completions::ManArgs),
-    Inventory(inventory_show::InventoryArgs),
+    Inventory(inventory::InventoryArgs),
     Lab(lab::LabArgs),
     Provision(provision::ProvisionArgs),
 }
@@ -117,7 +117,7 @@ async fn run(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Facts(args) => facts::run(args, context).await,
         Command::Completions(args) => completions::run(&args, context),
         Command::Man(args) => completions::man(&args, context),
-        Command::Inventory(args) => inventory_show::run(args, context),
+        Command::Inventory(args) => inventory::run(&args, context),
         Command::Lab(args) => lab::run(args, context).await,
         Command::Provision(args) => provision::run(args, context).await,
     }

@@ -43,7 +43,12 @@ impl Mistakes {
     pub(super) fn new(file: impl Into<String>, text: &str, mut list: Vec<Mistake>) -> Self {
         list.sort_by(|a, b| (a.span, &a.message).cmp(&(b.span, &b.message)));
         list.dedup();
-        Mistakes { file: file.into(), lines: text.lines().map(str::to_owned).collect(), list }
+        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        for Mistake { span, .. } in &mut list {
+            let end = lines.get(span.line.saturating_sub(1)).map_or(0, |l| l.trim_end().chars().count());
+            span.length = span.length.min((end + 1).saturating_sub(span.column)).max(1);
+        }
+        Mistakes { file: file.into(), lines, list }
     }
 
     /// Each of them, in the order of the file.

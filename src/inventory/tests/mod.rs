@@ -63,3 +63,34 @@ fn the_good_file_is_good() {
     assert_eq!(inventory.hosts.len(), 3);
     assert_eq!(inventory.networks.storage.mtu, 9000);
 }
+
+#[test]
+fn the_example_is_good() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("inventory.example.yaml");
+    let inventory = super::load(&path).map_err(|f| f.to_string()).unwrap();
+    assert_eq!(inventory.hosts.len(), 5);
+    assert_eq!(inventory.reserve(&inventory.hosts[4]), super::Size::gib(48));
+    let bmc = inventory.hosts[1].bmc.as_ref().unwrap();
+    assert_eq!((bmc.address.to_string(), &*bmc.user), ("10.20.1.12".to_owned(), "rackhand"));
+}
+
+#[test]
+fn the_example_shows_every_key() {
+    fn keys(schema: &serde_json::Value, found: &mut std::collections::BTreeSet<String>) {
+        if let Some(properties) = schema["properties"].as_object() {
+            found.extend(properties.keys().cloned());
+        }
+        match schema {
+            serde_json::Value::Object(map) => map.values().for_each(|v| keys(v, found)),
+            serde_json::Value::Array(list) => list.iter().for_each(|v| keys(v, found)),
+            _ => {}
+        }
+    }
+    let mut all = std::collections::BTreeSet::new();
+    keys(&super::schema(), &mut all);
+    all.remove("inline");
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let example = std::fs::read_to_string(root.join("inventory.example.yaml")).unwrap();
+    let missing: Vec<&String> = all.iter().filter(|key| !example.contains(&format!("{key}:"))).collect();
+    assert!(missing.is_empty(), "not in the example: {missing:?}");
+}
