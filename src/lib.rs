@@ -12,5 +12,6 @@ pub mod lab;
 pub mod libvirt;
 pub mod playbook;
 pub mod provision;
+pub mod report;
 pub mod ssh;
 pub mod ui;

@@ -1,5 +1,4 @@
 //! `status` and `doctor` on a provisioned rack.
-#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
 mod rack;
 

@@ -8,6 +8,7 @@ mod inventory;
 mod lab;
 mod lab_image;
 mod provision;
+mod status;
 
 pub use context::Context;
 
@@ -71,6 +72,8 @@ pub struct Global {
 #[derive(Debug, Subcommand)]
 enum Command {
     Facts(facts::FactsArgs),
+    Doctor(status::DoctorArgs),
+    Status(status::StatusArgs),
     Completions(completions::CompletionsArgs),
     Man(completions::ManArgs),
     Inventory(inventory::InventoryArgs),
@@ -115,6 +118,8 @@ pub fn main() -> ExitCode {
 async fn run(command: Command, context: &Context) -> Result<(), Failure> {
     match command {
         Command::Facts(args) => facts::run(args, context).await,
+        Command::Doctor(args) => status::doctor(&args, context).await,
+        Command::Status(args) => status::status(&args, context).await,
         Command::Completions(args) => completions::run(&args, context),
         Command::Man(args) => completions::man(&args, context),
         Command::Inventory(args) => inventory::run(&args, context),

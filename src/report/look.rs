@@ -1,0 +1,136 @@
+//! Looks at hosts, hypervisors and the cluster at once; each has its own deadline and delays nobody else.
+
+use super::pulse::{Pulse, pulse};
+use crate::cluster::{CephStatus, Cluster, ClusterError, ClusterPort, Target, all, status};
+use crate::guest::claim::Claim;
+use crate::guest::{Guest, HostState, Survey};
+use crate::inventory::{Inventory, Role};
+use crate::libvirt::Hypervisors;
+use crate::ssh::Fleet;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+/// How long a host may take to connect and answer.
+const HOST: Duration = Duration::from_secs(8);
+/// How long the cluster may take to say everything.
+const CEPH: Duration = Duration::from_secs(15);
+/// Deadline of one question to the monitors.
+const QUESTION: Duration = Duration::from_secs(8);
+
+/// An OSD as Ceph sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Osd {
+    /// Its number.
+    pub id: i64,
+    /// The host bucket it is under.
+    pub host: String,
+    /// Whether it runs.
+    pub up: bool,
+}
+
+/// What the cluster says.
+#[derive(Clone, Debug, Default)]
+pub struct CephSeen {
+    /// Its health.
+    pub status: CephStatus,
+    /// Its OSDs.
+    pub osds: Vec<Osd>,
+    /// The guests it knows.
+    pub guests: Vec<Guest>,
+    /// Who may run them.
+    pub claims: BTreeMap<Uuid, Claim>,
+    /// Hosts in maintenance.
+    pub states: BTreeMap<String, HostState>,
+}
+
+/// Everything that was seen at about one time.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// Each host, or why it does not answer.
+    pub pulses: BTreeMap<String, Result<Pulse, String>>,
+    /// What runs where.
+    pub survey: Survey,
+    /// The cluster, or why it does not answer.
+    pub ceph: Result<CephSeen, String>,
+}
+
+/// Looks at everything.
+pub async fn look(inventory: &Inventory, fleet: &Fleet) -> Seen {
+    let names: Vec<&str> = inventory.with_role(Role::Guests).map(|h| h.name.as_str()).collect();
+    let hypervisors = Hypervisors::over(fleet, names);
+    let hosts = fleet.each(fleet.names(), |remote| async move {
+        match timeout(HOST, pulse(remote.as_ref())).await {
+            Ok(answer) => answer.map_err(|e| e.to_string()),
+            Err(_) => Err(format!("host {}: no answer within {} s", remote.name(), HOST.as_secs())),
+        }
+    });
+    let ceph = async {
+        match timeout(CEPH, ask_ceph(inventory, fleet)).await {
+            Ok(answer) => answer.map_err(|e| e.to_string()),
+            Err(_) => Err(format!("Ceph did not answer within {} s", CEPH.as_secs())),
+        }
+    };
+    let (pulses, survey, ceph) = tokio::join!(hosts, Survey::take(&hypervisors, true), ceph);
+    Seen { pulses, survey, ceph }
+}
+
+async fn ask_ceph(inventory: &Inventory, fleet: &Fleet) -> Result<CephSeen, ClusterError> {
+    let cluster = Cluster::connect(fleet, inventory).await?;
+    let port: &dyn ClusterPort = &cluster;
+    let tree = async { port.command(&Target::Mon, json!({"prefix": "osd tree", "format": "json"}), QUESTION).await };
+    let claims = async {
+        let objects = port.list("claim.").await?;
+        let mut claims = BTreeMap::new();
+        for object in objects {
+            let uuid = object.name.strip_prefix("claim.").and_then(|u| Uuid::parse_str(u).ok());
+            if let (Some(uuid), Ok(claim)) = (uuid, serde_json::from_str::<Claim>(&object.data)) {
+                claims.insert(uuid, claim);
+            }
+        }
+        Ok(claims)
+    };
+    let (status, tree, mut guests, claims, states) =
+        tokio::try_join!(status(port), tree, all::<Guest>(port, "guest."), claims, all::<HostState>(port, "host."))?;
+    guests.sort_by(|a, b| a.name.cmp(&b.name));
+    let states = states.into_iter().map(|s| (s.name.clone(), s)).collect();
+    Ok(CephSeen { status, osds: read_tree(&tree), guests, claims, states })
+}
+
+/// OSDs by host out of `osd tree`.
+fn read_tree(tree: &Value) -> Vec<Osd> {
+    let nodes = tree["nodes"].as_array().cloned().unwrap_or_default();
+    let mut osds = Vec::new();
+    for host in nodes.iter().filter(|n| n["type"] == "host") {
+        let children: Vec<i64> = host["children"].as_array().into_iter().flatten().filter_map(Value::as_i64).collect();
+        for node in nodes.iter().filter(|n| n["type"] == "osd") {
+            let Some(id) = node["id"].as_i64().filter(|id| children.contains(id)) else { continue };
+            osds.push(Osd {
+                id,
+                host: host["name"].as_str().unwrap_or_default().to_owned(),
+                up: node["status"] == "up",
+            });
+        }
+    }
+    osds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_of_16_2_is_read() {
+        let tree = json!({"nodes": [
+            {"id": -1, "name": "default", "type": "root", "children": [-3, -5]},
+            {"id": -3, "name": "h1", "type": "host", "children": [0]},
+            {"id": 0, "name": "osd.0", "type": "osd", "status": "up"},
+            {"id": -5, "name": "h2", "type": "host", "children": [1]},
+            {"id": 1, "name": "osd.1", "type": "osd", "status": "down"}], "stray": []});
+        let osds = read_tree(&tree);
+        assert_eq!(osds[0], Osd { id: 0, host: "h1".into(), up: true });
+        assert_eq!(osds[1], Osd { id: 1, host: "h2".into(), up: false });
+    }
+}

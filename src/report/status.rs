@@ -1,0 +1,201 @@
+//! One picture of the rack, put together from what was seen. Pure.
+
+use super::look::{CephSeen, Seen};
+use super::pulse::Pulse;
+use crate::cluster::CephStatus;
+use crate::guest::placement::{self, HostRoom, Need, Place, place};
+use crate::guest::{Guest, Stage, need, rooms};
+use crate::inventory::{HostSpec, Inventory, Role};
+use crate::libvirt::DomainState;
+use jiff::Timestamp;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use uuid::Uuid;
+
+/// The whole rack.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Ceph, where it answers.
+    pub ceph: Option<CephStatus>,
+    /// Why it does not.
+    pub ceph_error: Option<String>,
+    /// The hosts, in the inventory's order.
+    pub hosts: Vec<HostLine>,
+    /// The guests, by name.
+    pub guests: Vec<GuestLine>,
+}
+
+/// A host.
+#[derive(Clone, Debug, Serialize)]
+pub struct HostLine {
+    /// Its name.
+    pub name: String,
+    /// Whether it answers over SSH.
+    pub reachable: bool,
+    /// Why not.
+    pub error: Option<String>,
+    /// How it is.
+    pub pulse: Option<Pulse>,
+    /// Whether libvirt answers, where the host runs guests.
+    pub libvirt: Option<bool>,
+    /// Memory kept back for itself and its OSDs, in bytes.
+    pub memory_reserved: u64,
+    /// Memory left for more guests, in bytes.
+    pub memory_free: u64,
+    /// Guests that have a QEMU process on it.
+    pub guests: usize,
+    /// OSDs that run.
+    pub osds_up: usize,
+    /// OSDs in all.
+    pub osds: usize,
+    /// Its monitor: `in quorum`, `out of quorum`, `none`, or `unknown` where Ceph does not answer.
+    pub mon: &'static str,
+    /// Since when it takes no guests, and why.
+    pub maintenance: Option<String>,
+}
+
+/// A guest.
+#[derive(Clone, Debug, Serialize)]
+pub struct GuestLine {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub uuid: Uuid,
+    /// What it is doing: libvirt's word, `off`, `creating`, `deleting`, or `unknown` where its host does not answer.
+    pub state: String,
+    /// Where it runs.
+    pub host: Option<String>,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Seconds since it was started.
+    pub uptime: Option<i64>,
+    /// Whether it would come back after the loss of its host.
+    pub protection: Protection,
+    /// Why not, where it would not.
+    pub protection_why: Option<String>,
+}
+
+/// Whether a guest would come back after the loss of its host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protection {
+    /// There is room for it elsewhere.
+    Protected,
+    /// There is none.
+    Unprotected,
+    /// It does not run.
+    Off,
+}
+
+impl std::fmt::Display for Protection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Protection::Protected => "protected",
+            Protection::Unprotected => "UNPROTECTED",
+            Protection::Off => "",
+        })
+    }
+}
+
+/// Puts the picture together.
+pub fn assemble(inventory: &Inventory, seen: &Seen, now: Timestamp) -> Status {
+    let nothing = CephSeen::default();
+    let (ceph, error) = match &seen.ceph {
+        Ok(ceph) => (ceph, None),
+        Err(error) => (&nothing, Some(error.clone())),
+    };
+    let rooms = rooms(inventory, &seen.survey, &ceph.states, &ceph.guests);
+    let homes = homes_after_loss(&rooms, seen, &ceph.guests);
+    Status {
+        cluster: inventory.cluster.name.clone(),
+        ceph: error.is_none().then(|| ceph.status.clone()),
+        ceph_error: error,
+        hosts: inventory.hosts.iter().map(|h| host_line(inventory, h, seen, ceph, &rooms)).collect(),
+        guests: ceph.guests.iter().map(|g| guest_line(g, seen, ceph, &homes, now)).collect(),
+    }
+}
+
+fn host_line(inventory: &Inventory, spec: &HostSpec, seen: &Seen, ceph: &CephSeen, rooms: &[HostRoom]) -> HostLine {
+    let pulse = seen.pulses.get(&spec.name);
+    let room = rooms.iter().find(|r| r.name == spec.name);
+    let osds: Vec<_> = ceph.osds.iter().filter(|o| o.host == spec.name).collect();
+    let mon = match (spec.has(Role::Mon), &seen.ceph) {
+        (false, _) => "none",
+        (true, Err(_)) => "unknown",
+        (true, Ok(c)) if c.status.quorum.contains(&spec.name) => "in quorum",
+        (true, Ok(_)) => "out of quorum",
+    };
+    let state = ceph.states.get(&spec.name).and_then(|s| s.maintenance.as_ref());
+    HostLine {
+        name: spec.name.clone(),
+        reachable: matches!(pulse, Some(Ok(_))),
+        error: pulse.and_then(|p| p.as_ref().err().cloned()),
+        pulse: pulse.and_then(|p| p.as_ref().ok().cloned()),
+        libvirt: spec.has(Role::Guests).then(|| seen.survey.hosts.contains_key(&spec.name)),
+        memory_reserved: inventory.reserve(spec).bytes(),
+        memory_free: room.map_or(0, |r| r.memory.saturating_sub(r.used)),
+        guests: room.map_or(0, |r| r.tags.len()),
+        osds_up: osds.iter().filter(|o| o.up).count(),
+        osds: osds.len(),
+        mon,
+        maintenance: state.map(|m| m.why.clone().unwrap_or_else(|| format!("since {}", m.since))),
+    }
+}
+
+fn guest_line(
+    guest: &Guest,
+    seen: &Seen,
+    ceph: &CephSeen,
+    homes: &BTreeMap<Uuid, Option<String>>,
+    now: Timestamp,
+) -> GuestLine {
+    let claim = ceph.claims.get(&guest.uuid);
+    let place = seen.survey.place(guest.uuid);
+    let silent = claim.and_then(|c| c.places().find(|host| !seen.survey.hosts.contains_key(*host)));
+    let (state, host) = match (place, silent, guest.stage) {
+        (Some((host, domain)), _, _) => (domain.state.to_string(), Some(host.clone())),
+        (None, Some(host), _) => (DomainState::Unknown.to_string(), Some(host.to_owned())),
+        (None, None, Stage::Creating) => ("creating".to_owned(), None),
+        (None, None, Stage::Deleting) => ("deleting".to_owned(), None),
+        (None, None, Stage::Ready) => (DomainState::Off.to_string(), None),
+    };
+    let (protection, why) = match homes.get(&guest.uuid) {
+        None => (Protection::Off, None),
+        Some(None) => (Protection::Protected, None),
+        Some(Some(why)) => (Protection::Unprotected, Some(why.clone())),
+    };
+    let started = claim.filter(|_| host.is_some()).and_then(|c| c.started);
+    GuestLine {
+        name: guest.name.clone(),
+        uuid: guest.uuid,
+        state,
+        host,
+        addresses: guest.nics.iter().map(|n| n.address).collect(),
+        uptime: started.map(|s| now.as_second() - s.as_second()),
+        protection,
+        protection_why: why,
+    }
+}
+
+/// For each running guest: nothing when there is a place for it if its host is lost, else why not. Each host's loss is
+/// played on its own, all its guests at once.
+fn homes_after_loss(rooms: &[HostRoom], seen: &Seen, guests: &[Guest]) -> BTreeMap<Uuid, Option<String>> {
+    let mut homes = BTreeMap::new();
+    for lost in rooms {
+        let here = |g: &&Guest| seen.survey.place(g.uuid).is_some_and(|(host, _)| *host == lost.name);
+        let theirs: Vec<&Guest> = guests.iter().filter(here).collect();
+        let others: Vec<HostRoom> = rooms.iter().filter(|r| r.name != lost.name).cloned().collect();
+        let needs: Vec<Need> = theirs.iter().map(|g| need(g, None)).collect();
+        for (guest, place) in theirs.iter().zip(place(&others, &needs)) {
+            let why = match place {
+                Place::Host(_) => None,
+                Place::Nowhere(why) => Some(placement::reasons(&why)),
+            };
+            homes.insert(guest.uuid, why);
+        }
+    }
+    homes
+}

@@ -1,0 +1,129 @@
+//! The picture and the findings of a rack of three with something wrong everywhere.
+
+use super::look::{CephSeen, Osd, Seen};
+use super::pulse::Pulse;
+use super::{Severity, assemble, examine, findings_table, status_table};
+use crate::cluster::CephStatus;
+use crate::guest::claim::{Claim, Phase};
+use crate::guest::{Desired, Disk, Guest, ImageRef, Machine, Nic, Stage, Survey};
+use crate::inventory::{self, Inventory, Size};
+use crate::libvirt::{Domain, DomainState, Node};
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+fn rack() -> Inventory {
+    let mut text = "cluster: {name: rack, fsid: 11111111-2222-4333-8444-555555555555}\n\
+        networks:\n  management: {cidr: 10.0.0.0/24}\n  storage: {cidr: 10.0.1.0/24}\n\
+        guests: {host_reserve: 4G}\nhosts:\n"
+        .to_owned();
+    for n in 1..=3 {
+        text += &format!(
+            "  - {{name: h{n}, address: 10.0.0.1{n}, storage_address: 10.0.1.1{n}, osds: [/dev/disk/by-id/d{n}]}}\n"
+        );
+    }
+    inventory::parse("inventory.yaml", &text).expect("a right inventory")
+}
+
+fn guest(number: u128, name: &str, desired: Desired) -> Guest {
+    Guest {
+        name: name.into(),
+        uuid: Uuid::from_u128(number),
+        stage: Stage::Ready,
+        desired,
+        image: ImageRef { name: "tiny".into(), version: 1 },
+        memory: Size::gib(6),
+        cpus: 1,
+        disks: vec![Disk { name: "disk0".into(), image: "vm.x.disk0".into(), size: Size::gib(1) }],
+        nics: vec![Nic { network: "lan".into(), mac: "52:54:00:00:00:01".into(), address: [10, 0, 0, 100].into() }],
+        machine: Machine { machine: "pc-q35-7.2".into(), virt: "kvm".into(), cpu: "<cpu/>".into() },
+        tags: BTreeMap::new(),
+        priority: 0,
+        protected: false,
+        pinned: None,
+        created: Timestamp::UNIX_EPOCH,
+    }
+}
+
+fn domain(guest: &Guest) -> Domain {
+    Domain {
+        name: guest.name.clone(),
+        uuid: guest.uuid,
+        state: DomainState::Running,
+        reason: "booted".into(),
+        memory: guest.memory.bytes(),
+        cpus: 1,
+    }
+}
+
+/// h3 is silent; each of h1 and h2 has room for two such guests, and one has a third where it must not be.
+fn seen() -> Seen {
+    let guests = vec![
+        guest(1, "db", Desired::Running),
+        guest(2, "gone", Desired::Running),
+        guest(3, "idle", Desired::Stopped),
+        guest(4, "twice", Desired::Running),
+    ];
+    let node = Node { memory: 16 << 30, free: 0, cpus: 8, sockets: 1, cores: 8, threads: 1 };
+    let (db, twice) = (&guests[0], &guests[3]);
+    let survey = Survey {
+        seen: BTreeMap::from([
+            (db.uuid, vec![("h1".into(), domain(db))]),
+            (twice.uuid, vec![("h1".into(), domain(twice)), ("h2".into(), domain(twice))]),
+        ]),
+        hosts: BTreeMap::from([("h1".into(), Some(node.clone())), ("h2".into(), Some(node))]),
+        silent: BTreeMap::from([("h3".into(), "no answer".into())]),
+    };
+    let claim = Claim {
+        phase: Phase::Running,
+        host: Some("h1".into()),
+        started: Some(Timestamp::UNIX_EPOCH),
+        ..Claim::default()
+    };
+    let pulse = Pulse { uptime: 7300.0, load: 0.5, cpus: 8, clock_offset: Some(0.2), ..Pulse::default() };
+    let status = CephStatus {
+        health: "HEALTH_WARN".into(),
+        quorum: vec!["h1".into()],
+        mons: 3,
+        osds: 3,
+        osds_up: 2,
+        ..CephStatus::default()
+    };
+    let osd = |id, host: &str, up| Osd { id, host: host.into(), up };
+    let ceph = CephSeen {
+        status,
+        osds: vec![osd(0, "h1", true), osd(1, "h2", true), osd(2, "h3", false)],
+        claims: BTreeMap::from([(db.uuid, claim)]),
+        guests,
+        states: BTreeMap::new(),
+    };
+    let silent = Err("host h3: cannot connect: no route".to_owned());
+    let pulses = [("h1", Ok(pulse.clone())), ("h2", Ok(pulse)), ("h3", silent)];
+    Seen { pulses: pulses.map(|(n, p)| (n.to_owned(), p)).into(), survey, ceph: Ok(ceph) }
+}
+
+#[test]
+fn status_fits_on_one_screen() {
+    let status = assemble(&rack(), &seen(), Timestamp::from_second(90).expect("a time"));
+    insta::assert_snapshot!(status_table(&status));
+}
+
+#[test]
+fn doctor_names_what_is_wrong_the_worst_first() {
+    let (rack, seen) = (rack(), seen());
+    let findings = examine(&assemble(&rack, &seen, Timestamp::UNIX_EPOCH), &seen);
+    assert_eq!(findings[0].severity, Severity::Critical);
+    assert_eq!(findings[0].object, "guest twice");
+    insta::assert_snapshot!(findings_table(&findings));
+}
+
+#[test]
+fn without_ceph_the_hosts_are_still_shown() {
+    let mut seen = seen();
+    seen.ceph = Err("Ceph has no quorum: 1 of 3".to_owned());
+    let status = assemble(&rack(), &seen, Timestamp::UNIX_EPOCH);
+    assert!(status_table(&status).starts_with("rack: Ceph has no quorum: 1 of 3"));
+    assert_eq!(status.hosts[0].mon, "unknown");
+    let findings = examine(&status, &seen);
+    assert_eq!((findings[0].severity, findings[0].object.as_str()), (Severity::Critical, "ceph"));
+}
