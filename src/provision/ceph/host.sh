@@ -1,0 +1,93 @@
+# Everything the Ceph steps want to know of a host, in one round trip. Changes nothing, prints no secret.
+# $1: the host's name in the inventory; the rest: its disks.
+export LC_ALL=C
+name=$1
+shift
+
+key_hash() {
+  awk -v entity="[$2]" '$0 == entity { here = 1; next } /^\[/ { here = 0 } here && $1 == "key" { printf "%s", $3 }' "$1" 2>/dev/null \
+    | sha256sum | cut -d ' ' -f 1
+}
+key() {
+  [ -s "$1" ] && echo "key=$2 $(key_hash "$1" "$2")"
+}
+file() {
+  [ -e "$1" ] && echo "file=$1 $(base64 -w0 "$1")"
+}
+# The label of a BlueStore device holds its OSD's key: only harmless fields leave the host.
+label() {
+  dd if="$1" bs=4096 count=1 2>/dev/null | tr -d '\000' \
+    | grep -aoE '^[0-9a-f-]{36}$|ceph_fsid.[0-9a-f-]{36}|whoami.[0-9]+|ready.ready' \
+    | sed -E 's/^ceph_fsid./label_fsid=/; s/^whoami./label_id=/; s/^ready.ready/label_ready=yes/; s/^([0-9a-f])/label_uuid=\1/'
+}
+
+echo "hostname=$(uname -n | cut -d . -f 1)"
+[ -c /dev/mapper/control ] && dmsetup version >/dev/null 2>&1 && echo lvm=yes
+file /etc/ceph/ceph.conf
+key /etc/ceph/ceph.client.admin.keyring client.admin
+key /var/lib/ceph/bootstrap-osd/ceph.keyring client.bootstrap-osd
+key "/var/lib/ceph/mgr/ceph-$name/keyring" "mgr.$name"
+
+seed=/var/lib/ceph/rackhand-seed
+if [ -d "$seed" ]; then
+  echo "seed=$(sha256sum <"$seed/keyring" | cut -d ' ' -f 1)"
+  monmaptool --print "$seed/monmap" 2>/dev/null | sed -nE 's/^fsid /seed_fsid=/p; s/^[0-9]+: (.*) mon\.(.*)$/seed_mon=\2 \1/p'
+fi
+for store in /var/lib/ceph/mon/ceph-*; do
+  [ -d "$store/store.db" ] || continue
+  id=${store##*/ceph-}
+  fsid=$(cat "$store/rackhand-fsid" 2>/dev/null)
+  # A store of somebody else's: only a monitor that does not run can be asked for its map this way.
+  if [ -z "$fsid" ] && ! systemctl is-active -q "ceph-mon@$id"; then
+    map=$(mktemp)
+    ceph-mon -i "$id" --extract-monmap "$map" >/dev/null 2>&1
+    fsid=$(monmaptool --print "$map" 2>/dev/null | sed -n 's/^fsid //p')
+    rm -f "$map"
+  fi
+  echo "store=$id $fsid"
+done
+for d in /var/lib/ceph/mon /var/lib/ceph /var/lib; do
+  [ -d $d ] && { df -kP $d | awk 'NR == 2 { print "var_kib=" $2 }'; break; }
+done
+
+units="ceph-mon@$name ceph-mgr@$name"
+file /etc/systemd/system/ceph-osd@.service.d/rackhand.conf
+for d in /etc/systemd/system/ceph-osd@*.service.d; do
+  [ -d "$d" ] && file "$d/rackhand-raw.conf"
+done
+
+for disk; do
+  echo "disk=$disk"
+  real=$(readlink -f -- "$disk") || real=
+  [ -b "$real" ] || { echo missing=yes; continue; }
+  echo "real=$real"
+  echo "size=$(blockdev --getsize64 "$real" 2>/dev/null)"
+  node=$(lsblk -ndo KNAME "$real" 2>/dev/null)
+  lsblk -nro NAME,TYPE,MOUNTPOINTS "$real" 2>/dev/null | while read -r child type mounts; do
+    [ -n "$mounts" ] && echo "mount=$mounts"
+    [ "$child" = "$node" ] || echo "child=$child $type"
+  done
+  for holder in "/sys/class/block/$node/holders"/*; do
+    [ -e "$holder" ] && echo "holder=${holder##*/}"
+  done
+  wipefs --noheadings -O TYPE "$real" 2>/dev/null | sort -u | sed 's/^/sig=/'
+  cmp -s -n 1048576 "$real" /dev/zero && echo clean=yes
+  found=$(label "$real")
+  vg=$(pvs --noheadings -o vg_name "$real" 2>/dev/null | tr -d ' ')
+  if [ -n "$vg" ]; then
+    echo "vg=$vg"
+    for lv in $(lvs --noheadings -o lv_name "$vg" 2>/dev/null); do
+      echo "lv=$lv $(lvs --noheadings -o lv_tags "$vg/$lv" 2>/dev/null | tr -d ' ')"
+      found=$(label "/dev/$vg/$lv")
+    done
+  fi
+  [ -n "$found" ] && echo "$found"
+  id=$(echo "$found" | sed -n 's/^label_id=//p')
+  [ -n "$id" ] && units="$units ceph-osd@$id"
+done
+
+for unit in $units; do
+  set -- $(systemctl show -p ActiveState -p UnitFileState "$unit.service" 2>/dev/null | sort | sed 's/^[^=]*=//')
+  echo "unit=$unit ${1:-unknown} ${2:-absent}"
+done
+exit 0

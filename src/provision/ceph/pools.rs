@@ -1,0 +1,204 @@
+//! The guests' pool, the state pool, and the key guests reach their disks with.
+
+use super::cluster::Pool;
+use super::facts::Facts;
+use super::todo::{Op, Todo};
+use super::{GUESTS, STATE_POOL, crush, label_host};
+use crate::error::Failure;
+use crate::inventory::{Inventory, Role};
+use crate::playbook::{Action, Change};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// A pool as it should be.
+struct Wanted<'a> {
+    name: &'a str,
+    application: &'static str,
+    /// Placement groups at first, and the fewest the autoscaler may leave.
+    groups: u64,
+    autoscale: &'static str,
+}
+
+/// Pools that are missing or differ.
+pub(super) fn plan(inventory: &Inventory, facts: &Facts) -> Result<Vec<Todo>, Failure> {
+    let disks: usize = inventory.with_role(Role::Osd).map(|h| h.osds.len()).sum();
+    let pools = [
+        Wanted {
+            name: &inventory.ceph.pool,
+            application: "rbd",
+            groups: groups(disks, inventory.ceph.size),
+            autoscale: "on",
+        },
+        // A few small objects: more groups would only cost peering time when a host is lost.
+        Wanted { name: STATE_POOL, application: "rackhand", groups: 8, autoscale: "off" },
+    ];
+    let host = label_host(inventory)?;
+    let mut todos = Vec::new();
+    for wanted in &pools {
+        let object = format!("pool {}", wanted.name);
+        match facts.cluster.as_ref().and_then(|c| c.pools.get(wanted.name)) {
+            None => {
+                let change = Change::new(host, "ceph-pools", Action::Create, object);
+                let detail = format!(
+                    "{} copies, {} needed for writes, {} placement groups",
+                    inventory.ceph.size, inventory.ceph.min_size, wanted.groups
+                );
+                todos.push(Todo::new(change.detail(detail), create(inventory, wanted)));
+            }
+            Some(pool) => {
+                let rules = facts.cluster.as_ref().map(|c| &c.rules);
+                let rule = rules.and_then(|r| r.get(&crush::rule(inventory)).copied());
+                let (details, commands) = differences(inventory, wanted, pool, rule);
+                if !commands.is_empty() {
+                    let change = Change::new(host, "ceph-pools", Action::Change, object);
+                    let ops = commands.into_iter().map(Op::Command).collect();
+                    todos.push(Todo::new(change.detail(details.join(", ")), ops));
+                }
+            }
+        }
+    }
+    Ok(todos)
+}
+
+/// A third of the usual hundred placement groups an OSD, as a power of two: the autoscaler adds as data comes, and never
+/// goes below it.
+fn groups(disks: usize, size: u8) -> u64 {
+    let groups = disks as u64 * 33 / u64::from(size.max(1));
+    let power = 1 << (63 - groups.max(1).leading_zeros());
+    power.clamp(32, 4096)
+}
+
+fn create(inventory: &Inventory, wanted: &Wanted<'_>) -> Vec<Op> {
+    let rule = crush::rule(inventory);
+    let make = json!({
+        "prefix": "osd pool create", "pool": wanted.name, "pg_num": wanted.groups, "pool_type": "replicated", "rule": rule,
+    });
+    let mut ops = vec![Op::Command(make)];
+    let settings = [
+        ("size", inventory.ceph.size.to_string()),
+        ("min_size", inventory.ceph.min_size.to_string()),
+        ("pg_autoscale_mode", wanted.autoscale.to_owned()),
+        ("pg_num_min", wanted.groups.to_string()),
+    ];
+    ops.extend(settings.iter().map(|(name, value)| Op::Command(set(wanted.name, name, value))));
+    ops.push(Op::Command(application(wanted)));
+    ops
+}
+
+fn set(pool: &str, name: &str, value: &str) -> Value {
+    let mut command = json!({ "prefix": "osd pool set", "pool": pool, "var": name, "val": value });
+    if name == "size" && value == "1" {
+        command["yes_i_really_mean_it"] = true.into();
+    }
+    command
+}
+
+fn application(wanted: &Wanted<'_>) -> Value {
+    if wanted.application == "rbd" {
+        return json!({ "init_pool": wanted.name });
+    }
+    json!({ "prefix": "osd pool application enable", "pool": wanted.name, "app": wanted.application })
+}
+
+fn differences(
+    inventory: &Inventory,
+    wanted: &Wanted<'_>,
+    pool: &Pool,
+    rule: Option<i64>,
+) -> (Vec<String>, Vec<Value>) {
+    let (mut details, mut commands) = (Vec::new(), Vec::new());
+    let mut differ = |name: &str, old: String, new: String| {
+        if old != new {
+            details.push(format!("{name} {old} -> {new}"));
+            commands.push(set(&pool.name, name, &new));
+        }
+    };
+    differ("size", pool.size.to_string(), inventory.ceph.size.to_string());
+    differ("min_size", pool.min_size.to_string(), inventory.ceph.min_size.to_string());
+    differ("pg_autoscale_mode", pool.pg_autoscale_mode.clone(), wanted.autoscale.to_owned());
+    let fewest = pool.options.get("pg_num_min").and_then(Value::as_u64).unwrap_or(0);
+    differ("pg_num_min", fewest.to_string(), wanted.groups.to_string());
+    if rule.is_some_and(|rule| rule != pool.crush_rule) {
+        details.push(format!("rule {}; data moves", crush::rule(inventory)));
+        commands.push(set(&pool.name, "crush_rule", &crush::rule(inventory)));
+    }
+    if !pool.applications.contains_key(wanted.application) {
+        details.push(format!("application {}", wanted.application));
+        commands.push(application(wanted));
+    }
+    (details, commands)
+}
+
+/// The guests' key may use the guests' pool and nothing else; `profile rbd` on the monitors lets it fence a dead owner.
+pub(super) fn plan_key(inventory: &Inventory, facts: &Facts) -> Result<Vec<Todo>, Failure> {
+    let pool = format!("profile rbd pool={}", inventory.ceph.pool);
+    let wanted: BTreeMap<String, String> =
+        [("mon", "profile rbd"), ("mgr", &pool), ("osd", &pool)].map(|(a, b)| (a.to_owned(), b.to_owned())).into();
+    let caps: Vec<&String> = wanted.iter().flat_map(|(who, what)| [who, what]).collect();
+    let (action, prefix) = match facts.cluster.as_ref().and_then(|c| c.auth.get(GUESTS)) {
+        None => (Action::Create, "auth get-or-create"),
+        Some(entity) if entity.caps != wanted => (Action::Change, "auth caps"),
+        Some(_) => return Ok(Vec::new()),
+    };
+    let change = Change::new(label_host(inventory)?, "ceph-guest-key", action, format!("key {GUESTS}"));
+    let command = json!({ "prefix": prefix, "entity": GUESTS, "caps": caps });
+    Ok(vec![Todo::new(change.detail(pool), vec![Op::Command(command)])])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{facts, inventory};
+    use super::*;
+
+    #[test]
+    fn placement_groups_follow_the_disks() {
+        for (disks, size, expected) in
+            [(0, 3, 32), (3, 3, 32), (12, 3, 128), (60, 3, 512), (60, 2, 512), (4000, 1, 4096)]
+        {
+            assert_eq!(groups(disks, size), expected, "{disks} disks, {size} copies");
+        }
+    }
+
+    #[test]
+    fn pools_are_made_once_and_then_only_mended() {
+        let mut facts = facts();
+        assert_eq!(plan(&inventory(), &facts).unwrap().len(), 2);
+        let cluster = facts.cluster.as_mut().unwrap();
+        cluster.rules.insert("rackhand-host".to_owned(), 1);
+        for (name, app, mode, min) in [("guests", "rbd", "on", 32), (STATE_POOL, "rackhand", "off", 8)] {
+            let pool = Pool {
+                name: name.to_owned(),
+                size: 3,
+                min_size: 2,
+                crush_rule: 1,
+                pg_autoscale_mode: mode.to_owned(),
+                applications: [(app.to_owned(), json!({}))].into(),
+                options: [("pg_num_min".to_owned(), json!(min))].into(),
+            };
+            cluster.pools.insert(name.to_owned(), pool);
+        }
+        assert!(plan(&inventory(), &facts).unwrap().is_empty());
+        let guests = facts.cluster.as_mut().unwrap().pools.get_mut("guests").unwrap();
+        guests.min_size = 1;
+        guests.applications.clear();
+        let todos = plan(&inventory(), &facts).unwrap();
+        assert_eq!(todos[0].change.detail, "min_size 1 -> 2, application rbd");
+    }
+
+    #[test]
+    fn the_guests_key_gets_its_own_pool_only() {
+        let mut facts = facts();
+        let todos = plan_key(&inventory(), &facts).unwrap();
+        let Op::Command(command) = &todos[0].ops[0] else { panic!() };
+        assert_eq!(
+            command["caps"],
+            json!(["mgr", "profile rbd pool=guests", "mon", "profile rbd", "osd", "profile rbd pool=guests"])
+        );
+        let wide = super::super::cluster::Entity {
+            hash: "x".to_owned(),
+            caps: [("osd".to_owned(), "allow *".to_owned())].into(),
+        };
+        facts.cluster.as_mut().unwrap().auth.insert(GUESTS.to_owned(), wide);
+        assert_eq!(plan_key(&inventory(), &facts).unwrap()[0].change.action, Action::Change);
+    }
+}
