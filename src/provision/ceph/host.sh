@@ -14,10 +14,11 @@ key() {
 file() {
   [ -e "$1" ] && echo "file=$1 $(base64 -w0 "$1")"
 }
-# The label of a BlueStore device holds its OSD's key: only harmless fields leave the host.
+# The label of a BlueStore device holds its OSD's key: only harmless fields leave the host. Strings in it stand behind
+# their length; the number is the last of them, and the checksum behind it may look like more digits.
 label() {
   dd if="$1" bs=4096 count=1 2>/dev/null | tr -d '\000' \
-    | grep -aoE '^[0-9a-f-]{36}$|ceph_fsid.[0-9a-f-]{36}|whoami.[0-9]+|ready.ready' \
+    | grep -aoP '^[0-9a-f-]{36}$|ceph_fsid.[0-9a-f-]{36}|whoami(\x01\d|\x02\d\d|\x03\d{3}|\x04\d{4}|\x05\d{5})|ready.ready' \
     | sed -E 's/^ceph_fsid./label_fsid=/; s/^whoami./label_id=/; s/^ready.ready/label_ready=yes/; s/^([0-9a-f])/label_uuid=\1/'
 }
 

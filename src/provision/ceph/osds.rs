@@ -195,7 +195,7 @@ fn check_paths(host: &HostSpec, facts: &Facts) -> Result<(), Failure> {
     Ok(())
 }
 
-/// OSDs of listed disks that are not up yet.
+/// OSDs that were started and are not up yet; one that was only made is started by the next round.
 pub(super) fn missing(inventory: &Inventory, facts: &Facts) -> Option<String> {
     let Some(cluster) = &facts.cluster else {
         return Some(format!("the monitors ({})", facts.silence.0));
@@ -204,6 +204,7 @@ pub(super) fn missing(inventory: &Inventory, facts: &Facts) -> Option<String> {
     for host in inventory.with_role(Role::Osd) {
         for disk in &facts.host(&host.name).disks {
             if let Verdict::Osd { id, .. } = judge(disk, inventory.cluster.fsid, Some(cluster))
+                && facts.host(&host.name).unit(&format!("ceph-osd@{id}")).active
                 && cluster.osds.get(&id).is_none_or(|o| o.up == 0)
             {
                 down.push(format!("osd.{id} on {}", host.name));
