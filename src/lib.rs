@@ -10,6 +10,7 @@ pub mod host;
 pub mod inventory;
 pub mod lab;
 pub mod libvirt;
+pub mod movement;
 pub mod playbook;
 pub mod provision;
 pub mod report;

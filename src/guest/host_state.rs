@@ -3,6 +3,7 @@
 use crate::cluster::{ClusterError, ClusterPort, Document, all, update};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use uuid::Uuid;
 
 /// A host's standing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -12,6 +13,9 @@ pub struct HostState {
     /// Since when it takes no guests, and why.
     #[serde(default)]
     pub maintenance: Option<Maintenance>,
+    /// Guests that left it and shall come back, by id.
+    #[serde(default)]
+    pub left: BTreeMap<Uuid, String>,
 }
 
 /// A host that takes no guests.

@@ -23,6 +23,8 @@ pub use probe::strangers;
 pub use rack::{Rack, conclude};
 pub use seed::{Seed, check_user_data, user_data_for_keys};
 pub use select::Selection;
+#[cfg(test)]
+pub(crate) use spec::sample as sample_guest;
 pub use spec::{Desired, Disk, Guest, INDEX, ImageRef, Machine, Nic, Stage, check_name, names};
 pub use start::{Started, need, rooms, start};
 pub use stop::{How, SHUTDOWN, reboot, stop};

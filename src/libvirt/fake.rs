@@ -32,6 +32,7 @@ struct World {
     domains: BTreeMap<String, BTreeMap<Uuid, Domain>>,
     faults: BTreeSet<(String, FakeFault)>,
     moving: BTreeSet<(String, Uuid)>,
+    addresses: BTreeMap<String, String>,
     calls: Vec<String>,
 }
 
@@ -65,6 +66,11 @@ impl FakeRack {
     pub fn put_as(&self, host: &str, name: &str, uuid: Uuid, state: DomainState) {
         let domain = Domain { name: name.into(), uuid, state, reason: "booted".into(), memory: 1 << 30, cpus: 1 };
         self.world().domains.entry(host.to_owned()).or_default().insert(uuid, domain);
+    }
+
+    /// Makes a destination `qemu+tls://ADDRESS/system` mean this host.
+    pub fn address(&self, address: &str, host: &str) {
+        self.world().addresses.insert(address.to_owned(), host.to_owned());
     }
 
     /// Makes something go wrong from now on.
@@ -245,6 +251,7 @@ impl Hypervisor for FakeHost {
         let call = "move the guest";
         let domain = self.with(uuid, call, |domain| domain.clone())?;
         let target = params.destination.trim_start_matches("qemu+tls://").trim_end_matches("/system").to_owned();
+        let target = self.world()?.addresses.get(&target).cloned().unwrap_or(target);
         if !self.world()?.domains.contains_key(&target) || self.has(FakeFault::MoveFails) {
             return Err(self.failed(call, "unable to connect to the target"));
         }

@@ -1,0 +1,120 @@
+//! After a move, whatever came of it: both sides are looked at until it is known where the guest is.
+
+use super::plan::Move;
+use super::verdict::{Side, Verdict, judge};
+use crate::guest::Rack;
+use crate::libvirt::{Hypervisor, JobKind};
+use crate::ui::Job;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// Time between two looks.
+const POLL: Duration = Duration::from_millis(200);
+/// How long libvirt may take to clear up by itself. It does so at once when it can; with a silent peer, when its
+/// keepalive has run out (5 s x 5 where nothing else is set).
+const CLEAR_UP: Duration = Duration::from_secs(8);
+/// How long a side may be silent, or a verdict be out, before the outcome is called unknown.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// Where the guest was found in the end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// On the target alone.
+    OnTarget,
+    /// On the source alone.
+    OnSource,
+    /// On neither.
+    Nowhere,
+    /// A job runs on the source: the move goes on.
+    StillMoving,
+    /// Nobody can tell; what each side says.
+    Unknown(String),
+}
+
+/// Both sides of a move.
+pub struct Sides {
+    /// Where the guest ran.
+    pub source: Arc<dyn Hypervisor>,
+    /// Where it goes.
+    pub target: Arc<dyn Hypervisor>,
+}
+
+impl Sides {
+    /// The hypervisors of a move's hosts.
+    ///
+    /// # Errors
+    /// When the inventory lacks one of them.
+    pub fn of(rack: &Rack, a_move: &Move) -> Result<Self, crate::libvirt::VirtError> {
+        Ok(Sides { source: rack.hypervisors.get(&a_move.from)?, target: rack.hypervisors.get(&a_move.to)? })
+    }
+
+    /// What both say about the guest, at about one time.
+    async fn look(&self, uuid: uuid::Uuid) -> (Side, Side) {
+        let side = |host: Arc<dyn Hypervisor>, jobs: bool| async move {
+            match host.domain(uuid).await {
+                Err(error) => Side::Silent(error.to_string()),
+                Ok(domain) => {
+                    let job =
+                        jobs && domain.is_some() && host.job(uuid).await.is_ok_and(|j| j.kind == JobKind::Running);
+                    Side::of(domain, job)
+                }
+            }
+        };
+        tokio::join!(side(Arc::clone(&self.source), true), side(Arc::clone(&self.target), false))
+    }
+
+    /// Looks until it is known where the guest is, and clears up what libvirt left behind.
+    pub async fn settle(&self, a_move: &Move, job: &Job) -> Found {
+        let uuid = a_move.uuid;
+        let began = Instant::now();
+        let mut since = (None, began);
+        loop {
+            let (source, target) = self.look(uuid).await;
+            let verdict = judge(&source, &target);
+            if since.0 != Some(verdict) {
+                since = (Some(verdict), Instant::now());
+            }
+            let lasts = since.1.elapsed() >= CLEAR_UP;
+            let words = || format!("{} {source}; {} {target}", a_move.from, a_move.to);
+            match verdict {
+                Verdict::Moved => return Found::OnTarget,
+                Verdict::Stayed => return Found::OnSource,
+                Verdict::Gone => return Found::Nowhere,
+                Verdict::InTransit if matches!(source, Side::Present { job: true, .. }) => return Found::StillMoving,
+                Verdict::EndTargetCopy if lasts => {
+                    tracing::info!(guest = a_move.guest, host = a_move.to, "end the copy that never ran");
+                    self.done(self.target.destroy(uuid).await);
+                }
+                Verdict::EndSourceCopy if lasts => {
+                    tracing::info!(guest = a_move.guest, host = a_move.from, "end the copy that has handed over");
+                    self.done(self.source.destroy(uuid).await);
+                }
+                Verdict::ResumeSource if lasts => self.done(self.source.resume(uuid).await),
+                Verdict::Twice => {
+                    // The copy on the target took over; the one on the source has to stop writing now. It is paused,
+                    // not ended: what to do with it is for people to say.
+                    self.done(self.source.suspend(uuid).await);
+                    return Found::Unknown(format!("it ran on both hosts; the copy on {} was paused", a_move.from));
+                }
+                _ if began.elapsed() >= PATIENCE => return Found::Unknown(words()),
+                _ => {}
+            }
+            job.step(format!("settles: {}", words()));
+            sleep(POLL).await;
+        }
+    }
+
+    /// The next look tells what came of it.
+    fn done(&self, outcome: Result<(), crate::libvirt::VirtError>) {
+        if let Err(error) = outcome {
+            tracing::warn!(%error, "clearing up after a move");
+        }
+    }
+}
+
+impl std::fmt::Debug for Sides {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Sides({} -> {})", self.source.host(), self.target.host())
+    }
+}

@@ -1,0 +1,67 @@
+//! Whether a move still gets on: pure, time is handed in.
+
+use crate::libvirt::JobStats;
+use std::time::Duration;
+
+/// How long a move may show no progress before it is aborted.
+pub const STALL: Duration = Duration::from_secs(30);
+/// Rounds over the memory after which a longer pause is allowed, and again after as many.
+const ROUNDS: u64 = 5;
+/// QEMU's own first limit of the pause (`downtime-limit`).
+const FIRST_PAUSE: Duration = Duration::from_millis(300);
+
+/// Watches the figures of one move.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Progress {
+    last: Option<(u64, u64, u64)>,
+    moved_at: Duration,
+}
+
+impl Progress {
+    /// Takes in figures seen at `now` (since the move began; none when they could not be had). Tells whether the
+    /// move stands still for too long.
+    pub fn stalled(&mut self, stats: Option<&JobStats>, now: Duration) -> bool {
+        if let Some(stats) = stats {
+            let figures = (stats.memory_processed, stats.memory_remaining, stats.iteration);
+            if self.last != Some(figures) {
+                (self.last, self.moved_at) = (Some(figures), now);
+            }
+        }
+        now.saturating_sub(self.moved_at) >= STALL
+    }
+}
+
+/// The pause that may be caused in this round over the memory: doubled every few rounds up to the ceiling.
+pub fn pause(ceiling: Duration, iteration: u64) -> Duration {
+    let doublings = u32::try_from(iteration / ROUNDS).unwrap_or(u32::MAX).min(16);
+    FIRST_PAUSE.saturating_mul(1 << doublings).min(ceiling)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(processed: u64) -> JobStats {
+        JobStats { memory_processed: processed, ..JobStats::default() }
+    }
+
+    #[test]
+    fn standing_still_for_too_long_is_a_stall() {
+        let s = Duration::from_secs;
+        let mut progress = Progress::default();
+        assert!(!progress.stalled(None, s(29)), "it has not begun yet");
+        assert!(!progress.stalled(Some(&at(10)), s(29)));
+        assert!(!progress.stalled(Some(&at(10)), s(58)));
+        assert!(!progress.stalled(Some(&at(11)), s(59)));
+        assert!(progress.stalled(Some(&at(11)), s(89)));
+        assert!(Progress::default().stalled(None, s(30)), "nothing was ever heard of it");
+    }
+
+    #[test]
+    fn the_pause_grows_up_to_its_ceiling() {
+        let ms = Duration::from_millis;
+        let pauses: Vec<Duration> = [0, 4, 5, 10, 90].map(|n| pause(ms(1000), n)).into();
+        assert_eq!(pauses, [ms(300), ms(300), ms(600), ms(1000), ms(1000)]);
+        assert_eq!(pause(ms(100), 0), ms(100));
+    }
+}

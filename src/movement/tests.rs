@@ -1,0 +1,218 @@
+//! The executor on a fake rack.
+
+use super::*;
+use crate::cluster::{ClusterPort, FakeCluster};
+use crate::error::Kind;
+use crate::guest::claim::{self, Claim, Phase, Run};
+use crate::guest::{Guest, Maintenance, Rack, sample_guest, set_maintenance};
+use crate::inventory;
+use crate::libvirt::{DomainState, FakeFault, FakeRack};
+use crate::ssh::{FakeRemote, Fleet, Remote};
+use crate::ui::Ui;
+use std::sync::Arc;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+const INVENTORY: &str = "
+cluster: { name: test, fsid: 96f6d643-da93-4f34-83ea-d8d4895a3d63 }
+networks:
+  management: { cidr: 10.0.0.0/24 }
+  storage: { cidr: 10.1.0.0/24, speed: 10G }
+hosts:
+  - { name: h1, address: 10.0.0.1, storage_address: 10.1.0.1, osds: [/dev/loop1] }
+  - { name: h2, address: 10.0.0.2, storage_address: 10.1.0.2, osds: [/dev/loop2] }
+  - { name: h3, address: 10.0.0.3, storage_address: 10.1.0.3, osds: [/dev/loop3] }
+";
+
+struct Bench {
+    rack: Rack,
+    fake: FakeRack,
+    guests: Vec<Guest>,
+    hurry: watch::Sender<Urgency>,
+}
+
+const OPTIONS: Options =
+    Options { bandwidth: None, max_downtime: std::time::Duration::from_millis(500), link: None, deadline: None };
+
+/// Three hosts, with these guests running on the first.
+async fn bench(names: &[&str], remote: impl Fn(FakeRemote) -> FakeRemote) -> Bench {
+    let inventory = inventory::parse("inventory.yaml", INVENTORY).unwrap();
+    let fake = FakeRack::new(["h1", "h2", "h3"]);
+    let port = FakeCluster::new();
+    let mut guests = Vec::new();
+    for name in names {
+        let guest = sample_guest(name);
+        port.create(&Guest::object(guest.uuid), &crate::cluster::encode(&guest).unwrap()).await.unwrap();
+        fake.put("h1", name, guest.uuid);
+        let running = Claim::default().starting("h1", &Run::new()).running("h1");
+        claim::swap(&port, guest.uuid, &Claim::default(), &running).await.unwrap();
+        guests.push(guest);
+    }
+    for host in &inventory.hosts {
+        fake.address(&host.storage_address.to_string(), &host.name);
+    }
+    let remotes = inventory.hosts.iter().map(|h| Arc::new(remote(FakeRemote::new(&h.name))) as Arc<dyn Remote>);
+    let rack = Rack {
+        port: Arc::new(port),
+        hypervisors: fake.hypervisors(),
+        fleet: Fleet::of(remotes),
+        inventory: Arc::new(inventory),
+        ui: Ui::hidden(),
+        run: Run::new(),
+    };
+    let (hurry, _) = watch::channel(Urgency::None);
+    Bench { rack, fake, guests, hurry }
+}
+
+fn sees_all(remote: FakeRemote) -> FakeRemote {
+    remote.on("full size", "")
+}
+
+impl Bench {
+    async fn evacuate(&self, host: &str) -> Report {
+        let urgency = self.hurry.subscribe();
+        let evacuation = Evacuation::plan(&self.rack, host, &OPTIONS, &urgency, true).await.unwrap();
+        evacuation.begin(&self.rack, true).await.unwrap();
+        execute(&self.rack, &evacuation.plan, &OPTIONS, urgency).await
+    }
+
+    fn states(&self, uuid: Uuid) -> Vec<DomainState> {
+        self.fake.places(uuid).into_iter().map(|(_, state)| state).collect()
+    }
+
+    async fn claim(&self, uuid: Uuid) -> (Phase, Option<String>) {
+        let claim = claim::read(self.rack.port(), uuid).await.unwrap();
+        (claim.phase, claim.host)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_is_emptied_and_gets_back_what_left() {
+    let bench = bench(&["a", "b", "c", "d"], sees_all).await;
+    let report = bench.evacuate("h1").await;
+    assert_eq!(report.moved().count(), 4, "{}", report.render());
+    assert!(report.failure().is_none());
+    for guest in &bench.guests {
+        let places = bench.fake.places(guest.uuid);
+        assert!(places.len() == 1 && places[0].0 != "h1", "{places:?}");
+        assert_eq!(bench.claim(guest.uuid).await, (Phase::Running, Some(places[0].0.clone())));
+    }
+    // Somebody stops one meanwhile: it stays where it is.
+    let urgency = bench.hurry.subscribe();
+    let host = bench.fake.places(bench.guests[0].uuid)[0].0.clone();
+    bench.rack.hypervisors.get(&host).unwrap().destroy(bench.guests[0].uuid).await.unwrap();
+    let home = Homecoming::plan(&bench.rack, "h1", &OPTIONS, &urgency, true).await.unwrap();
+    home.begin(&bench.rack).await.unwrap();
+    let report = execute(&bench.rack, &home.plan, &OPTIONS, urgency.clone()).await;
+    home.end(&bench.rack, &[]).await.unwrap();
+    assert_eq!(report.moved().count(), 3, "{}", report.render());
+    assert!(bench.guests[1..].iter().all(|g| bench.fake.places(g.uuid) == [("h1".to_owned(), DomainState::Running)]));
+    let again = Homecoming::plan(&bench.rack, "h1", &OPTIONS, &urgency, true).await.unwrap();
+    assert!(again.plan.is_empty() && again.plan.unchanged.is_empty(), "{:?}", again.plan);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_move_that_stands_still_is_aborted_and_leaves_one_copy() {
+    for fault in [FakeFault::MoveStalls, FakeFault::MoveLeavesCopy] {
+        let bench = bench(&["a"], sees_all).await;
+        bench.fake.fault("h1", fault);
+        let report = bench.evacuate("h1").await;
+        let failure = report.failure().unwrap();
+        assert_eq!(failure.kind, Kind::Partial);
+        assert!(failure.to_string().contains("no progress for 30 s"), "{failure}");
+        assert_eq!(bench.fake.places(bench.guests[0].uuid), [("h1".to_owned(), DomainState::Running)], "{fault:?}");
+        assert_eq!(bench.claim(bench.guests[0].uuid).await, (Phase::Running, Some("h1".into())));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_is_looked_up() {
+    let bench = bench(&["a"], sees_all).await;
+    bench.fake.fault("h1", FakeFault::AnswerLost);
+    let report = bench.evacuate("h1").await;
+    assert!(report.failure().is_none(), "{}", report.render());
+    assert_eq!(bench.states(bench.guests[0].uuid), [DomainState::Running]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hosts_that_do_not_see_each_other_change_nothing() {
+    let blind = |remote: FakeRemote| remote.on("full size", "its storage address 10.1.0.2 does not answer\n");
+    let bench = bench(&["a"], blind).await;
+    let report = bench.evacuate("h1").await;
+    let failure = report.failure().unwrap();
+    assert_eq!(failure.kind, Kind::Failed);
+    assert!(failure.to_string().contains("10.1.0.2 does not answer"), "{failure}");
+    assert_eq!(bench.fake.places(bench.guests[0].uuid), [("h1".to_owned(), DomainState::Running)]);
+    assert_eq!(bench.claim(bench.guests[0].uuid).await, (Phase::Running, Some("h1".into())));
+    assert!(!bench.fake.calls().iter().any(|c| c.contains("move the guest")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn maintenance_is_refused_whenever_it_was_set() {
+    let bench = bench(&["a"], sees_all).await;
+    let urgency = bench.hurry.subscribe();
+    let wanted = Wanted::Guests(bench.guests.clone());
+    let facts = gather(&bench.rack, &wanted, &OPTIONS, &urgency, true).await.unwrap();
+    let plan = plan(&facts, &[bench.guests[0].uuid], Some("h2"));
+    let maintenance = Maintenance { since: jiff::Timestamp::UNIX_EPOCH, by: "me".into(), why: None };
+    set_maintenance(bench.rack.port(), "h2", Some(maintenance)).await.unwrap();
+    let report = execute(&bench.rack, &plan, &OPTIONS, urgency).await;
+    assert_eq!(report.failure().unwrap().kind, Kind::Refused);
+    assert_eq!(bench.claim(bench.guests[0].uuid).await, (Phase::Running, Some("h1".into())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_dead_run_left_behind_is_finished() {
+    for (at_target, host) in [(true, "h2"), (false, "h1")] {
+        let bench = bench(&["a"], sees_all).await;
+        let guest = bench.guests[0].clone();
+        let dead = Run { id: "dead".into(), by: "a laptop".into(), process: String::new() };
+        let seen = claim::read(bench.rack.port(), guest.uuid).await.unwrap();
+        let moving = seen.moving("h1", "h2", &dead);
+        claim::swap(bench.rack.port(), guest.uuid, &seen, &moving).await.unwrap();
+        if at_target {
+            bench.rack.hypervisors.get("h1").unwrap().destroy(guest.uuid).await.unwrap();
+            bench.fake.put("h2", "a", guest.uuid);
+        }
+        let wanted = Wanted::Guests(vec![guest.clone()]);
+        let urgency = bench.hurry.subscribe();
+        let facts = gather(&bench.rack, &wanted, &OPTIONS, &urgency, true).await.unwrap();
+        assert_eq!(facts.guests[0].host, host);
+        assert_eq!(bench.claim(guest.uuid).await, (Phase::Running, Some(host.into())));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_side_leaves_the_claim_alone() {
+    let bench = bench(&["a"], sees_all).await;
+    let guest = bench.guests[0].clone();
+    let seen = claim::read(bench.rack.port(), guest.uuid).await.unwrap();
+    claim::swap(bench.rack.port(), guest.uuid, &seen, &seen.moving("h1", "h2", &Run::new())).await.unwrap();
+    bench.fake.fault("h2", FakeFault::Unreachable);
+    let urgency = bench.hurry.subscribe();
+    let failure =
+        gather(&bench.rack, &Wanted::Guests(vec![guest.clone()]), &OPTIONS, &urgency, true).await.unwrap_err();
+    assert_eq!(failure.kind, Kind::Unknown);
+    assert_eq!(bench.claim(guest.uuid).await.0, Phase::Moving);
+    assert!(!bench.fake.calls().iter().any(|c| c.contains("end the guest")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_interruption_finishes_and_the_second_aborts() {
+    let bench = bench(&["a", "b"], sees_all).await;
+    bench.hurry.send_replace(Urgency::Finish);
+    let report = bench.evacuate("h1").await;
+    assert_eq!(report.failure().unwrap().kind, Kind::Interrupted);
+    assert!(report.guests.iter().all(|g| g.outcome == "waiting"));
+    bench.hurry.send_replace(Urgency::None);
+    bench.fake.fault("h1", FakeFault::MoveStalls);
+    let (report, ()) = tokio::join!(bench.evacuate("h1"), async {
+        tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+        bench.hurry.send_replace(Urgency::Abort);
+    });
+    assert_eq!(report.failure().unwrap().kind, Kind::Interrupted);
+    assert!(report.render().contains("aborted by the operator"), "{}", report.render());
+    for guest in &bench.guests {
+        assert_eq!(bench.fake.places(guest.uuid), [("h1".to_owned(), DomainState::Running)]);
+    }
+}

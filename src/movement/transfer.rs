@@ -1,0 +1,323 @@
+//! One guest's move, from the claim to the claim.
+
+use super::plan::Move;
+use super::preflight::{self, Pairs, before_it_began};
+use super::settle::{Found, Sides};
+use super::stall::{Progress, pause};
+use super::{Options, Urgency};
+use crate::cluster::ClusterError;
+use crate::error::{Failure, Kind};
+use crate::guest::Rack;
+use crate::guest::claim::{self, Claim, Phase, Swap};
+use crate::libvirt::{JobKind, JobStats, MigrateParams, VirtError};
+use crate::ui::{Job, Outcome};
+use serde::Serialize;
+use std::pin::Pin;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+
+/// Time between two looks at a running move; cheap (0.3 ms), and the bars and the link budget live on it.
+const POLL: Duration = Duration::from_millis(100);
+/// How long an aborted move may take to come to its end.
+const ABORT: Duration = Duration::from_secs(20);
+/// How long the cluster may be out of reach while the outcome of a move is to be written down.
+const WRITE_DOWN: Duration = Duration::from_secs(30);
+
+/// A request to libvirt that is under way.
+type Call<'a> = Pin<Box<dyn Future<Output = Result<(), VirtError>> + Send + 'a>>;
+
+/// What a move took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Figures {
+    /// Milliseconds from the first request to the last look.
+    pub total_ms: u64,
+    /// Milliseconds the guest stood still, as QEMU says.
+    pub downtime_ms: u64,
+    /// Bytes of memory sent.
+    pub bytes: u64,
+}
+
+/// How a guest's move ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// It runs on the target.
+    Moved(Figures),
+    /// It is where it was; why.
+    Stayed(Failure),
+    /// It ended by itself meanwhile.
+    Gone,
+    /// Nobody can tell; what is known.
+    Unknown(String),
+}
+
+/// What a move needs besides the rack.
+#[derive(Debug)]
+pub struct Transfer<'a> {
+    /// The cluster and its hosts.
+    pub rack: &'a Rack,
+    /// Which guest, where from, where to.
+    pub a_move: &'a Move,
+    /// How.
+    pub options: &'a Options,
+    /// Hosts that were seen to see each other.
+    pub pairs: &'a Pairs,
+    /// How much the operator is in a hurry.
+    pub urgency: watch::Receiver<Urgency>,
+}
+
+impl Transfer<'_> {
+    /// Moves the guest, and makes sure of where it is afterwards. `rate` is told what it sends.
+    pub async fn run(mut self, rate: impl Fn(u64) + Send) -> Ended {
+        let job = self.rack.ui.job(format!("move {} {} -> {}", self.a_move.guest, self.a_move.from, self.a_move.to));
+        let began = Instant::now();
+        let ended = match self.attempt(&job, &rate).await {
+            Ok(found) => self.conclude(found, began, &job).await,
+            Err(failure) if failure.kind == Kind::Unknown => Ended::Unknown(failure.to_string()),
+            Err(failure) => Ended::Stayed(failure),
+        };
+        match &ended {
+            Ended::Moved(f) => job.done(format!(
+                "{:.2} s, stood still {} ms, {} MiB",
+                Duration::from_millis(f.total_ms).as_secs_f64(),
+                f.downtime_ms,
+                f.bytes >> 20
+            )),
+            Ended::Stayed(failure) => job.fail(format!("still on {}: {failure}", self.a_move.from)),
+            Ended::Gone => job.fail("it ended meanwhile"),
+            Ended::Unknown(why) => job.end(Outcome::Unknown, why.clone()),
+        }
+        ended
+    }
+
+    async fn attempt(
+        &mut self,
+        job: &Job,
+        rate: &(impl Fn(u64) + Send),
+    ) -> Result<(Found, Option<VirtError>), Failure> {
+        let sides = Sides::of(self.rack, self.a_move)?;
+        let claim = claim::read(self.rack.port(), self.a_move.uuid).await.map_err(ClusterError::failure)?;
+        if claim.phase == Phase::Starting {
+            return Err(Failure::msg(Kind::Busy, format!("it is being started by {}", claim.by)));
+        }
+        job.step("looks whether the hosts see each other");
+        let (from, to) = (self.a_move.from.as_str(), self.a_move.to.as_str());
+        let checks = async {
+            tokio::try_join!(
+                self.pairs.see_each_other(self.rack, from, to),
+                preflight::takes(self.rack, to, self.a_move.bytes),
+                preflight::fits_cpu(self.rack, from, to, self.a_move.uuid),
+            )
+        };
+        checks.await.map_err(before_it_began)?;
+        let mine = claim.moving(from, to, &self.rack.run);
+        match claim::swap(self.rack.port(), self.a_move.uuid, &claim, &mine).await.map_err(ClusterError::failure)? {
+            Swap::Ours => {}
+            Swap::Theirs(theirs) => {
+                return Err(Failure::msg(Kind::Busy, format!("{} works on it at the moment", theirs.by)));
+            }
+        }
+        let error = self.go(&sides, job, rate).await;
+        Ok((self.follow(&sides, job, rate).await, error))
+    }
+
+    /// Lets libvirt move it, and watches.
+    async fn go(&mut self, sides: &Sides, job: &Job, rate: &(impl Fn(u64) + Send)) -> Option<VirtError> {
+        let params = self.params()?;
+        let call = sides.source.migrate(self.a_move.uuid, &params);
+        self.watch(sides, job, rate, Some(call)).await
+    }
+
+    fn params(&self) -> Option<MigrateParams> {
+        let inventory = &self.rack.inventory;
+        let target = inventory.host(&self.a_move.to)?;
+        let fast = inventory.migration_network().speed.is_some_and(|s| s.0 >= 10_000);
+        Some(MigrateParams {
+            destination: preflight::libvirt_uri(inventory, target),
+            data: Some(preflight::data_uri(inventory, target)),
+            bandwidth: self.options.bandwidth,
+            // One stream is one processor's work; 4 fill 25 Gbit/s.
+            parallel: fast.then_some(4),
+            auto_converge: true,
+            tls: true,
+            deadline: None,
+        })
+    }
+
+    /// Looks at both sides until the guest is found, following a move that still goes on.
+    async fn follow(&mut self, sides: &Sides, job: &Job, rate: &(impl Fn(u64) + Send)) -> Found {
+        loop {
+            match sides.settle(self.a_move, job).await {
+                Found::StillMoving => drop(self.watch(sides, job, rate, None).await),
+                found => return found,
+            }
+        }
+    }
+
+    /// Watches a move until its call returns, or without a call until no job runs any more. Aborts one that stands
+    /// still, or that the operator wants aborted.
+    async fn watch(
+        &mut self,
+        sides: &Sides,
+        job: &Job,
+        rate: &(impl Fn(u64) + Send),
+        call: Option<Call<'_>>,
+    ) -> Option<VirtError> {
+        let followed = call.is_none();
+        let mut call = call.unwrap_or_else(|| Box::pin(std::future::pending()));
+        let began = Instant::now();
+        let mut progress = Progress::default();
+        let mut paused = Duration::ZERO;
+        let mut tick = interval(POLL);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let stats = tokio::select! {
+                outcome = &mut call => return outcome.err(),
+                stats = async { tick.tick().await; sides.source.job(self.a_move.uuid).await } => stats.ok(),
+            };
+            let running = stats.as_ref().filter(|s| s.kind == JobKind::Running);
+            if followed && stats.is_some() && running.is_none() {
+                return None;
+            }
+            if let Some(stats) = running {
+                rate(stats.rate);
+                show(job, stats);
+                let wanted = pause(self.options.max_downtime, stats.iteration);
+                if wanted != paused && sides.source.set_max_downtime(self.a_move.uuid, wanted).await.is_ok() {
+                    paused = wanted;
+                }
+            }
+            let stalled = progress.stalled(running, began.elapsed());
+            if stalled || *self.urgency.borrow() == Urgency::Abort {
+                job.step("aborts the move");
+                return self.abort(sides, call, stalled).await;
+            }
+        }
+    }
+
+    async fn abort(&self, sides: &Sides, call: Call<'_>, stalled: bool) -> Option<VirtError> {
+        let asked = sides.source.abort_job(self.a_move.uuid).await;
+        let ended = timeout(ABORT, call).await;
+        if let Ok(Ok(())) = ended {
+            return None;
+        }
+        let message = match (stalled, asked) {
+            (_, Err(error)) => format!("aborting it failed: {error}"),
+            (true, Ok(())) => format!("aborted: no progress for {} s", super::stall::STALL.as_secs()),
+            (false, Ok(())) => "aborted by the operator".to_owned(),
+        };
+        Some(VirtError::Failed { host: self.a_move.from.clone(), call: "move the guest", code: 0, message })
+    }
+
+    /// Writes down where the guest is.
+    async fn conclude(&self, (found, error): (Found, Option<VirtError>), began: Instant, job: &Job) -> Ended {
+        let (host, ended) = match found {
+            Found::OnTarget => (Some(&self.a_move.to), Ended::Moved(self.figures(began).await)),
+            Found::OnSource => {
+                let why = error.map_or_else(|| "the move did not happen".to_owned(), |e| e.to_string());
+                (Some(&self.a_move.from), Ended::Stayed(Failure::msg(Kind::Partial, why)))
+            }
+            Found::Nowhere => (None, Ended::Gone),
+            Found::StillMoving => return Ended::Unknown("it still moves".to_owned()),
+            Found::Unknown(why) => {
+                let why = error.map_or_else(|| why.clone(), |e| format!("{why}; the move said: {e}"));
+                return Ended::Unknown(why);
+            }
+        };
+        job.step("writes down where it is");
+        match write_down(self.rack, self.a_move, host.map(String::as_str)).await {
+            Ok(()) => ended,
+            Err(why) => Ended::Unknown(match host {
+                Some(host) => format!("it runs on {host}, but that could not be written down: {why}"),
+                None => format!("it runs nowhere, but that could not be written down: {why}"),
+            }),
+        }
+    }
+
+    async fn figures(&self, began: Instant) -> Figures {
+        let total_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let Ok(target) = self.rack.hypervisors.get(&self.a_move.to) else { return Figures::default() };
+        let stats = target.completed_job(self.a_move.uuid).await.unwrap_or_default();
+        Figures { total_ms, downtime_ms: stats.downtime_ms, bytes: stats.memory_processed }
+    }
+}
+
+/// Replaces a claim that says the guest moves by where it was found. Tries again while the cluster is out of reach.
+async fn write_down(rack: &Rack, a_move: &Move, host: Option<&str>) -> Result<(), String> {
+    let until = Instant::now() + WRITE_DOWN;
+    loop {
+        match replace(rack, a_move, host).await {
+            Ok(()) => return Ok(()),
+            Err(error) if Instant::now() >= until => return Err(error.to_string()),
+            Err(error) => tracing::info!(%error, guest = a_move.guest, "writing the claim again"),
+        }
+        sleep(Duration::from_millis(500)).await;
+    }
+}
+
+async fn replace(rack: &Rack, a_move: &Move, host: Option<&str>) -> Result<(), ClusterError> {
+    let seen = claim::read(rack.port(), a_move.uuid).await?;
+    let other = |c: &Claim| c.places().any(|place| place != a_move.from && place != a_move.to);
+    // Somebody starts it anew, or moved it on: it is theirs.
+    if seen.phase == Phase::Starting || other(&seen) {
+        return Ok(());
+    }
+    let next = match host {
+        Some(host) if seen.phase == Phase::Running && seen.host.as_deref() == Some(host) => return Ok(()),
+        Some(host) => seen.running(host),
+        None if seen.phase == Phase::Free => return Ok(()),
+        None => seen.freed(),
+    };
+    match claim::swap(rack.port(), a_move.uuid, &seen, &next).await? {
+        Swap::Ours => Ok(()),
+        Swap::Theirs(theirs) => Err(ClusterError::Conflict(format!("its claim was changed by {}", theirs.by))),
+    }
+}
+
+/// Finishes a move that another run began and did not see the end of; tells where the guest is.
+///
+/// # Errors
+/// When it cannot be told.
+pub async fn finish(transfer: &mut Transfer<'_>) -> Result<Found, Failure> {
+    let sides = Sides::of(transfer.rack, transfer.a_move)?;
+    let a_move = transfer.a_move;
+    let job = transfer.rack.ui.job(format!("finish the move of {} {} -> {}", a_move.guest, a_move.from, a_move.to));
+    let claim = claim::read(transfer.rack.port(), a_move.uuid).await.map_err(ClusterError::failure)?;
+    let mut found = transfer.follow(&sides, &job, &|_| ()).await;
+    if found == Found::OnSource && claim.phase == Phase::Moving {
+        // Whoever wrote the claim may be about to ask the source: wait until that cannot be any more.
+        let told = |c: &Claim, left: Duration| job.step(format!("waits up to {} s for {}", left.as_secs(), c.by));
+        let waited = claim::wait_out(transfer.rack.port(), a_move.uuid, claim, told).await;
+        waited.map_err(ClusterError::failure)?;
+        found = transfer.follow(&sides, &job, &|_| ()).await;
+    }
+    let host = match &found {
+        Found::OnTarget => Some(a_move.to.as_str()),
+        Found::OnSource => Some(a_move.from.as_str()),
+        Found::Nowhere => None,
+        Found::StillMoving => None,
+        Found::Unknown(why) => {
+            job.end(Outcome::Unknown, why.clone());
+            return Err(Failure::msg(Kind::Unknown, format!("guest {}: {why}", a_move.guest)));
+        }
+    };
+    if let Err(why) = write_down(transfer.rack, a_move, host).await {
+        return Err(Failure::msg(Kind::Unknown, format!("guest {}: {why}", a_move.guest)));
+    }
+    job.done(host.map_or_else(|| "it ended meanwhile".to_owned(), |host| format!("it runs on {host}")));
+    Ok(found)
+}
+
+fn show(job: &Job, stats: &JobStats) {
+    let done = stats.memory_total.saturating_sub(stats.memory_remaining);
+    let mut words = format!(
+        "{} MiB/s, {} MiB left, round {}",
+        stats.rate >> 20,
+        stats.memory_remaining >> 20,
+        stats.iteration.max(1)
+    );
+    if stats.throttle > 0 {
+        words.push_str(&format!(", slowed down by {} %", stats.throttle));
+    }
+    job.progress(done, stats.memory_total, words);
+}
