@@ -2,13 +2,17 @@
 
 mod completions;
 mod context;
+mod evacuate;
 mod facts;
 mod host_names;
 mod inventory;
 mod lab;
 mod lab_image;
+mod migrate;
+mod moving;
 mod provision;
 mod status;
+mod return_;
 
 pub use context::Context;
 
@@ -78,6 +82,9 @@ enum Command {
     Man(completions::ManArgs),
     Inventory(inventory::InventoryArgs),
     Lab(lab::LabArgs),
+    Migrate(migrate::MigrateArgs),
+    Evacuate(evacuate::EvacuateArgs),
+    Return(return_::ReturnArgs),
     Provision(provision::ProvisionArgs),
 }
 
@@ -124,6 +131,9 @@ async fn run(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Man(args) => completions::man(&args, context),
         Command::Inventory(args) => inventory::run(&args, context),
         Command::Lab(args) => lab::run(args, context).await,
+        Command::Migrate(args) => migrate::run(args, context).await,
+        Command::Evacuate(args) => evacuate::run(args, context).await,
+        Command::Return(args) => return_::run(args, context).await,
         Command::Provision(args) => provision::run(args, context).await,
     }
 }

@@ -19,7 +19,7 @@ mod urgency;
 mod verdict;
 
 pub use evacuate::{Evacuation, Homecoming};
-pub use gather::{Wanted, gather};
+pub use gather::{Wanted, gather, link};
 pub use plan::{Facts, LINK_SHARE, Loss, Move, Placed, Plan, Stay, plan, plan_evacuation};
 pub use preflight::{data_uri, libvirt_uri};
 pub use run::{GuestResult, Report, execute};

@@ -1,0 +1,43 @@
+//! `rackhand evacuate`.
+
+use super::Context;
+use super::moving::{self, MoveArgs};
+use crate::error::Failure;
+use crate::movement::{Evacuation, on_signals};
+use clap::Args;
+
+/// Empty a host: it takes no more guests, and those it has move to others without stopping.
+///
+/// The host stays in maintenance until `rackhand return`. With --deadline no more moves are begun after that time.
+#[derive(Debug, Args)]
+pub struct EvacuateArgs {
+    /// The host.
+    #[arg(value_name = "HOST")]
+    host: String,
+    /// Remember who left, for `rackhand return`.
+    #[arg(long)]
+    return_later: bool,
+    #[command(flatten)]
+    how: MoveArgs,
+}
+
+/// Runs `rackhand evacuate`.
+///
+/// # Errors
+/// Exit 3 when some guests could not be moved, 5 when none may be, 6 when nobody can tell where one is.
+pub async fn run(args: EvacuateArgs, context: &Context) -> Result<(), Failure> {
+    let rack = moving::connect(context).await?;
+    let urgency = on_signals(&context.ui)?;
+    let options = args.how.options(context, &rack);
+    let change = !context.global.dry_run;
+    let evacuation = Evacuation::plan(&rack, &args.host, &options, &urgency, change).await?;
+    let plan = &evacuation.plan;
+    if !change {
+        return moving::show(context, plan);
+    }
+    let question = format!("put {} into maintenance and move {} guests?", args.host, plan.moves.len());
+    moving::confirm(context, plan, &question)?;
+    evacuation.begin(&rack, args.return_later).await?;
+    let report = moving::carry_out(&rack, plan, &options, &urgency).await;
+    moving::conclude(context, plan, &report)
+}

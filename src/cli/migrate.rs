@@ -1,0 +1,79 @@
+//! `rackhand migrate`.
+
+use super::Context;
+use super::moving::{self, MoveArgs};
+use crate::error::Failure;
+use crate::guest::{Guest, Rack, Selection};
+use crate::movement::{Facts, Stay, Wanted, gather, on_signals, plan};
+use clap::Args;
+use uuid::Uuid;
+
+/// Move running guests to other hosts without stopping them.
+///
+/// Each guest goes to --to, or to the host where there is most room. The plan is shown first. The source host sends
+/// the guest by itself: a move goes on when this command dies, and the same command, run again, finishes it.
+#[derive(Debug, Args)]
+pub struct MigrateArgs {
+    /// Guests: names, globs or ids.
+    #[arg(value_name = "GUEST")]
+    guests: Vec<String>,
+    /// Only guests with this tag.
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    tag: Vec<String>,
+    /// All guests; with --from those of a host.
+    #[arg(long)]
+    all: bool,
+    /// Only guests that run on this host.
+    #[arg(long, value_name = "HOST")]
+    from: Option<String>,
+    /// Where to.
+    #[arg(long, value_name = "HOST")]
+    to: Option<String>,
+    #[command(flatten)]
+    how: MoveArgs,
+}
+
+/// Runs `rackhand migrate`.
+///
+/// # Errors
+/// Exit 3 when some guests could not be moved, 5 when none may be, 6 when nobody can tell where one is.
+pub async fn run(args: MigrateArgs, context: &Context) -> Result<(), Failure> {
+    let rack = moving::connect(context).await?;
+    for host in args.from.iter().chain(&args.to) {
+        if rack.hypervisors.get(host).is_err() {
+            return Err(Failure::usage(format!("the inventory has no host `{host}` that runs guests")));
+        }
+    }
+    let urgency = on_signals(&context.ui)?;
+    let options = args.how.options(context, &rack);
+    let chosen = choose(&args, &rack).await?;
+    let wanted = Wanted::Guests(chosen.clone());
+    let facts = gather(&rack, &wanted, &options, &urgency, !context.global.dry_run).await?;
+    let on_it = |g: &&Guest| args.from.as_ref().is_none_or(|from| place(&facts, g.uuid).is_some_and(|h| h == from));
+    let chosen: Vec<&Guest> = chosen.iter().filter(on_it).collect();
+    let ids: Vec<Uuid> = chosen.iter().map(|g| g.uuid).collect();
+    let mut plan = plan(&facts, &ids, args.to.as_deref());
+    // One that is down is in nobody's way when all were meant, and a mistake when it was named.
+    let named = !args.guests.is_empty();
+    for guest in chosen.iter().filter(|g| named && place(&facts, g.uuid).is_none()) {
+        let reason = "it does not run".to_owned();
+        plan.refused.push(Stay { guest: guest.name.clone(), host: "no host".to_owned(), reason });
+    }
+    if context.global.dry_run {
+        return moving::show(context, &plan);
+    }
+    if !plan.is_empty() {
+        moving::confirm(context, &plan, &format!("move {} guests?", plan.moves.len()))?;
+    }
+    let report = moving::carry_out(&rack, &plan, &options, &urgency).await;
+    moving::conclude(context, &plan, &report)
+}
+
+async fn choose(args: &MigrateArgs, rack: &Rack) -> Result<Vec<Guest>, Failure> {
+    let selection = Selection { names: args.guests.clone(), tags: args.tag.clone(), all: args.all };
+    selection.pick(rack.guests().await?, args.from.is_some())
+}
+
+fn place(facts: &Facts, uuid: Uuid) -> Option<&String> {
+    facts.guests.iter().find(|g| g.uuid == uuid).map(|g| &g.host)
+}

@@ -1,0 +1,88 @@
+//! What `migrate`, `evacuate` and `return` have in common.
+
+use super::Context;
+use crate::error::{Failure, Kind};
+use crate::guest::Rack;
+use crate::movement::{GuestResult, Options, Plan, Report, Urgency, execute, link};
+use clap::Args;
+use serde::Serialize;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How guests are moved.
+#[derive(Clone, Debug, Args)]
+pub struct MoveArgs {
+    /// Send at most so many MiB/s for each guest [default: as fast as the link allows].
+    #[arg(long, value_name = "MIB_PER_S", value_parser = clap::value_parser!(u64).range(1..))]
+    bandwidth: Option<u64>,
+    /// Longest time a guest may stand still; reached only by guests that write faster than the link.
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = humantime::parse_duration)]
+    max_downtime: Duration,
+}
+
+#[derive(Serialize)]
+struct Outcome<'a> {
+    plan: &'a Plan,
+    guests: &'a [GuestResult],
+    total_ms: u64,
+}
+
+impl MoveArgs {
+    /// The options for the executor.
+    pub fn options(&self, context: &Context, rack: &Rack) -> Options {
+        Options {
+            bandwidth: self.bandwidth,
+            max_downtime: self.max_downtime,
+            link: link(rack),
+            deadline: context.global.deadline,
+        }
+    }
+}
+
+/// Connects to the rack of the inventory.
+pub async fn connect(context: &Context) -> Result<Rack, Failure> {
+    let inventory = context.inventory()?;
+    let fleet = context.fleet(&inventory)?;
+    Rack::connect(fleet, inventory, context.ui.clone()).await
+}
+
+/// Shows the plan as the result, for `--dry-run`.
+pub fn show(context: &Context, plan: &Plan) -> Result<(), Failure> {
+    context.ui.result("rackhand.movement-plan/1", plan, Plan::render)?;
+    refusal(plan, 0).map_or(Ok(()), Err)
+}
+
+/// Shows the plan and asks.
+pub fn confirm(context: &Context, plan: &Plan, question: &str) -> Result<(), Failure> {
+    context.ui.note(plan.render());
+    context.confirm(question)
+}
+
+/// Carries out the plan.
+pub async fn carry_out(rack: &Rack, plan: &Plan, options: &Options, urgency: &watch::Receiver<Urgency>) -> Report {
+    execute(rack, plan, options, urgency.clone()).await
+}
+
+/// Shows what came of it, and ends the command.
+pub fn conclude(context: &Context, plan: &Plan, report: &Report) -> Result<(), Failure> {
+    let outcome = Outcome { plan, guests: &report.guests, total_ms: report.total_ms };
+    context.ui.result("rackhand.movement/1", &outcome, |_| report.render())?;
+    match report.failure() {
+        Some(failure) => Err(failure),
+        None => refusal(plan, report.moved().count()).map_or(Ok(()), Err),
+    }
+}
+
+/// The failure of guests that cannot move at all.
+fn refusal(plan: &Plan, moved: usize) -> Option<Failure> {
+    if plan.refused.is_empty() {
+        return None;
+    }
+    let kind = if moved == 0 && plan.moves.is_empty() { Kind::Refused } else { Kind::Partial };
+    let lines: Vec<String> =
+        plan.refused.iter().map(|s| format!("guest {} on {}: {}", s.guest, s.host, s.reason)).collect();
+    Some(
+        Failure::msg(kind, format!("cannot move {}", lines.join("; ")))
+            .hint("make room or name another host with --to; nothing was done to these guests"),
+    )
+}

@@ -1,0 +1,44 @@
+//! `rackhand return`.
+
+use super::Context;
+use super::moving::{self, MoveArgs};
+use crate::error::Failure;
+use crate::movement::{Homecoming, on_signals};
+use clap::Args;
+use uuid::Uuid;
+
+/// Take a host out of maintenance, and bring back the guests that `evacuate --return-later` moved away.
+///
+/// Only those come back. One that was stopped meanwhile stays as it is.
+#[derive(Debug, Args)]
+pub struct ReturnArgs {
+    /// The host.
+    #[arg(value_name = "HOST")]
+    host: String,
+    #[command(flatten)]
+    how: MoveArgs,
+}
+
+/// Runs `rackhand return`.
+///
+/// # Errors
+/// Exit 3 when some guests could not be moved, 5 when none may be, 6 when nobody can tell where one is.
+pub async fn run(args: ReturnArgs, context: &Context) -> Result<(), Failure> {
+    let rack = moving::connect(context).await?;
+    let urgency = on_signals(&context.ui)?;
+    let options = args.how.options(context, &rack);
+    let change = !context.global.dry_run;
+    let home = Homecoming::plan(&rack, &args.host, &options, &urgency, change).await?;
+    let plan = &home.plan;
+    if !change {
+        return moving::show(context, plan);
+    }
+    let question = format!("take {} out of maintenance and move {} guests back?", args.host, plan.moves.len());
+    moving::confirm(context, plan, &question)?;
+    home.begin(&rack).await?;
+    let report = moving::carry_out(&rack, plan, &options, &urgency).await;
+    let missing: Vec<Uuid> =
+        report.guests.iter().filter(|g| !matches!(g.outcome, "moved" | "gone")).map(|g| g.uuid).collect();
+    home.end(&rack, &missing).await?;
+    moving::conclude(context, plan, &report)
+}
