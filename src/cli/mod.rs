@@ -11,8 +11,8 @@ mod lab_image;
 mod migrate;
 mod moving;
 mod provision;
-mod status;
 mod return_;
+mod status;
 
 pub use context::Context;
 
