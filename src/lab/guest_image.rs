@@ -5,13 +5,14 @@
 
 mod counter;
 mod cpio;
+mod debian;
 mod mbr;
 mod packages;
 mod tiny;
 
 pub use counter::{Fault, RING_LENGTH, RING_START, Record, history};
 
-use super::tool;
+use super::{archive, tool};
 use crate::error::{Failure, ResultExt};
 use crate::ui::Ui;
 use sha2::{Digest, Sha256};
@@ -26,6 +27,8 @@ const CACHE: &str = "/var/cache/rackhand/guest-images";
 pub enum ImageKind {
     /// Kernel and busybox: boots in two seconds under emulation, counts on its disk, answers on the network.
     Tiny,
+    /// Debian with cloud-init and the QEMU guest agent.
+    Debian,
 }
 
 impl ImageKind {
@@ -33,6 +36,7 @@ impl ImageKind {
     pub fn name(self) -> &'static str {
         match self {
             ImageKind::Tiny => "tiny",
+            ImageKind::Debian => "debian",
         }
     }
 
@@ -40,12 +44,14 @@ impl ImageKind {
     fn recipe(self) -> Vec<&'static [u8]> {
         match self {
             ImageKind::Tiny => tiny::recipe(),
+            ImageKind::Debian => debian::recipe(),
         }
     }
 
     fn tools(self) -> &'static [&'static str] {
         match self {
             ImageKind::Tiny => tiny::TOOLS,
+            ImageKind::Debian => debian::TOOLS,
         }
     }
 }
@@ -56,7 +62,7 @@ impl ImageKind {
 /// When a tool is missing or the package archive cannot be reached; the cache is left as it was.
 pub async fn build(kind: ImageKind, ui: &Ui) -> Result<PathBuf, Failure> {
     let (directory, name) = (Path::new(CACHE), kind.name());
-    let file = directory.join(format!("{name}-{}.img", digest(kind)));
+    let file = directory.join(format!("{name}-{}.img", digest(kind, &archive::own_suite()?)));
     if file.is_file() {
         return Ok(file);
     }
@@ -66,6 +72,7 @@ pub async fn build(kind: ImageKind, ui: &Ui) -> Result<PathBuf, Failure> {
     let work = tempfile::Builder::new().prefix(".building-").tempdir_in(directory)?;
     let made = match kind {
         ImageKind::Tiny => tiny::build(work.path(), &job).await,
+        ImageKind::Debian => debian::build(work.path(), &job).await,
     };
     let made = made.while_doing(|| format!("cannot build guest image {name}"))?;
     // Two builds at once make the same image; the last one stays.
@@ -75,9 +82,9 @@ pub async fn build(kind: ImageKind, ui: &Ui) -> Result<PathBuf, Failure> {
     Ok(file)
 }
 
-fn digest(kind: ImageKind) -> String {
+fn digest(kind: ImageKind, suite: &str) -> String {
     let mut hash = Sha256::new();
-    for part in kind.recipe() {
+    for part in kind.recipe().into_iter().chain([suite.as_bytes()]) {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
@@ -101,7 +108,9 @@ mod tests {
 
     #[test]
     fn the_digest_is_stable_and_short() {
-        assert_eq!(digest(ImageKind::Tiny), digest(ImageKind::Tiny));
-        assert_eq!(digest(ImageKind::Tiny).len(), 12);
+        let digest = |suite| super::digest(ImageKind::Tiny, suite);
+        assert_eq!(digest("bookworm"), digest("bookworm"));
+        assert_ne!(digest("bookworm"), digest("trixie"));
+        assert_eq!(digest("bookworm").len(), 12);
     }
 }

@@ -4,6 +4,7 @@
 //! takes the host with its mounts and loop devices. What stays has a name computed from the lab's own, so that a lab
 //! can be removed however far it got.
 
+mod archive;
 mod bmc;
 mod cgroup;
 mod chassis;

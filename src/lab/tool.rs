@@ -15,7 +15,9 @@ const QUICK: Duration = Duration::from_secs(20);
 const PACKAGES: &[(&str, &str)] = &[
     ("apt-cache", "apt"),
     ("apt-config", "apt"),
+    ("apt-config", "apt"),
     ("apt-get", "apt"),
+    ("chroot", "coreutils"),
     ("cp", "coreutils"),
     ("dpkg-deb", "dpkg"),
     ("gcc", "gcc libc6-dev"),
@@ -24,6 +26,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("losetup", "mount"),
     ("mcopy", "mtools"),
     ("mformat", "mtools"),
+    ("mke2fs", "e2fsprogs"),
     ("mmdebstrap", "mmdebstrap"),
     ("mount", "mount"),
     ("nsenter", "util-linux"),
