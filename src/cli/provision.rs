@@ -68,7 +68,7 @@ pub(super) async fn carry_out(
     };
     let (_lock, ground) = tokio::try_join!(held, grounds)?;
     wait_for_jobs(context, &fleet, &ground).await?;
-    let ctx = Ctx { inventory: Arc::new(inventory), fleet: fleet.clone(), ground, ui: context.ui.clone() };
+    let ctx = Ctx::new(Arc::new(inventory), fleet.clone(), ground, context.ui.clone());
     let provision = Provision::new(ctx, library, stages, hosts.clone())?;
     let survey = provision.survey().await?;
     let plan = provision.plan(&survey);
@@ -85,9 +85,30 @@ pub(super) async fn carry_out(
         context.ui.note(plan.render());
         context.confirm(&format!("make these {} changes on {} hosts?", plan.len(), hosts.len()))?;
         provision.apply(&survey).await?;
+        settle(context, &provision).await?;
     }
     let report = Report { changed: !plan.is_empty(), seconds: began.elapsed().as_secs_f64(), plan };
     context.ui.result("rackhand.provision/1", &report, |report| render(report, &hosts))
+}
+
+/// Looks at everything again: what one step did may ask something of another (a new certificate, a restart).
+async fn settle(context: &Context, provision: &Provision) -> Result<(), Failure> {
+    let survey = provision.survey().await?;
+    let plan = provision.plan(&survey);
+    if plan.is_empty() {
+        return Ok(());
+    }
+    context.ui.note(format!("this followed from it:\n{}", plan.render()));
+    provision.apply(&survey).await?;
+    let left = provision.plan(&provision.survey().await?);
+    match left.changes().next() {
+        None => Ok(()),
+        Some(change) => Err(Failure::msg(
+            Kind::Partial,
+            format!("host {}: {}: {} is still to do after two rounds", change.host, change.step, change.object),
+        )
+        .hint("run the same command again; if it stays, `--dry-run` shows what differs")),
+    }
 }
 
 async fn wait_for_jobs(

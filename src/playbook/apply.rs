@@ -96,6 +96,11 @@ pub(super) fn script(resource: &Resource, change: &Change, state: &State) -> Str
     }
 }
 
+/// The script that writes these files, for steps in Rust.
+pub fn write_files(files: &[File]) -> String {
+    files.iter().map(write_file).collect()
+}
+
 /// Writes beside the file and renames: a reader or a kill sees the old one or the new one.
 fn write_file(file: &File) -> String {
     let path = quote(&file.path);

@@ -4,7 +4,7 @@ use super::bridge;
 use super::change::{Action, Change, Findings, Skipped};
 use super::resource::{Block, Directory, File, Modules, Resource, Service, Sysctl, User};
 use super::state::{FileState, State, sha256};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 /// What has to change on a host so that these resources hold. `touched` carries the files that steps before have
@@ -40,10 +40,14 @@ pub fn diff(host: &str, step: &str, resources: &[Resource], state: &State, touch
             let (host, step) = (host.to_owned(), step.to_owned());
             findings.refused.push(Skipped { host, step, object: object.clone(), reason });
         }
-        findings.skipped.extend(verdict.skipped.into_iter().map(|(part, reason)| Skipped {
+        let mut parts: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (part, reason) in verdict.skipped {
+            parts.entry(reason).or_default().push(part);
+        }
+        findings.skipped.extend(parts.into_iter().map(|(reason, parts)| Skipped {
             host: host.to_owned(),
             step: step.to_owned(),
-            object: if part.is_empty() { object.clone() } else { format!("{object}: {part}") },
+            object: format!("{object}: {}", parts.join(" ")),
             reason,
         }));
     }

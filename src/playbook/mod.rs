@@ -13,7 +13,7 @@ mod resource;
 mod shell;
 mod state;
 
-pub use apply::apply;
+pub use apply::{apply, write_files};
 pub use book::{Book, Library, Without};
 pub use bridge::Fresh;
 pub use change::{Action, Change, Findings, Skipped};

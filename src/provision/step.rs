@@ -1,6 +1,7 @@
 //! What a step of provisioning is, and what it works with.
 
 use super::ground::Ground;
+use crate::cluster::{Cluster, ClusterError, ClusterPort};
 use crate::error::Failure;
 use crate::inventory::{HostSpec, Inventory, Role};
 use crate::playbook::{Change, Findings};
@@ -9,6 +10,7 @@ use crate::ui::Ui;
 use async_trait::async_trait;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tokio::sync::OnceCell;
 
 /// What every step works with.
 #[derive(Clone, Debug)]
@@ -21,9 +23,25 @@ pub struct Ctx {
     pub ground: BTreeMap<String, Ground>,
     /// Where events go.
     pub ui: Ui,
+    cluster: Arc<OnceCell<Arc<Cluster>>>,
 }
 
 impl Ctx {
+    /// What steps work with; nothing is connected yet.
+    pub fn new(inventory: Arc<Inventory>, fleet: Fleet, ground: BTreeMap<String, Ground>, ui: Ui) -> Self {
+        Ctx { inventory, fleet, ground, ui, cluster: Arc::default() }
+    }
+
+    /// The Ceph cluster; connected once it can be.
+    ///
+    /// # Errors
+    /// While it is not set up or has no quorum.
+    pub async fn cluster(&self) -> Result<Arc<dyn ClusterPort>, ClusterError> {
+        let connect = || async { Cluster::connect(&self.fleet, &self.inventory).await.map(Arc::new) };
+        let cluster = self.cluster.get_or_try_init(connect).await?;
+        Ok(Arc::clone(cluster) as Arc<dyn ClusterPort>)
+    }
+
     /// The host of this name.
     ///
     /// # Errors
