@@ -13,6 +13,7 @@ use super::shell::quote;
 use super::state::{BridgeState, State, look};
 use crate::error::Failure;
 use crate::ssh::{Exec, Remote, RemoteError, RemoteExt};
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -175,9 +176,10 @@ pub(super) async fn apply(remote: &dyn Remote, bridge: &Bridge, fresh: Fresh<'_>
     }
 }
 
+/// Words that write a file; in base64, because a file may itself hold such words.
 fn here_file(path: &str, text: &str) -> String {
-    let end = if text.ends_with('\n') || text.is_empty() { "" } else { "\n" };
-    format!("mkdir -p \"$(dirname {0})\"\ncat >{0} <<'RACKHAND_END'\n{text}{end}RACKHAND_END\n", quote(path))
+    let (path, text) = (quote(path), BASE64.encode(text));
+    format!("mkdir -p \"$(dirname {path})\"\nbase64 -d >{path} <<'RACKHAND_END'\n{text}\nRACKHAND_END\n")
 }
 
 /// Arms the timer, then edits in a unit of its own: a cut connection must not stop it half-way.
@@ -189,12 +191,15 @@ fn edit_script(bridge: &Bridge, edit: &Edit) -> String {
          had=no; ip link show dev {name} >/dev/null 2>&1 && had=yes\n"
     );
     s.push_str(&here_file(&format!("/run/rackhand/revert-{}.sh", bridge.name), &edit.revert));
-    s.push_str(&here_file(&format!("/run/rackhand/edit-{}.sh", bridge.name), &format!("set -eu\n{}", edit.make)));
     let _ = writeln!(
         s,
         "systemd-run --quiet --collect --unit=rackhand-revert-{name} --on-active={REVERT_AFTER} \
-         --timer-property=AccuracySec=100ms bash /run/rackhand/revert-{name}.sh $had\n\
-         systemd-run --quiet --collect --wait --unit=rackhand-edit-{name} bash /run/rackhand/edit-{name}.sh $had"
+         --timer-property=AccuracySec=100ms bash /run/rackhand/revert-{name}.sh $had"
+    );
+    s.push_str(&here_file(&format!("/run/rackhand/edit-{}.sh", bridge.name), &format!("set -eu\n{}", edit.make)));
+    let _ = writeln!(
+        s,
+        "systemd-run --quiet --collect --wait --unit=rackhand-edit-{name} bash /run/rackhand/edit-{name}.sh $had"
     );
     s
 }
