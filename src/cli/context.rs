@@ -2,6 +2,7 @@
 
 use super::Global;
 use crate::error::Failure;
+use crate::guest::Rack;
 use crate::inventory::{self, Inventory};
 use crate::ssh::Fleet;
 use crate::ui::Ui;
@@ -38,6 +39,15 @@ impl Context {
     /// When no private directory for sockets can be made.
     pub fn fleet(&self, inventory: &Inventory) -> Result<Fleet, Failure> {
         Ok(Fleet::over_ssh(inventory, CONNECT)?)
+    }
+
+    /// The rack: its cluster is connected, its hypervisors are when first asked.
+    ///
+    /// # Errors
+    /// When the inventory is wrong or the cluster cannot be asked.
+    pub async fn rack(&self) -> Result<Rack, Failure> {
+        let inventory = self.inventory()?;
+        Rack::connect(self.fleet(&inventory)?, inventory, self.ui.clone()).await
     }
 
     /// Asks before a change, unless `--yes` was given.

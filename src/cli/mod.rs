@@ -4,17 +4,29 @@ mod completions;
 mod context;
 mod evacuate;
 mod facts;
+mod guest;
+mod guest_console;
+mod guest_create;
+mod guest_list;
+mod guest_run;
+mod guest_selection;
 mod host_names;
 mod inventory;
 mod lab;
 mod lab_image;
 mod migrate;
 mod moving;
+mod image;
+mod inventory_show;
+mod lab;
+mod lab_image;
+mod network;
 mod provision;
 mod return_;
 mod status;
 
 pub use context::Context;
+pub use guest_selection::{GuestNames, GuestSelection};
 
 use crate::error::{Failure, Kind};
 use crate::ui::{ColorChoice, EventStyle, OutputFormat, Ui};
@@ -85,6 +97,9 @@ enum Command {
     Migrate(migrate::MigrateArgs),
     Evacuate(evacuate::EvacuateArgs),
     Return(return_::ReturnArgs),
+    Guest(guest::GuestArgs),
+    Image(image::ImageArgs),
+    Network(network::NetworkArgs),
     Provision(provision::ProvisionArgs),
 }
 
@@ -134,6 +149,9 @@ async fn run(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Migrate(args) => migrate::run(args, context).await,
         Command::Evacuate(args) => evacuate::run(args, context).await,
         Command::Return(args) => return_::run(args, context).await,
+        Command::Guest(args) => guest::run(args, context).await,
+        Command::Image(args) => image::run(args, context).await,
+        Command::Network(args) => network::run(args, context).await,
         Command::Provision(args) => provision::run(args, context).await,
     }
 }

@@ -300,6 +300,12 @@ class Cluster:
         with self.image(pool, name, read_only=False) as image:
             image.resize(size)
 
+    def rbd_rename(self, pool, name, to):
+        try:
+            rbd.RBD().rename(self.ioctx(pool), name, to)
+        except rbd.ImageExists:
+            raise Refused("exists", "disk image %s exists" % to)
+
     def rbd_write(self, pool, name, size, chunks):
         """A small image whose whole content is given; what is not given is zeros."""
         io = self.ioctx(pool)
@@ -370,7 +376,7 @@ class Cluster:
 
 
 OPS = ("command", "get", "create", "replace", "remove", "list", "omap_get", "omap_update", "lock", "unlock",
-       "rbd_list", "rbd_info", "rbd_create", "rbd_clone", "rbd_resize", "rbd_write", "rbd_read", "rbd_snap_create",
+       "rbd_list", "rbd_info", "rbd_create", "rbd_clone", "rbd_resize", "rbd_rename", "rbd_write", "rbd_read", "rbd_snap_create",
        "rbd_snap_remove", "rbd_children", "rbd_remove", "rbd_users", "rbd_meta_set", "mon_status")
 
 

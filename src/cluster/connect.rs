@@ -208,6 +208,10 @@ impl ClusterPort for Cluster {
         self.disk("rbd_resize", json!({"name": name, "size": size})).await
     }
 
+    async fn image_rename(&self, name: &str, to: &str) -> Result<(), ClusterError> {
+        self.disk("rbd_rename", json!({"name": name, "to": to})).await
+    }
+
     async fn image_write(&self, name: &str, content: &[u8]) -> Result<(), ClusterError> {
         let args = json!({"name": name, "size": content.len(), "chunks": pieces(content)});
         self.disk("rbd_write", args).await

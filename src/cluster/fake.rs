@@ -223,6 +223,18 @@ impl ClusterPort for FakeCluster {
         Ok(())
     }
 
+    async fn image_rename(&self, name: &str, to: &str) -> Result<(), ClusterError> {
+        let mut inner = self.inner()?;
+        if inner.images.contains_key(to) {
+            return Err(ClusterError::Exists(format!("disk image {to} exists")));
+        }
+        let mut fake = inner.image(name)?.clone();
+        fake.image.name = to.to_owned();
+        inner.images.remove(name);
+        inner.images.insert(to.to_owned(), fake);
+        Ok(())
+    }
+
     async fn image_write(&self, name: &str, content: &[u8]) -> Result<(), ClusterError> {
         let mut inner = self.inner()?;
         if !inner.images.contains_key(name) {

@@ -183,6 +183,8 @@ pub trait ClusterPort: Send + Sync + fmt::Debug {
     async fn image_clone(&self, from: &Parent, child: &str, size: u64, meta: &Keys) -> Result<u64, ClusterError>;
     /// Changes a disk image's size.
     async fn image_resize(&self, name: &str, size: u64) -> Result<(), ClusterError>;
+    /// Gives a disk image another name.
+    async fn image_rename(&self, name: &str, to: &str) -> Result<(), ClusterError>;
     /// Makes or overwrites a small disk image with this content.
     async fn image_write(&self, name: &str, content: &[u8]) -> Result<(), ClusterError>;
     /// Reads a piece of a disk image, or less at its end.

@@ -1,10 +1,15 @@
 //! Guests: templates, definitions, addresses, placement, and starting each one at most once.
 
 pub mod address;
+pub mod agent;
 pub mod claim;
+pub mod create;
+mod delete;
 mod domain;
 mod host_state;
 pub mod image;
+mod import;
+mod inspect;
 mod machine;
 pub mod placement;
 mod probe;
@@ -15,9 +20,13 @@ mod spec;
 mod start;
 mod stop;
 mod survey;
+mod view;
 
+pub use delete::{delete, delete_reserved, protect};
 pub use domain::{CEPH_USER, secret_uuid, xml};
 pub use host_state::{HostState, Maintenance, read as read_host_states, set_maintenance};
+pub use import::{Import, import};
+pub use inspect::{DiskFile, inspect};
 pub use machine::{common as common_machine, work_out as work_out_machine};
 pub use probe::strangers;
 pub use rack::{Rack, conclude};
@@ -29,3 +38,4 @@ pub use spec::{Desired, Disk, Guest, INDEX, ImageRef, Machine, Nic, Stage, check
 pub use start::{Started, need, rooms, start};
 pub use stop::{How, SHUTDOWN, reboot, stop};
 pub use survey::{Standing, Survey};
+pub use view::{GuestView, Overview, State, claims, overview, view};

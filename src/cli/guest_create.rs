@@ -1,0 +1,224 @@
+//! `rackhand guest create`.
+
+use super::Context;
+use crate::error::{Failure, Kind, ResultExt};
+use crate::guest::address::Wish;
+use crate::guest::create::{self, Order, Plan};
+use crate::guest::image::TemplateName;
+use crate::guest::{Guest, Rack, Started, check_user_data, conclude, names, start, user_data_for_keys};
+use crate::inventory::{Inventory, Size};
+use crate::ui::Table;
+use clap::Args;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+/// Make guests from an image, and start them.
+///
+/// A run that was killed is finished by running it again. Two tags steer where guests go: those with the same
+/// `apart=VALUE` never share a host, those with the same `spread=VALUE` share a rack or a host only when there is no
+/// other way.
+#[derive(Debug, Args)]
+pub struct CreateArgs {
+    /// Name of the guest; with --count NAME-1, NAME-2, ...
+    name: String,
+    /// Image, as NAME or NAME@VERSION.
+    #[arg(long)]
+    image: TemplateName,
+    /// Memory [default: the inventory's].
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<Size>,
+    /// Virtual processors [default: the inventory's].
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=128))]
+    cpus: Option<u32>,
+    /// Size of the disk [default: the inventory's].
+    #[arg(long, value_name = "SIZE")]
+    disk: Option<Size>,
+    /// Guest network [default: the inventory's, or the only one].
+    #[arg(long)]
+    network: Option<String>,
+    /// Address: `auto`, or one.
+    #[arg(long, default_value = "auto")]
+    address: Wish,
+    /// cloud-init user data; for the image's own use.
+    #[arg(long, value_name = "FILE")]
+    user_data: Option<PathBuf>,
+    /// Public SSH key to let in; may be given several times.
+    #[arg(long, value_name = "FILE", conflicts_with = "user_data")]
+    ssh_key: Vec<PathBuf>,
+    /// Make this many.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    count: Option<u32>,
+    /// Tag; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = tag)]
+    tag: Vec<(String, String)>,
+    /// The only host it may run on.
+    #[arg(long)]
+    host: Option<String>,
+    /// Higher goes first when not all can.
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    priority: i32,
+    /// Refuse to delete it.
+    #[arg(long)]
+    protected: bool,
+    /// Leave it down.
+    #[arg(long)]
+    no_start: bool,
+}
+
+fn tag(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() && !value.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(format!("`{text}` is no tag; write KEY=VALUE")),
+    }
+}
+
+#[derive(Serialize)]
+struct Created {
+    guests: Vec<CreatedGuest>,
+}
+
+#[derive(Serialize)]
+struct CreatedGuest {
+    name: String,
+    uuid: Option<uuid::Uuid>,
+    state: &'static str,
+    host: Option<String>,
+    addresses: Vec<IpAddr>,
+}
+
+/// Runs `rackhand guest create`.
+///
+/// # Errors
+/// When a guest cannot be made or started; those that can are.
+pub async fn run(args: CreateArgs, context: &Context) -> Result<(), Failure> {
+    let no_start = args.no_start;
+    let inventory = context.inventory()?;
+    let order = order(args, &inventory)?;
+    let rack = context.rack().await?;
+    let plan = create::plan(&rack, order).await?;
+    if context.global.dry_run {
+        return show_plan(context, &plan);
+    }
+    let made = create::make(&rack, &plan).await?;
+    let ready: Vec<Guest> = made.iter().filter_map(|(_, result)| result.as_ref().ok().cloned()).collect();
+    let started = if no_start { Vec::new() } else { start_planned(&rack, &plan, &ready).await };
+    let hosts: BTreeMap<String, String> =
+        started.iter().filter_map(|(name, r)| r.as_ref().ok().map(|s| (name.clone(), s.host.clone()))).collect();
+    let outcome = outcome(made, started);
+    let result = show(context, &ready, &hosts);
+    conclude("create", outcome)?;
+    result
+}
+
+/// Starts each guest where the plan has put it.
+async fn start_planned(rack: &Rack, plan: &Plan, ready: &[Guest]) -> Vec<(String, Result<Started, Failure>)> {
+    let mut by_host: BTreeMap<&str, Vec<Guest>> = BTreeMap::new();
+    for guest in ready {
+        let planned = plan.guests.iter().find(|p| p.name == guest.name);
+        by_host.entry(planned.map_or("", |p| p.host.as_str())).or_default().push(guest.clone());
+    }
+    let starts = by_host.iter().map(|(host, guests)| start(rack, guests, Some(host)));
+    futures::future::join_all(starts).await.into_iter().flatten().collect()
+}
+
+/// What became of each guest: made and, where it was asked for, started.
+fn outcome(
+    made: Vec<(String, Result<Guest, Failure>)>,
+    started: Vec<(String, Result<Started, Failure>)>,
+) -> Vec<(String, Result<(), Failure>)> {
+    let mut started: BTreeMap<String, Result<Started, Failure>> = started.into_iter().collect();
+    let one = |(name, made): (String, Result<Guest, Failure>)| {
+        let started = started.remove(&name).map_or(Ok(()), |r| r.map(drop));
+        (name, made.and(started))
+    };
+    made.into_iter().map(one).collect()
+}
+
+fn order(args: CreateArgs, inventory: &Inventory) -> Result<Order, Failure> {
+    let defaults = &inventory.guests;
+    let network = match args.network.or_else(|| defaults.network.clone()) {
+        Some(network) => network,
+        None if inventory.networks.guests.len() == 1 => {
+            inventory.networks.guests.keys().next().cloned().unwrap_or_default()
+        }
+        None => {
+            return Err(
+                Failure::usage("no network named").hint("pass --network, or set guests.network in the inventory")
+            );
+        }
+    };
+    let user_data = match &args.user_data {
+        Some(file) => {
+            let text = read(file)?;
+            check_user_data(&text, &file.display().to_string())?;
+            text
+        }
+        None => user_data_for_keys(&args.ssh_key.iter().map(|file| key(file)).collect::<Result<Vec<_>, _>>()?),
+    };
+    Ok(Order {
+        names: names(&args.name, args.count)?,
+        image: args.image,
+        memory: args.memory.unwrap_or(defaults.memory),
+        cpus: args.cpus.unwrap_or(defaults.cpus),
+        disk: args.disk.unwrap_or(defaults.disk),
+        network,
+        address: args.address,
+        user_data,
+        tags: args.tag.into_iter().collect(),
+        priority: args.priority,
+        protected: args.protected,
+        host: args.host,
+    })
+}
+
+fn read(file: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(file).or_kind(Kind::Usage).while_doing(|| format!("cannot read {}", file.display()))
+}
+
+/// A public key; a private one is refused before it gets anywhere.
+fn key(file: &Path) -> Result<String, Failure> {
+    let text = read(file)?;
+    if text.contains("PRIVATE KEY") {
+        return Err(Failure::usage(format!("{} is a private key", file.display())).hint("name the .pub file beside it"));
+    }
+    if !["ssh-", "ecdsa-", "sk-"].iter().any(|start| text.starts_with(start)) {
+        return Err(Failure::usage(format!("{} is no public SSH key", file.display())));
+    }
+    Ok(text.trim().to_owned())
+}
+
+fn show_plan(context: &Context, plan: &Plan) -> Result<(), Failure> {
+    context.ui.result("rackhand.guest-plan/1", &plan.guests, |guests| {
+        let mut table = Table::new(["guest", "host", ""]);
+        for guest in guests {
+            table.row([
+                guest.name.clone(),
+                guest.host.clone(),
+                if guest.resumed { "finish" } else { "make" }.to_owned(),
+            ]);
+        }
+        table.render()
+    })
+}
+
+fn show(context: &Context, guests: &[Guest], hosts: &BTreeMap<String, String>) -> Result<(), Failure> {
+    let one = |guest: &Guest| CreatedGuest {
+        name: guest.name.clone(),
+        uuid: Some(guest.uuid),
+        state: if hosts.contains_key(&guest.name) { "running" } else { "stopped" },
+        host: hosts.get(&guest.name).cloned(),
+        addresses: guest.nics.iter().map(|nic| nic.address).collect(),
+    };
+    let created = Created { guests: guests.iter().map(one).collect() };
+    context.ui.result("rackhand.guest-create/1", &created, |created| {
+        let mut table = Table::new(["guest", "state", "host", "address"]);
+        for guest in &created.guests {
+            let addresses: Vec<String> = guest.addresses.iter().map(ToString::to_string).collect();
+            let host = guest.host.clone().unwrap_or_default();
+            table.row([guest.name.clone(), guest.state.to_owned(), host, addresses.join(",")]);
+        }
+        table.render()
+    })
+}

@@ -1,0 +1,136 @@
+//! `rackhand image`.
+
+use super::Context;
+use crate::error::Failure;
+use crate::guest::image::{self, Template, TemplateName};
+use crate::guest::{Import, import};
+use crate::ui::Table;
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+/// Images that guests are made from.
+#[derive(Debug, Args)]
+pub struct ImageArgs {
+    #[command(subcommand)]
+    command: ImageCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum ImageCommand {
+    Import(ImportArgs),
+    /// List images.
+    List,
+    Show(NameArgs),
+    Remove(NameArgs),
+    Publish(NameArgs),
+}
+
+/// Import a disk image, qcow2 or raw, as a new version.
+///
+/// The version is offered when it is complete and not before; new guests get it from then on.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// Name of the image.
+    name: TemplateName,
+    /// File, http(s) URL, or `-` for stdin.
+    source: String,
+    /// SHA-256 the file must have.
+    #[arg(long, value_name = "HEX", value_parser = sha256)]
+    sha256: Option<String>,
+    /// Import a raw disk without a boot sector too.
+    #[arg(long)]
+    force: bool,
+}
+
+/// Show an image, remove it or a version, or choose the version new guests get.
+#[derive(Debug, Args)]
+pub struct NameArgs {
+    /// NAME or NAME@VERSION.
+    name: TemplateName,
+}
+
+fn sha256(text: &str) -> Result<String, String> {
+    let fine = text.len() == 64 && text.chars().all(|c| c.is_ascii_hexdigit());
+    if fine { Ok(text.to_lowercase()) } else { Err("a SHA-256 has 64 hexadecimal digits".to_owned()) }
+}
+
+#[derive(Serialize)]
+struct Listing {
+    images: Vec<Template>,
+}
+
+/// Runs `rackhand image ...`.
+///
+/// # Errors
+/// What the command itself reports.
+pub async fn run(args: ImageArgs, context: &Context) -> Result<(), Failure> {
+    match args.command {
+        ImageCommand::Import(args) => run_import(args, context).await,
+        ImageCommand::List => {
+            let rack = context.rack().await?;
+            let images = image::list(rack.port()).await?;
+            context.ui.result("rackhand.image-list/1", &Listing { images }, |listing| table(&listing.images))
+        }
+        ImageCommand::Show(args) => {
+            let rack = context.rack().await?;
+            let template = image::get(rack.port(), &args.name.name).await?;
+            context.ui.result("rackhand.image/1", &template, |template| table(std::slice::from_ref(template)))
+        }
+        ImageCommand::Remove(args) => {
+            let rack = context.rack().await?;
+            image::get(rack.port(), &args.name.name).await?;
+            if context.global.dry_run {
+                context.ui.note(format!("would remove image {}", args.name.name));
+                return Ok(());
+            }
+            context.confirm(&format!("remove image {}", args.name.name))?;
+            let removed = image::remove(rack.port(), &args.name).await?;
+            let versions: Vec<String> = removed.iter().map(ToString::to_string).collect();
+            context.ui.note(format!("image {}: version {} removed", args.name.name, versions.join(", ")));
+            Ok(())
+        }
+        ImageCommand::Publish(args) => {
+            let Some(version) = args.name.version else {
+                return Err(Failure::usage("no version named").hint("write NAME@VERSION"));
+            };
+            let rack = context.rack().await?;
+            if !context.global.dry_run {
+                image::publish(rack.port(), &args.name.name, version).await?;
+            }
+            context.ui.note(format!("new guests of {} get version {version}", args.name.name));
+            Ok(())
+        }
+    }
+}
+
+async fn run_import(args: ImportArgs, context: &Context) -> Result<(), Failure> {
+    if args.name.version.is_some() {
+        return Err(Failure::usage("the version of an import is given by rackhand").hint("write the name alone"));
+    }
+    let order = Import { name: args.name.name, source: args.source, sha256: args.sha256, force: args.force };
+    let rack = context.rack().await?;
+    if context.global.dry_run {
+        context.ui.note(format!("would import {} as image {}", order.source, order.name));
+        return Ok(());
+    }
+    let version = import(&rack, &order).await?;
+    context.ui.result("rackhand.image-version/1", &version, |v| format!("{}@{}", order.name, v.version))
+}
+
+fn table(images: &[Template]) -> String {
+    let mut table = Table::new(["image", "version", "size", "imported", "sha256", "source"]);
+    for image in images {
+        for version in &image.versions {
+            let current = if version.version == image.current { " (current)" } else { "" };
+            table.row([
+                image.name.clone(),
+                format!("{}{current}", version.version),
+                version.size.to_string(),
+                version.imported.strftime("%Y-%m-%d %H:%M").to_string(),
+                version.sha256.chars().take(12).collect(),
+                version.source.clone(),
+            ]);
+        }
+    }
+    table.render()
+}

@@ -1,0 +1,117 @@
+//! Deleting guests: first said, then done, last forgotten, so that a killed run can be finished.
+
+use super::create::change;
+use super::rack::Rack;
+use super::spec::{Guest, INDEX, Stage};
+use super::stop::{How, stop_one};
+use super::{address, claim};
+use crate::cluster::{ClusterError, KeysChange, update};
+use crate::error::{Failure, Kind};
+use crate::ui::{Job, Outcome};
+use futures::future::join_all;
+use std::time::{Duration, Instant};
+use uuid::Uuid;
+
+/// How long a disk may stay open after its guest is gone: a killed client's watch runs out after 30 s.
+const CLOSE: Duration = Duration::from_secs(40);
+
+/// Deletes guests with their disks; running ones are stopped at once.
+pub async fn delete(rack: &Rack, guests: &[Guest]) -> Vec<(String, Result<(), Failure>)> {
+    let deletes = guests.iter().map(|guest| async move {
+        let job = rack.ui.job(format!("delete {}", guest.name));
+        let result = delete_one(rack, guest, &job).await;
+        match &result {
+            Ok(()) => job.done(""),
+            Err(failure) if failure.kind == Kind::Unknown => job.end(Outcome::Unknown, failure.to_string()),
+            Err(failure) => job.fail(failure.to_string()),
+        }
+        (guest.name.clone(), result)
+    });
+    join_all(deletes).await
+}
+
+async fn delete_one(rack: &Rack, guest: &Guest, job: &Job) -> Result<(), Failure> {
+    mark(rack, guest).await?;
+    stop_one(rack, guest, How::Force, job).await?;
+    let mut images: Vec<String> = guest.disks.iter().map(|disk| disk.image.clone()).collect();
+    images.push(guest.seed_image());
+    for image in &images {
+        remove_image(rack, image, job).await?;
+    }
+    clear(rack, guest).await
+}
+
+/// Says that it is being deleted, unless it is protected; both in one step.
+async fn mark(rack: &Rack, guest: &Guest) -> Result<(), Failure> {
+    let object = Guest::object(guest.uuid);
+    let protected = update(rack.port(), &object, |found: Option<Guest>| {
+        Ok::<_, ClusterError>(match found {
+            Some(guest) if guest.protected => (Some(guest), true),
+            Some(guest) => (Some(Guest { stage: Stage::Deleting, ..guest }), false),
+            None => (None, false),
+        })
+    });
+    if protected.await.map_err(ClusterError::failure)? {
+        return Err(Failure::refused("it is protected")
+            .hint(format!("take the protection away with `rackhand guest protect off {}`", guest.name)));
+    }
+    Ok(())
+}
+
+async fn remove_image(rack: &Rack, image: &str, job: &Job) -> Result<(), Failure> {
+    let began = Instant::now();
+    loop {
+        match rack.port().image_remove(image).await {
+            Ok(_) => return Ok(()),
+            Err(ClusterError::Busy(text)) if began.elapsed() < CLOSE => {
+                job.step(text);
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            Err(ClusterError::Busy(text)) => {
+                return Err(Failure::msg(Kind::Busy, text)
+                    .hint("see who has it with `rbd status`; then run the same command again"));
+            }
+            Err(error) => return Err(error.failure()),
+        }
+    }
+}
+
+/// Forgets a guest that has nothing left: addresses, claim, definition, and last its name.
+pub(super) async fn clear(rack: &Rack, guest: &Guest) -> Result<(), Failure> {
+    let port = rack.port();
+    for nic in &guest.nics {
+        address::give_back(port, &nic.network, guest.uuid).await.map_err(ClusterError::failure)?;
+    }
+    claim::forget(port, guest.uuid).await.map_err(ClusterError::failure)?;
+    let object = Guest::object(guest.uuid);
+    let forget = update(port, &object, |_: Option<Guest>| Ok::<_, ClusterError>((None, ())));
+    forget.await.map_err(ClusterError::failure)?;
+    forget_name(rack, &guest.name, guest.uuid).await
+}
+
+async fn forget_name(rack: &Rack, name: &str, uuid: Uuid) -> Result<(), Failure> {
+    match rack.port().change_keys(INDEX, &KeysChange::default().take(name, uuid.to_string())).await {
+        // Gone already, or somebody else's by now.
+        Ok(()) | Err(ClusterError::Conflict(_)) => Ok(()),
+        Err(error) => Err(error.failure()),
+    }
+}
+
+/// Clears away a name whose guest was never defined: its run was killed right after reserving it.
+///
+/// # Errors
+/// When the cluster cannot be asked.
+pub async fn delete_reserved(rack: &Rack, name: &str, uuid: Uuid) -> Result<(), Failure> {
+    for network in rack.inventory.networks.guests.keys() {
+        address::give_back(rack.port(), network, uuid).await.map_err(ClusterError::failure)?;
+    }
+    forget_name(rack, name, uuid).await
+}
+
+/// Protects guests from being deleted, or no longer.
+pub async fn protect(rack: &Rack, guests: &[Guest], protected: bool) -> Vec<(String, Result<Guest, Failure>)> {
+    let changes = guests.iter().map(|guest| async move {
+        (guest.name.clone(), change(rack, guest, |guest| guest.protected = protected).await)
+    });
+    join_all(changes).await
+}

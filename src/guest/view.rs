@@ -1,0 +1,195 @@
+//! A guest as people and scripts see it: its definition, and what the hosts say of it.
+
+use super::claim::{Claim, Phase};
+use super::rack::Rack;
+use super::spec::{Desired, Disk, Guest, ImageRef, Nic, Stage};
+use super::survey::Survey;
+use crate::cluster::{ClusterError, decode};
+use crate::error::Failure;
+use crate::inventory::Size;
+use crate::libvirt::DomainState;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use uuid::Uuid;
+
+/// What a guest is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It runs.
+    Running,
+    /// Its processors stand still; storage that refuses it does that.
+    Paused,
+    /// It is going down.
+    Stopping,
+    /// It crashed and its process is still there.
+    Crashed,
+    /// It moves between two hosts.
+    Moving,
+    /// It is being started.
+    Starting,
+    /// It is down.
+    Stopped,
+    /// It is not complete.
+    Creating,
+    /// It is half deleted.
+    Deleting,
+    /// It may run on a host that does not answer.
+    Unknown,
+}
+
+impl std::fmt::Display for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            State::Running => "running",
+            State::Paused => "paused",
+            State::Stopping => "stopping",
+            State::Crashed => "crashed",
+            State::Moving => "moving",
+            State::Starting => "starting",
+            State::Stopped => "stopped",
+            State::Creating => "creating",
+            State::Deleting => "deleting",
+            State::Unknown => "unknown",
+        })
+    }
+}
+
+/// A guest as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct GuestView {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub uuid: Uuid,
+    /// What it is doing.
+    pub state: State,
+    /// Why, where libvirt says something worth knowing.
+    pub reason: Option<String>,
+    /// Its host; where it may run, when the state is unknown.
+    pub host: Option<String>,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Memory.
+    pub memory: Size,
+    /// Virtual processors.
+    pub cpus: u32,
+    /// Its template.
+    pub image: ImageRef,
+    /// Its disks.
+    pub disks: Vec<Disk>,
+    /// Its NICs.
+    pub nics: Vec<Nic>,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
+    /// Who goes first.
+    pub priority: i32,
+    /// Whether deleting is refused.
+    pub protected: bool,
+    /// The only host it may run on.
+    pub pinned: Option<String>,
+    /// What its owner wants.
+    pub desired: Desired,
+    /// Machine type.
+    pub machine: String,
+    /// When it was made.
+    pub created: jiff::Timestamp,
+    /// When it was started, while it runs.
+    pub started: Option<jiff::Timestamp>,
+}
+
+/// What is known of all guests, at about one time.
+#[derive(Clone, Debug)]
+pub struct Overview {
+    /// The guests, by name.
+    pub guests: Vec<GuestView>,
+    /// Their definitions, in the same order.
+    pub definitions: Vec<Guest>,
+    /// Names reserved by runs that were killed before they defined a guest.
+    pub reserved: BTreeMap<String, Uuid>,
+    /// What the hosts said.
+    pub survey: Survey,
+}
+
+/// Looks at all guests.
+///
+/// # Errors
+/// When the cluster cannot be asked; hosts that do not answer are part of the result.
+pub async fn overview(rack: &Rack) -> Result<Overview, Failure> {
+    let (definitions, claims, index, survey) =
+        tokio::join!(rack.guests(), claims(rack), rack.index(), Survey::take(&rack.hypervisors, false),);
+    let (definitions, claims) = (definitions?, claims?);
+    let guests: Vec<GuestView> =
+        definitions.iter().map(|guest| view(guest, claims.get(&guest.uuid), &survey)).collect();
+    let mut reserved = index?;
+    reserved.retain(|_, uuid| definitions.iter().all(|g| g.uuid != *uuid));
+    Ok(Overview { guests, definitions, reserved, survey })
+}
+
+/// All claims, by guest.
+///
+/// # Errors
+/// When the cluster cannot be asked.
+pub async fn claims(rack: &Rack) -> Result<BTreeMap<Uuid, Claim>, Failure> {
+    let objects = rack.port().list("claim.").await.map_err(ClusterError::failure)?;
+    let mut claims = BTreeMap::new();
+    for object in objects {
+        if let Some(uuid) = object.name.strip_prefix("claim.").and_then(|u| u.parse().ok()) {
+            claims.insert(uuid, decode(&object.name, &object.data).map_err(ClusterError::failure)?);
+        }
+    }
+    Ok(claims)
+}
+
+/// Puts a guest together from its definition, its claim and what the hosts say.
+pub fn view(guest: &Guest, claim: Option<&Claim>, survey: &Survey) -> GuestView {
+    let place = survey.place(guest.uuid);
+    let silent = claim.and_then(|c| c.places().find(|host| !survey.hosts.contains_key(*host)).map(str::to_owned));
+    let (state, host, reason) = match (place, silent) {
+        (Some((host, domain)), _) => {
+            let state = match domain.state {
+                DomainState::Running => State::Running,
+                DomainState::Paused | DomainState::Suspended => State::Paused,
+                DomainState::Stopping => State::Stopping,
+                DomainState::Crashed => State::Crashed,
+                DomainState::Off | DomainState::Unknown => State::Unknown,
+            };
+            let state = if claim.is_some_and(|c| c.phase == Phase::Moving) { State::Moving } else { state };
+            let reason = (state != State::Running).then(|| domain.reason.clone());
+            (state, Some(host.clone()), reason)
+        }
+        (None, Some(host)) => {
+            let why = survey.silent.get(&host).cloned().unwrap_or_else(|| "not in the inventory".to_owned());
+            (State::Unknown, Some(host), Some(why))
+        }
+        (None, None) => match (guest.stage, claim.map(|c| c.phase)) {
+            (Stage::Creating, _) => (State::Creating, None, None),
+            (Stage::Deleting, _) => (State::Deleting, None, None),
+            (Stage::Ready, Some(Phase::Starting)) => (State::Starting, claim.and_then(|c| c.host.clone()), None),
+            _ => (State::Stopped, None, None),
+        },
+    };
+    let up = matches!(state, State::Running | State::Paused | State::Moving);
+    GuestView {
+        name: guest.name.clone(),
+        uuid: guest.uuid,
+        state,
+        reason,
+        host,
+        addresses: guest.nics.iter().map(|nic| nic.address).collect(),
+        memory: guest.memory,
+        cpus: guest.cpus,
+        image: guest.image.clone(),
+        disks: guest.disks.clone(),
+        nics: guest.nics.clone(),
+        tags: guest.tags.clone(),
+        priority: guest.priority,
+        protected: guest.protected,
+        pinned: guest.pinned.clone(),
+        desired: guest.desired,
+        machine: guest.machine.machine.clone(),
+        created: guest.created,
+        started: claim.and_then(|c| c.started).filter(|_| up),
+    }
+}
