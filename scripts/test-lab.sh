@@ -19,3 +19,20 @@ down() {
 
 "$rackhand" lab down --name "$rack" --yes
 trap down EXIT
+
+echo "== without a rack"
+tests ssh guest_image lab
+
+echo "== a rack from bare hosts"
+"$rackhand" lab up --name "$rack" --hosts 3
+RACKHAND_INVENTORY=$("$rackhand" lab list --name "$rack" -o json | python3 -c '
+import json, sys
+print(next(rack["inventory"] for rack in json.load(sys.stdin)["racks"] if rack["name"] == sys.argv[1]))' "$rack")
+export RACKHAND_INVENTORY
+t0=$(date +%s)
+"$rackhand" provision --yes
+echo "provisioned in $(($(date +%s) - t0)) s"
+
+echo "== on the rack"
+export RACKHAND_TEST_RACK=$rack
+tests status guest movement provision
