@@ -5,6 +5,7 @@
 pub mod cli;
 pub mod cluster;
 pub mod error;
+pub mod fence;
 pub mod guest;
 pub mod host;
 pub mod inventory;

@@ -1,5 +1,6 @@
 //! The command line: one file a command, its `Args` and `run`; no logic here.
 
+mod check;
 mod completions;
 mod context;
 mod evacuate;
@@ -10,6 +11,7 @@ mod guest_create;
 mod guest_list;
 mod guest_run;
 mod guest_selection;
+mod host_add;
 mod host_names;
 mod image;
 mod inventory;
@@ -84,9 +86,11 @@ pub struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Check(check::CheckArgs),
     Facts(facts::FactsArgs),
     Doctor(status::DoctorArgs),
     Status(status::StatusArgs),
+    Host(host_add::HostArgs),
     Completions(completions::CompletionsArgs),
     Man(completions::ManArgs),
     Inventory(inventory::InventoryArgs),
@@ -136,9 +140,11 @@ pub fn main() -> ExitCode {
 
 async fn run(command: Command, context: &Context) -> Result<(), Failure> {
     match command {
+        Command::Check(args) => check::run(args, context).await,
         Command::Facts(args) => facts::run(args, context).await,
         Command::Doctor(args) => status::doctor(&args, context).await,
         Command::Status(args) => status::status(&args, context).await,
+        Command::Host(args) => host_add::run(args, context).await,
         Command::Completions(args) => completions::run(&args, context),
         Command::Man(args) => completions::man(&args, context),
         Command::Inventory(args) => inventory::run(&args, context),

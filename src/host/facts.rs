@@ -295,6 +295,6 @@ pub async fn gather(remote: &dyn Remote) -> Result<Facts, RemoteError> {
     Ok(facts)
 }
 
-fn since_epoch() -> f64 {
+pub(super) fn since_epoch() -> f64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
 }

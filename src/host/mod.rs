@@ -1,8 +1,14 @@
-//! A host as it is: facts gathered in one round trip.
+//! A host as it is, gathered in one round trip, and as the inventory wants it.
 
 mod block;
+mod check;
+mod disks_check;
 mod facts;
+mod network_check;
 mod nics;
 mod parse;
+mod paths;
 
+pub use check::{BmcSeen, Finding, Seen, Severity, evaluate};
 pub use facts::*;
+pub use paths::{Net, Paths, Way, clock, probe};

@@ -4,7 +4,7 @@
 mod server;
 
 use futures::future::join_all;
-use rackhand::ssh::{Exec, Fleet, LineChannel, RemoteError, RemoteExt, Upload, UploadExt};
+use rackhand::ssh::{Exec, Fleet, HostKey, LineChannel, RemoteError, RemoteExt, Upload, UploadExt};
 use server::{Server, eventually, inventory, keygen, listens, runs};
 use std::fs;
 use std::net::TcpListener;
@@ -246,4 +246,27 @@ async fn a_unix_socket_of_the_host_is_reachable_here() {
     let mut said = String::new();
     tokio::net::UnixStream::connect(local).await.unwrap().read_to_string(&mut said).await.unwrap();
     assert_eq!(said, "hello");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_key_is_recorded_once_and_a_changed_one_is_refused() {
+    let mut server = Server::start();
+    fs::remove_file(server.path("known_hosts")).unwrap();
+    let inventory = server.inventory();
+    let ask = async || HostKey::ask(&inventory, &inventory.hosts[0], Duration::from_secs(5)).await;
+    let key = ask().await.unwrap();
+    assert_eq!(key.new_lines.len(), 1);
+    assert!(key.fingerprints[0].contains("SHA256:"), "{:?}", key.fingerprints);
+    assert!(server.host().run(sh("true")).await.is_err(), "asking alone records nothing");
+    key.record().unwrap();
+    assert!(server.host().run(sh("true")).await.unwrap().ok());
+    assert!(ask().await.unwrap().new_lines.is_empty(), "it is known by now");
+    server.stop();
+    keygen(&server.path("host"));
+    server.run();
+    let error = ask().await.unwrap_err();
+    let place = server.path("known_hosts").display().to_string();
+    assert!(matches!(&error, RemoteError::HostKey { reason, .. } if reason.contains(&place)), "{error}");
+    server.stop();
+    assert!(matches!(ask().await.unwrap_err(), RemoteError::Unreachable { .. }));
 }

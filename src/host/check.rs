@@ -1,0 +1,293 @@
+//! Inventory against reality: a pure function from what was seen to what is wrong.
+
+use super::disks_check;
+use super::facts::{Clock, Facts};
+use super::network_check;
+use super::paths::Paths;
+use crate::inventory::{HostSpec, Inventory, Role};
+use crate::ssh::RemoteError;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Systems that provision knows and tests.
+const SUPPORTED: [(&str, &str); 4] = [("debian", "12"), ("debian", "13"), ("ubuntu", "22.04"), ("ubuntu", "24.04")];
+/// Clocks further apart make Ceph's monitors warn (mon_clock_drift_allowed, 0.05 s by default).
+const SKEW: f64 = 0.05;
+/// A shell that starts more slowly costs every command of every run.
+const SLOW_EXEC: f64 = 0.05;
+/// Free space a monitor's store and the packages need: Ceph warns at 30 % and stops at 5 % of a small disk.
+const LITTLE_SPACE: u64 = 5 << 30;
+const NO_SPACE: u64 = 1 << 30;
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// It will not work.
+    Error,
+    /// It will work worse.
+    Warning,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        })
+    }
+}
+
+/// Something wrong with a host.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// The host.
+    pub host: String,
+    /// Stable name of the check.
+    pub check: &'static str,
+    /// What is wrong.
+    pub what: String,
+    /// What to do.
+    pub fix: String,
+}
+
+/// Collects findings of one host.
+pub(super) struct Report<'a> {
+    pub(super) host: &'a str,
+    pub(super) found: &'a mut Vec<Finding>,
+}
+
+impl Report<'_> {
+    pub(super) fn error(&mut self, check: &'static str, what: impl Into<String>, fix: impl Into<String>) {
+        self.add(Severity::Error, check, what.into(), fix.into());
+    }
+
+    pub(super) fn warning(&mut self, check: &'static str, what: impl Into<String>, fix: impl Into<String>) {
+        self.add(Severity::Warning, check, what.into(), fix.into());
+    }
+
+    fn add(&mut self, severity: Severity, check: &'static str, what: String, fix: String) {
+        self.found.push(Finding { severity, host: self.host.to_owned(), check, what, fix });
+    }
+}
+
+/// What was seen of a host.
+#[derive(Debug)]
+pub struct Seen {
+    /// What it is, or why nobody knows.
+    pub facts: Result<Facts, RemoteError>,
+    /// Its ways to the others, where it could be asked.
+    pub paths: Option<Paths>,
+    /// Its clock against this machine's.
+    pub clock: Option<Clock>,
+    /// Its BMC, where it has one.
+    pub bmc: Option<BmcSeen>,
+}
+
+/// What was seen of a host's BMC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BmcSeen {
+    /// It answered; these serial numbers are those of its machine.
+    Answered {
+        /// Whether it says the machine is on.
+        on: bool,
+        /// Serial numbers and service tags.
+        serials: Vec<String>,
+    },
+    /// It did not answer as it should.
+    Failed {
+        /// Why.
+        why: String,
+        /// Whether user or password are wrong.
+        login: bool,
+    },
+    /// Nobody who could ask it has the program for it.
+    Untried {
+        /// Why.
+        why: String,
+    },
+}
+
+/// Everything that is wrong, worst first.
+pub fn evaluate(inventory: &Inventory, seen: &BTreeMap<String, Seen>) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let down: Vec<&str> = seen.iter().filter(|(_, s)| s.facts.is_err()).map(|(name, _)| name.as_str()).collect();
+    for host in &inventory.hosts {
+        let Some(seen) = seen.get(&host.name) else { continue };
+        let mut report = Report { host: &host.name, found: &mut found };
+        match &seen.facts {
+            Err(error) => unreachable(error, &mut report),
+            Ok(facts) => {
+                system(host, facts, &mut report);
+                memory(inventory, host, facts, &mut report);
+                clock_source(facts, &mut report);
+                disks_check::disks(inventory, host, facts, &mut report);
+                network_check::interfaces(inventory, host, facts, &mut report);
+            }
+        }
+        if let Some(bmc) = &seen.bmc {
+            bmc_belongs(bmc, seen.facts.as_ref().ok(), &mut report);
+        }
+        if let Some(paths) = &seen.paths {
+            network_check::paths(inventory, paths, &down, &mut report);
+        }
+    }
+    skew(seen, &mut found);
+    twins(seen, &mut found);
+    found.sort();
+    found
+}
+
+fn unreachable(error: &RemoteError, report: &mut Report<'_>) {
+    let what = error.to_string();
+    let what = what.strip_prefix(&format!("host {}: ", report.host)).unwrap_or(&what).to_owned();
+    match error {
+        RemoteError::HostKey { .. } => report.error("host-key", what, "follow what the message says"),
+        RemoteError::Login { .. } => {
+            report.error("login", what, "put the public key into authorized_keys, or correct ssh.user or ssh.identity");
+        }
+        RemoteError::Sudo { .. } => report.error("sudo", what, "add `USER ALL=(ALL) NOPASSWD: ALL` to its sudoers"),
+        RemoteError::Unreachable { .. } => report.error("ssh", what, "check power, cable, address and sshd"),
+        _ => report.error("ssh", what, "run the check again; look at the host's load and its journal"),
+    }
+}
+
+fn system(host: &HostSpec, facts: &Facts, report: &mut Report<'_>) {
+    let (id, version) = (facts.os.id.as_str(), facts.os.version.as_str());
+    if !SUPPORTED.contains(&(id, version)) {
+        let what = format!("runs {}", if facts.os.name.is_empty() { "an unknown system" } else { &facts.os.name });
+        report.error("os", what, "install Debian 12 or 13, or Ubuntu 22.04 or 24.04");
+    }
+    let short = facts.hostname.split('.').next().unwrap_or_default();
+    if short != host.name {
+        let what = format!("calls itself {}", facts.hostname);
+        report.error("hostname", what, format!("run `hostnamectl set-hostname {}` on it", host.name));
+    }
+    if facts.exec_latency.is_some_and(|latency| latency > SLOW_EXEC) {
+        let milliseconds = facts.exec_latency.unwrap_or_default() * 1000.0;
+        let what = format!("takes {milliseconds:.0} ms to start a command");
+        report.warning(
+            "exec-latency",
+            what,
+            "look at the login shell's start-up files, DNS look-ups of sshd, and load",
+        );
+    }
+    for space in &facts.space {
+        let what = format!("only {} free in {}", mib(space.free), space.mount);
+        if space.free < NO_SPACE {
+            report.error("space", what, "make room");
+        } else if space.free < LITTLE_SPACE {
+            report.warning("space", what, "make room: 5 GiB at least");
+        }
+    }
+    if host.has(Role::Guests) && !facts.virtualization.kvm {
+        let fix = match &facts.virtualization.inside {
+            Some(inside) => format!("it runs in {inside}: nothing to do in a test, else use a bare machine"),
+            None => "switch on VT-x or AMD-V in its firmware".to_owned(),
+        };
+        report.warning("kvm", "has no hardware virtualisation: guests will be slow", fix);
+    }
+}
+
+fn memory(inventory: &Inventory, host: &HostSpec, facts: &Facts, report: &mut Report<'_>) {
+    let reserve = inventory.reserve(host).bytes();
+    let osds = inventory.ceph.osd_memory.bytes() * host.osds.len() as u64;
+    let total = facts.memory.total;
+    if host.has(Role::Guests) && total < reserve + inventory.guests.memory.bytes() {
+        let what = format!("{} of memory, of which {} are kept back: no guest fits", mib(total), mib(reserve));
+        report.error("memory", what, "add memory, or lower guests.host_reserve or the host's reserve");
+    }
+    if osds > 0 && reserve < osds + (1 << 30) {
+        let what = format!("{} OSDs may take {}, but {} are kept back", host.osds.len(), mib(osds), mib(reserve));
+        let fix = format!("set the host's reserve to {} at least, or lower ceph.osd_memory", mib(osds + (1 << 30)));
+        report.warning("memory", what, fix);
+    }
+}
+
+/// Bytes as MiB or GiB, as the inventory writes them.
+pub(super) fn mib(bytes: u64) -> String {
+    if bytes >= 10 << 30 { format!("{}G", bytes >> 30) } else { format!("{}M", bytes >> 20) }
+}
+
+fn clock_source(facts: &Facts, report: &mut Report<'_>) {
+    match (&facts.clock.source, facts.clock.offset) {
+        (None, _) if facts.virtualization.inside.as_deref() == Some("systemd-nspawn") => {}
+        (None, _) => report.warning("time-source", "nothing sets its clock", "`rackhand provision` installs chrony"),
+        (Some(source), Some(offset)) if offset.abs() > SKEW => {
+            let what = format!("{source} says the clock is {offset:.3} s off its source");
+            report.error("time-source", what, "look at `chronyc tracking` and `chronyc sources` there");
+        }
+        _ => {}
+    }
+}
+
+/// Hosts whose clock is further from the middle one than the look at it can be wrong.
+fn skew(seen: &BTreeMap<String, Seen>, found: &mut Vec<Finding>) {
+    let clocks: Vec<(&String, &Clock)> = seen.iter().filter_map(|(name, s)| Some((name, s.clock.as_ref()?))).collect();
+    let mut differences: Vec<f64> = clocks.iter().map(|(_, c)| c.difference).collect();
+    differences.sort_by(f64::total_cmp);
+    let Some(middle) = differences.get(differences.len() / 2) else { return };
+    for (host, clock) in clocks {
+        let off = clock.difference - middle;
+        if off.abs() > SKEW + clock.precision {
+            let what =
+                format!("its clock is {:.2} s {} the others", off.abs(), if off > 0.0 { "ahead of" } else { "behind" });
+            Report { host, found }.error("time-skew", what, "let chrony set it: `chronyc makestep`");
+        }
+    }
+}
+
+/// Machines that claim to be the same one: clones, or one host listed twice.
+fn twins(seen: &BTreeMap<String, Seen>, found: &mut Vec<Finding>) {
+    let mut boots: BTreeMap<&str, &String> = BTreeMap::new();
+    let mut uuids: BTreeMap<&str, &String> = BTreeMap::new();
+    for (name, facts) in seen.iter().filter_map(|(name, s)| Some((name, s.facts.as_ref().ok()?))) {
+        let boot = boots.insert(&facts.boot_id, name).filter(|_| !facts.boot_id.is_empty());
+        let uuid = uuids.insert(&facts.machine.uuid, name).filter(|_| !facts.machine.uuid.is_empty());
+        if let Some(other) = boot {
+            let what = format!("is the same running system as {other}");
+            Report { host: name, found }.error("twin", what, "correct the addresses in the inventory");
+        } else if let Some(other) = uuid {
+            let what = format!("has the same machine UUID as {other}");
+            Report { host: name, found }.error("twin", what, "give each machine its own UUID in its firmware");
+        }
+    }
+}
+
+fn bmc_belongs(bmc: &BmcSeen, facts: Option<&Facts>, report: &mut Report<'_>) {
+    match bmc {
+        BmcSeen::Failed { why, login: true } => {
+            report.error("bmc-login", why.clone(), "correct bmc.user or what bmc.password points to");
+        }
+        BmcSeen::Failed { why, .. } => report.error("bmc", why.clone(), "check its cable, address and bmc.kind"),
+        BmcSeen::Untried { why } => report.warning("bmc", why.clone(), "`rackhand provision` installs what is missing"),
+        BmcSeen::Answered { on, serials } => {
+            let Some(facts) = facts else { return };
+            let serial = &facts.machine.serial;
+            let same = |theirs: &String| {
+                theirs.eq_ignore_ascii_case(serial) || theirs.eq_ignore_ascii_case(&facts.machine.uuid)
+            };
+            if serial.is_empty() || serials.is_empty() {
+                let what = "nobody can say whether this BMC is this host's: one of them has no serial number";
+                report.warning("bmc-owner", what, "compare by hand: switch on the locator light");
+            } else if !serials.iter().any(same) {
+                let mut theirs = serials.clone();
+                theirs.dedup();
+                let what = format!("the BMC belongs to {}, this host is {serial}", theirs.join("/"));
+                report.error("bmc-owner", what, "correct bmc.address: fencing would switch off another machine");
+            } else if !on {
+                report.error(
+                    "bmc-power",
+                    "the BMC says the host is off, but it answers",
+                    "do not fence with this BMC; reset it",
+                );
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

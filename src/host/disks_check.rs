@@ -1,0 +1,50 @@
+//! Are the disks the inventory gives to Ceph there, and free or already ours?
+
+use super::check::{Report, mib};
+use super::facts::Facts;
+use crate::inventory::{HostSpec, Inventory};
+
+/// Smaller ones hold no useful OSD: BlueStore's own minimum with its database is near this.
+const SMALLEST: u64 = 5 << 30;
+
+pub(super) fn disks(inventory: &Inventory, host: &HostSpec, facts: &Facts, report: &mut Report<'_>) {
+    let fsid = inventory.cluster.fsid.to_string();
+    for path in &host.osds {
+        let name = path.display().to_string();
+        let Some(disk) = facts.disk(&name) else {
+            let free: Vec<&str> = facts
+                .disks
+                .iter()
+                .filter(|d| d.is_empty())
+                .map(|d| d.ids.first().unwrap_or(&d.path).as_str())
+                .collect();
+            let fix = match free[..] {
+                [] => "correct the path: see `rackhand facts -o json` for its disks".to_owned(),
+                _ => format!("correct the path; empty disks there: {}", free.join(", ")),
+            };
+            report.error("disk-missing", format!("has no disk {name}"), fix);
+            continue;
+        };
+        match &disk.osd {
+            Some(osd) if osd.fsid == fsid => continue,
+            Some(osd) => {
+                let what = format!("{name} ({}) holds storage of another Ceph cluster, {}", disk.path, osd.fsid);
+                report.error("disk-used", what, format!("if it may go, `wipefs -a {}` on the host", disk.path));
+                continue;
+            }
+            None => {}
+        }
+        if !disk.mounted.is_empty() {
+            let what = format!("{name} ({}) is mounted at {}", disk.path, disk.mounted.join(", "));
+            report.error("disk-used", what, "take it from the host's osds: it is in use");
+        } else if !disk.content.is_empty() {
+            let what = format!("{name} ({}) holds {}", disk.path, disk.content.join(", "));
+            report.error("disk-used", what, format!("if its data may go, `wipefs -a {}` on the host", disk.path));
+        } else if disk.read_only {
+            report.error("disk-read-only", format!("{name} ({}) cannot be written", disk.path), "replace the disk");
+        } else if disk.size < SMALLEST {
+            let what = format!("{name} ({}) has only {}", disk.path, mib(disk.size));
+            report.error("disk-small", what, "use a disk of 5 GiB at least");
+        }
+    }
+}

@@ -1,0 +1,37 @@
+# Tries the ways from this host to others, all at once. Arguments: for each way "ping:ID:ADDRESS:BYTES" or "name:NAME".
+# Answers a line each: "ping ID whole|small|none|untried" or "name NAME ADDRESS...".
+LC_ALL=C
+PATH=$PATH:/usr/sbin:/sbin
+export LC_ALL PATH
+exec 2>/dev/null </dev/null
+
+try_ping() {
+    id=${1%%:*}
+    rest=${1#*:}
+    bytes=${rest##*:}
+    address=${rest%:*}
+    # Unfragmentable and of full size first; a small one tells a wrong MTU from no way at all.
+    if ping -n -q -c 3 -i 0.2 -w 3 -M do -s "$bytes" "$address" | grep -q ' [1-9][0-9]* received'; then
+        echo "ping $id whole"
+    elif ping -n -q -c 2 -i 0.2 -w 2 "$address" | grep -q ' [1-9][0-9]* received'; then
+        echo "ping $id small"
+    else
+        echo "ping $id none"
+    fi
+}
+
+for way in "$@"; do
+    case $way in
+    ping:*)
+        if command -v ping >/dev/null; then
+            try_ping "${way#ping:}" &
+        else
+            id=${way#ping:}
+            echo "ping ${id%%:*} untried"
+        fi
+        ;;
+    name:*) (echo "name ${way#name:}" $(timeout 3 getent ahosts "${way#name:}" | cut -d' ' -f1 | sort -u)) & ;;
+    esac
+done
+wait
+echo end
