@@ -14,6 +14,8 @@ mod guest_selection;
 mod host_add;
 mod host_names;
 mod image;
+mod init;
+mod init_probe;
 mod inventory;
 mod lab;
 mod lab_image;
@@ -93,6 +95,7 @@ enum Command {
     Host(host_add::HostArgs),
     Completions(completions::CompletionsArgs),
     Man(completions::ManArgs),
+    Init(init::InitArgs),
     Inventory(inventory::InventoryArgs),
     Lab(lab::LabArgs),
     Migrate(migrate::MigrateArgs),
@@ -147,6 +150,7 @@ async fn run(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Host(args) => host_add::run(args, context).await,
         Command::Completions(args) => completions::run(&args, context),
         Command::Man(args) => completions::man(&args, context),
+        Command::Init(args) => init::run(args, context).await,
         Command::Inventory(args) => inventory::run(&args, context),
         Command::Lab(args) => lab::run(args, context).await,
         Command::Migrate(args) => migrate::run(args, context).await,

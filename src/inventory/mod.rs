@@ -4,6 +4,7 @@
 //! that hold between values, and, where nothing was wrong, the model. Every step reports all it finds.
 
 mod checks;
+mod draft;
 mod format;
 mod mistake;
 mod model;
@@ -15,6 +16,7 @@ mod tests;
 mod tree;
 mod view;
 
+pub use draft::{Draft, DraftHost, DraftNetwork, counterpart};
 pub use mistake::{Mistake, Mistakes, Span};
 pub use model::*;
 pub use schema::schema;

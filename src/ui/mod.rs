@@ -145,6 +145,21 @@ impl Ui {
         })
     }
 
+    /// Asks a question on the terminal; the answer without the blanks around it.
+    ///
+    /// # Errors
+    /// When there are no more answers.
+    pub fn ask(&self, question: &str) -> Result<String, Failure> {
+        self.sink.suspend(|| {
+            eprint!("{question} ");
+            let mut answer = String::new();
+            match std::io::stdin().read_line(&mut answer)? {
+                0 => Err(Failure::usage("the answers ended too early")),
+                _ => Ok(answer.trim().to_owned()),
+            }
+        })
+    }
+
     /// Reports a failure on stderr, with its hints.
     pub fn failure(&self, failure: &Failure) {
         self.sink.emit(&Event::Failure {

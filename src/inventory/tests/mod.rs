@@ -74,23 +74,31 @@ fn the_example_is_good() {
     assert_eq!((bmc.address.to_string(), &*bmc.user), ("10.20.1.12".to_owned(), "rackhand"));
 }
 
-#[test]
-fn the_example_shows_every_key() {
-    fn keys(schema: &serde_json::Value, found: &mut std::collections::BTreeSet<String>) {
-        if let Some(properties) = schema["properties"].as_object() {
-            found.extend(properties.keys().cloned());
-        }
-        match schema {
-            serde_json::Value::Object(map) => map.values().for_each(|v| keys(v, found)),
-            serde_json::Value::Array(list) => list.iter().for_each(|v| keys(v, found)),
-            _ => {}
-        }
+/// Every key that an inventory can have.
+fn keys(schema: &serde_json::Value, found: &mut std::collections::BTreeSet<String>) {
+    if let Some(properties) = schema["properties"].as_object() {
+        found.extend(properties.keys().cloned());
     }
+    match schema {
+        serde_json::Value::Object(map) => map.values().for_each(|v| keys(v, found)),
+        serde_json::Value::Array(list) => list.iter().for_each(|v| keys(v, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_example_and_the_manual_show_every_key() {
     let mut all = std::collections::BTreeSet::new();
     keys(&super::schema(), &mut all);
-    all.remove("inline");
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let example = std::fs::read_to_string(root.join("inventory.example.yaml")).unwrap();
-    let missing: Vec<&String> = all.iter().filter(|key| !example.contains(&format!("{key}:"))).collect();
-    assert!(missing.is_empty(), "not in the example: {missing:?}");
+    let read = |name: &str| std::fs::read_to_string(root.join(name)).unwrap();
+    let (example, manual) = (read("inventory.example.yaml"), read("docs/inventory.md"));
+    let unshown = all.iter().filter(|key| *key != "inline" && !example.contains(&format!("{key}:")));
+    assert_eq!(unshown.collect::<Vec<_>>(), Vec::<&String>::new());
+    let written = |key: &str| {
+        [format!("`{key}`"), format!("{{{key}: "), format!(" {key}: "), format!("### {key}")]
+            .iter()
+            .any(|w| manual.contains(w))
+    };
+    assert_eq!(all.iter().filter(|key| !written(key)).collect::<Vec<_>>(), Vec::<&String>::new());
 }

@@ -1,0 +1,372 @@
+//! `rackhand init`.
+
+use super::{Context, init_probe};
+use crate::error::{Failure, Kind, ResultExt};
+use crate::inventory::{self, AddressRange, Draft, DraftHost, DraftNetwork, IpoibMode, counterpart};
+use clap::Args;
+use ipnet::IpNet;
+use serde::Serialize;
+use std::io::Write;
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use uuid::Uuid;
+
+/// Write a new inventory: from flags, by looking at hosts, or by asking.
+///
+/// With --host it is made from flags alone; with --probe the hosts are looked at over SSH; with neither, questions are
+/// asked on the terminal. The file is commented, has a fresh cluster id, and is correct as it is written.
+#[derive(Clone, Debug, Default, Args)]
+pub struct InitArgs {
+    /// File to write, `-` for stdout [default: that of --inventory].
+    #[arg(long, value_name = "FILE")]
+    output_file: Option<PathBuf>,
+    /// Replace the file where there is one.
+    #[arg(long)]
+    force: bool,
+    /// Name of the cluster [default: rack].
+    #[arg(long)]
+    pub(super) name: Option<String>,
+    /// Management network.
+    #[arg(long, value_name = "CIDR")]
+    pub(super) management: Option<IpNet>,
+    /// Storage network [default: the management network].
+    #[arg(long, value_name = "CIDR")]
+    pub(super) storage: Option<IpNet>,
+    /// A host; without STORAGE its storage address has the same host part.
+    #[arg(long = "host", value_name = "NAME=ADDRESS[,STORAGE]", value_parser = host_flag, conflicts_with = "probe")]
+    hosts: Vec<HostFlag>,
+    /// A device for an OSD, by stable path.
+    #[arg(long = "osd", value_name = "HOST=DEVICE", value_parser = osd_flag, conflicts_with = "probe")]
+    osds: Vec<(String, PathBuf)>,
+    /// Hosts to look at; names, networks and empty disks are taken from them.
+    #[arg(long, value_name = "ADDRESS", num_args = 1..)]
+    pub(super) probe: Vec<IpAddr>,
+    /// Login name.
+    #[arg(long)]
+    pub(super) user: Option<String>,
+    /// Private key file.
+    #[arg(long, value_name = "FILE")]
+    pub(super) identity: Option<PathBuf>,
+    /// The cluster's own known_hosts file.
+    #[arg(long, value_name = "FILE")]
+    pub(super) known_hosts: Option<PathBuf>,
+    /// The storage network is InfiniBand.
+    #[arg(long)]
+    infiniband: bool,
+    /// MTU of the storage network.
+    #[arg(long, value_name = "BYTES")]
+    pub(super) storage_mtu: Option<u32>,
+    /// Addresses of the management network that guests may get.
+    #[arg(long = "guest-range", value_name = "FIRST-LAST")]
+    pub(super) guest_ranges: Vec<AddressRange>,
+    /// Default route of the guests.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(super) gateway: Option<IpAddr>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct HostFlag {
+    name: String,
+    address: IpAddr,
+    storage: Option<IpAddr>,
+}
+
+fn host_flag(text: &str) -> Result<HostFlag, String> {
+    let (name, addresses) = text.split_once('=').ok_or("write NAME=ADDRESS or NAME=ADDRESS,STORAGE")?;
+    let (address, storage) = match addresses.split_once(',') {
+        Some((address, storage)) => (address, Some(storage)),
+        None => (addresses, None),
+    };
+    let parse = |a: &str| a.parse::<IpAddr>().map_err(|_| format!("`{a}` is no IP address"));
+    Ok(HostFlag { name: name.to_owned(), address: parse(address)?, storage: storage.map(parse).transpose()? })
+}
+
+fn osd_flag(text: &str) -> Result<(String, PathBuf), String> {
+    let (host, device) = text.split_once('=').ok_or("write HOST=DEVICE, the device by its path in /dev/disk/by-id")?;
+    Ok((host.to_owned(), PathBuf::from(device)))
+}
+
+#[derive(Serialize)]
+struct Written {
+    file: PathBuf,
+    fsid: Uuid,
+    hosts: Vec<String>,
+}
+
+/// Runs `rackhand init`.
+///
+/// # Errors
+/// When the file exists, something is missing or wrong (exit 2), or a host cannot be looked at.
+pub async fn run(args: InitArgs, context: &Context) -> Result<(), Failure> {
+    let file = args.output_file.clone().unwrap_or_else(|| context.global.inventory.clone());
+    let to_stdout = file == Path::new("-") || context.global.dry_run;
+    if !to_stdout && !args.force && file.symlink_metadata().is_ok() {
+        return Err(exists(&file));
+    }
+    let draft = if !args.probe.is_empty() {
+        init_probe::draft(&args, context).await?
+    } else if !args.hosts.is_empty() {
+        from_flags(&args)?
+    } else if context.ui.can_ask() {
+        from_flags(&ask(args.clone(), &mut |question| context.ui.ask(question))?)?
+    } else {
+        return Err(Failure::usage("no host is given, and there is nobody to ask")
+            .hint("rackhand init --management 10.0.0.0/24 --storage 10.1.0.0/24 --host h1=10.0.0.11 --host h2=10.0.0.12 ...")
+            .hint("rackhand init --probe 10.0.0.11 10.0.0.12 ..."));
+    };
+    let text = draft.to_yaml();
+    // What is written is correct; wrong flags and answers show here, in the words of the file.
+    if let Err(mistakes) = inventory::parse("the new inventory", &text) {
+        return Err(Failure::new(Kind::Usage, mistakes).hint("nothing was written; correct the flags or answers"));
+    }
+    if to_stdout {
+        return context.ui.print(&text);
+    }
+    write(&file, &text, args.force)?;
+    let hosts = draft.hosts.iter().map(|h| h.name.clone()).collect();
+    context.ui.result("rackhand.init/1", &Written { file, fsid: draft.fsid, hosts }, |w| {
+        let file = w.file.display();
+        format!("wrote {file}: {} hosts\nnext: look through it, then `rackhand -i {file} check`", w.hosts.len())
+    })
+}
+
+fn exists(file: &Path) -> Failure {
+    Failure::usage(format!("{} exists", file.display())).hint("--output-file names another, --force replaces it")
+}
+
+/// Puts the file in place in one step: it is there whole or not at all.
+fn write(file: &Path, text: &str, force: bool) -> Result<(), Failure> {
+    let directory = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let put = || -> std::io::Result<Result<(), Failure>> {
+        let mut new = tempfile::Builder::new().prefix(".inventory-").tempfile_in(directory)?;
+        new.write_all(text.as_bytes())?;
+        new.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
+        new.as_file().sync_all()?;
+        if force {
+            new.persist(file)?;
+        } else if let Err(error) = new.persist_noclobber(file) {
+            let taken = error.error.kind() == std::io::ErrorKind::AlreadyExists;
+            return if taken { Ok(Err(exists(file))) } else { Err(error.error) };
+        }
+        Ok(Ok(()))
+    };
+    put().while_doing(|| format!("cannot write {}", file.display()))?
+}
+
+fn from_flags(args: &InitArgs) -> Result<Draft, Failure> {
+    let Some(management) = args.management else {
+        return Err(Failure::usage("--host needs --management CIDR, the network the addresses are in"));
+    };
+    let (management, storage) = (management.trunc(), args.storage.unwrap_or(management).trunc());
+    let mut hosts = Vec::new();
+    for flag in &args.hosts {
+        if !management.contains(&flag.address) {
+            let message =
+                format!("host {}: {} is outside the management network {management}", flag.name, flag.address);
+            return Err(Failure::usage(message).hint("correct --host or --management"));
+        }
+        let derived = || counterpart(flag.address, &management, &storage);
+        let Some(storage_address) = flag.storage.or_else(derived) else {
+            let message = format!("host {}: no storage address follows from {} in {storage}", flag.name, flag.address);
+            return Err(Failure::usage(message).hint(format!("--host {}={},ADDRESS", flag.name, flag.address)));
+        };
+        hosts.push(DraftHost {
+            name: flag.name.clone(),
+            address: flag.address,
+            storage_address,
+            osds: args.osds.iter().filter(|(host, _)| *host == flag.name).map(|(_, device)| device.clone()).collect(),
+            about: None,
+            memory: None,
+        });
+    }
+    if let Some((host, _)) = args.osds.iter().find(|(host, _)| !hosts.iter().any(|h| h.name == *host)) {
+        return Err(Failure::usage(format!("--osd names host {host}, which no --host does")));
+    }
+    Ok(Draft {
+        name: args.name.clone().unwrap_or_else(|| "rack".to_owned()),
+        fsid: Uuid::new_v4(),
+        user: args.user.clone(),
+        identity: args.identity.clone(),
+        known_hosts: args.known_hosts.clone(),
+        management: DraftNetwork::ethernet(management),
+        storage: storage_network(storage, args.infiniband, args.storage_mtu),
+        guest_ranges: args.guest_ranges.clone(),
+        gateway: args.gateway,
+        hosts,
+    })
+}
+
+fn storage_network(cidr: IpNet, infiniband: bool, mtu: Option<u32>) -> DraftNetwork {
+    let mode = match mtu {
+        Some(mtu) if mtu <= IpoibMode::Datagram.max_mtu() => IpoibMode::Datagram,
+        _ => IpoibMode::Connected,
+    };
+    let ipoib = infiniband.then_some(mode);
+    DraftNetwork { mtu: mtu.or(ipoib.map(IpoibMode::max_mtu)), ipoib, ..DraftNetwork::ethernet(cidr) }
+}
+
+/// Asks a question, and again with the reason until the answer can be read; an empty answer is the default.
+fn answer<T>(
+    ask: &mut dyn FnMut(&str) -> Result<String, Failure>,
+    question: &str,
+    default: Option<T>,
+    read: impl Fn(&str) -> Result<T, String>,
+) -> Result<T, Failure> {
+    let mut shown = question.to_owned();
+    loop {
+        let text = ask(&shown)?;
+        if text.is_empty()
+            && let Some(default) = default
+        {
+            return Ok(default);
+        }
+        match read(&text) {
+            Ok(value) => return Ok(value),
+            Err(reason) => shown = format!("{reason}\n{question}"),
+        }
+    }
+}
+
+/// Fills what no flag has said from answers.
+fn ask(mut args: InitArgs, ask: &mut dyn FnMut(&str) -> Result<String, Failure>) -> Result<InitArgs, Failure> {
+    let network = |text: &str| text.parse::<IpNet>().map_err(|_| format!("`{text}` is no network like 10.0.0.0/24"));
+    let yes = |text: &str| Ok(matches!(text, "y" | "Y" | "yes"));
+    if args.name.is_none() {
+        args.name = Some(answer(ask, "name of the cluster [rack]:", Some("rack".to_owned()), |t| Ok(t.to_owned()))?);
+    }
+    let management = match args.management {
+        Some(network) => network,
+        None => answer(ask, "management network, for example 10.0.0.0/24:", None, network)?,
+    };
+    args.management = Some(management);
+    if args.storage.is_none() {
+        let storage = answer(ask, "storage network [the same]:", Some(management), network)?;
+        args.infiniband = storage != management && answer(ask, "is that InfiniBand? [y/N]", Some(false), yes)?;
+        args.storage = Some(storage);
+    }
+    loop {
+        let number = args.hosts.len() + 1;
+        let host = |text: &str| if text.is_empty() { Ok(None) } else { host_flag(text).map(Some) };
+        let question = format!("host {number}, as NAME=ADDRESS[,STORAGE]; an empty line ends the list:");
+        match answer(ask, &question, None, host)? {
+            Some(host) => {
+                let disk = |text: &str| {
+                    if text.is_empty() { Ok(None) } else { osd_flag(&format!("{}={text}", host.name)).map(Some) }
+                };
+                while let Some(osd) = answer(
+                    ask,
+                    &format!("  a disk of {} for Ceph, by /dev/disk/by-id/...; empty for no more:", host.name),
+                    None,
+                    disk,
+                )? {
+                    args.osds.push(osd);
+                }
+                args.hosts.push(host);
+            }
+            None if args.hosts.is_empty() => {}
+            None => break,
+        }
+    }
+    if args.guest_ranges.is_empty() {
+        let range = |text: &str| text.parse::<AddressRange>().map(|r| vec![r]);
+        let question = "addresses that guests may get, as FIRST-LAST [none yet]:";
+        args.guest_ranges = answer(ask, question, Some(Vec::new()), range)?;
+    }
+    Ok(args)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(answers: &[&str]) -> Result<(Draft, Vec<String>), Failure> {
+        let mut answers = answers.iter();
+        let mut asked = Vec::new();
+        let args = ask(InitArgs::default(), &mut |question| {
+            asked.push(question.to_owned());
+            answers.next().map(|a| (*a).to_owned()).ok_or_else(|| Failure::usage("no more answers"))
+        })?;
+        Ok((from_flags(&args)?, asked))
+    }
+
+    #[test]
+    fn answers_make_an_inventory() {
+        let script = [
+            "north",
+            "10.0.0.0",
+            "10.0.0.0/24",
+            "10.1.0.0/24",
+            "y",
+            "",
+            "h1=10.0.0.11",
+            "/dev/disk/by-id/a",
+            "",
+            "h2=10.0.0.12,10.1.0.99",
+            "",
+            "h3:10.0.0.13",
+            "h3=10.0.0.13",
+            "",
+            "",
+            "10.0.0.100-10.0.0.150",
+        ];
+        let (draft, asked) = answered(&script).unwrap();
+        assert!(inventory::parse("f", &draft.to_yaml()).is_ok());
+        assert_eq!(draft.hosts[0].storage_address.to_string(), "10.1.0.11");
+        assert_eq!(draft.hosts[1].storage_address.to_string(), "10.1.0.99");
+        assert_eq!(draft.storage.mtu, Some(65520));
+        insta::assert_snapshot!(asked.join("\n"), @"
+        name of the cluster [rack]:
+        management network, for example 10.0.0.0/24:
+        `10.0.0.0` is no network like 10.0.0.0/24
+        management network, for example 10.0.0.0/24:
+        storage network [the same]:
+        is that InfiniBand? [y/N]
+        host 1, as NAME=ADDRESS[,STORAGE]; an empty line ends the list:
+        host 1, as NAME=ADDRESS[,STORAGE]; an empty line ends the list:
+          a disk of h1 for Ceph, by /dev/disk/by-id/...; empty for no more:
+          a disk of h1 for Ceph, by /dev/disk/by-id/...; empty for no more:
+        host 2, as NAME=ADDRESS[,STORAGE]; an empty line ends the list:
+          a disk of h2 for Ceph, by /dev/disk/by-id/...; empty for no more:
+        host 3, as NAME=ADDRESS[,STORAGE]; an empty line ends the list:
+        write NAME=ADDRESS or NAME=ADDRESS,STORAGE
+        host 3, as NAME=ADDRESS[,STORAGE]; an empty line ends the list:
+          a disk of h3 for Ceph, by /dev/disk/by-id/...; empty for no more:
+        host 4, as NAME=ADDRESS[,STORAGE]; an empty line ends the list:
+        addresses that guests may get, as FIRST-LAST [none yet]:
+        ");
+    }
+
+    #[test]
+    fn answers_that_end_early_are_an_error() {
+        assert!(answered(&["north"]).is_err());
+    }
+
+    #[test]
+    fn what_flags_lack_is_said() {
+        let mut args = InitArgs { hosts: vec![host_flag("h1=10.0.0.1").unwrap()], ..InitArgs::default() };
+        assert!(from_flags(&args).unwrap_err().to_string().contains("--management"));
+        args.management = Some("10.0.0.0/24".parse().unwrap());
+        args.hosts = vec![host_flag("h1=10.5.0.77").unwrap()];
+        assert!(from_flags(&args).unwrap_err().to_string().contains("outside the management network"));
+        args.storage = Some("10.1.0.0/30".parse().unwrap());
+        args.hosts = vec![host_flag("h1=10.0.0.77").unwrap()];
+        assert_eq!(from_flags(&args).unwrap_err().hints, ["--host h1=10.0.0.77,ADDRESS"]);
+        args.storage = None;
+        args.osds = vec![osd_flag("h9=/dev/disk/by-id/x").unwrap()];
+        assert!(from_flags(&args).unwrap_err().to_string().contains("h9"));
+        assert!(host_flag("h1").is_err() && host_flag("h1=x").is_err() && host_flag("h1=10.0.0.1,x").is_err());
+    }
+
+    #[test]
+    fn an_existing_file_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("inventory.yaml");
+        write(&file, "one", false).unwrap();
+        assert_eq!(write(&file, "two", false).unwrap_err().kind, Kind::Usage);
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "one");
+        write(&file, "three", true).unwrap();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "three");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}

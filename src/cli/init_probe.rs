@@ -1,0 +1,312 @@
+//! `rackhand init --probe`: an inventory from what hosts are.
+
+use super::Context;
+use super::init::InitArgs;
+use crate::error::{Failure, Kind};
+use crate::host::{self, Disk, Facts, Nic};
+use crate::inventory::{
+    BackupSpec, CephSpec, ClusterIdentity, Draft, DraftHost, DraftNetwork, GuestDefaults, HostNetwork, HostSpec,
+    Inventory, IpoibMode, LinkKind, LinkSpeed, Location, MigrationNetwork, Networks, Role, Size, SshDefaults,
+};
+use ipnet::IpNet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use uuid::Uuid;
+
+/// Smallest disk that is taken for an OSD; what is smaller is a boot medium.
+const MIN_DISK: u64 = 8 << 30;
+
+/// Looks at the hosts and drafts their inventory.
+///
+/// # Errors
+/// When one of them cannot be looked at, or they have no network in common.
+pub(super) async fn draft(args: &InitArgs, context: &Context) -> Result<Draft, Failure> {
+    let inventory = provisional(args);
+    let fleet = context.fleet(&inventory)?;
+    let job = context.ui.job(format!("looking at {} hosts", inventory.hosts.len()));
+    let names: Vec<&str> = inventory.hosts.iter().map(|h| h.name.as_str()).collect();
+    let look = |host: std::sync::Arc<dyn crate::ssh::Remote>| async move { host::gather(host.as_ref()).await };
+    let mut found = fleet.each(names.iter().copied(), look).await;
+    let mut facts = Vec::new();
+    let mut failed = Vec::new();
+    for spec in &inventory.hosts {
+        match found.remove(&spec.name) {
+            Some(Ok(known)) => facts.push((spec.address, known)),
+            Some(Err(error)) => failed.push(error.to_string()),
+            None => failed.push(format!("host {}: not looked at", spec.name)),
+        }
+    }
+    if !failed.is_empty() {
+        job.fail(format!("{} did not answer", failed.len()));
+        return Err(Failure::new(Kind::Failed, anyhow::anyhow!("{}", failed.join("\n")))
+            .hint("nothing was written; a host that is new is trusted after `ssh ADDRESS` was confirmed once"));
+    }
+    job.done("");
+    from_facts(args, &facts)
+}
+
+/// Just enough of an inventory to reach the hosts, each named by its address.
+fn provisional(args: &InitArgs) -> Inventory {
+    let any = |ip: &IpAddr| IpNet::new_assert(*ip, if ip.is_ipv4() { 32 } else { 128 });
+    let cidr = args.probe.first().map_or_else(|| IpNet::new_assert([0, 0, 0, 0].into(), 0), any);
+    let network = HostNetwork { cidr, mtu: 1500, link: LinkKind::Ethernet, ipoib: None, speed: None };
+    let distinct: BTreeSet<IpAddr> = args.probe.iter().copied().collect();
+    let host = |address: IpAddr| HostSpec {
+        name: address.to_string(),
+        address,
+        storage_address: address,
+        user: None,
+        port: None,
+        location: Location::default(),
+        roles: vec![Role::Mon],
+        osds: Vec::new(),
+        bmc: None,
+        uplinks: BTreeMap::new(),
+        reserve: None,
+    };
+    Inventory {
+        cluster: ClusterIdentity { name: "probe".to_owned(), fsid: Uuid::new_v4() },
+        ssh: SshDefaults {
+            user: args.user.clone(),
+            identity: args.identity.clone(),
+            known_hosts: args.known_hosts.clone(),
+            ..SshDefaults::default()
+        },
+        networks: Networks {
+            management: network.clone(),
+            storage: network,
+            migration: MigrationNetwork::Storage,
+            guests: BTreeMap::new(),
+        },
+        ceph: CephSpec::default(),
+        guests: GuestDefaults::default(),
+        hosts: distinct.into_iter().map(host).collect(),
+        backup: BackupSpec::default(),
+        base: PathBuf::from("."),
+    }
+}
+
+/// Addresses of an interface, with their networks.
+fn addresses(nic: &Nic) -> impl Iterator<Item = (IpAddr, IpNet)> {
+    nic.addresses.iter().filter_map(|a| a.parse::<IpNet>().ok()).map(|net| (net.addr(), net.trunc()))
+}
+
+/// A network of a host: its address in it, and the interface.
+fn member<'f>(facts: &'f Facts, network: &IpNet) -> Option<(IpAddr, &'f Nic)> {
+    facts.nics.iter().find_map(|nic| addresses(nic).find(|(_, net)| net == network).map(|(address, _)| (address, nic)))
+}
+
+fn from_facts(args: &InitArgs, facts: &[(IpAddr, Facts)]) -> Result<Draft, Failure> {
+    let management = match args.management {
+        Some(network) => network.trunc(),
+        None => own_network(facts)?,
+    };
+    let storage = args.storage.map(|n| n.trunc()).or_else(|| fastest(facts, &management)).unwrap_or(management);
+    let mut hosts = Vec::new();
+    for (address, facts) in facts {
+        let Some((storage_address, _)) = member(facts, &storage) else {
+            return Err(Failure::usage(format!(
+                "host {} has no address in the storage network {storage}",
+                facts.hostname
+            ))
+            .hint("give it one, or name another network with --storage"));
+        };
+        let short = facts.hostname.split('.').next().unwrap_or_default().to_lowercase();
+        hosts.push(DraftHost {
+            name: short,
+            address: *address,
+            storage_address: if storage == management { *address } else { storage_address },
+            osds: facts.disks.iter().filter_map(osd).collect(),
+            about: Some(about(facts)),
+            memory: Some(Size(facts.memory.total)),
+        });
+    }
+    hosts.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(Draft {
+        name: args.name.clone().unwrap_or_else(|| "rack".to_owned()),
+        fsid: Uuid::new_v4(),
+        user: args.user.clone(),
+        identity: args.identity.clone(),
+        known_hosts: args.known_hosts.clone(),
+        management: network(facts, management, None),
+        storage: network(facts, storage, args.storage_mtu),
+        guest_ranges: args.guest_ranges.clone(),
+        gateway: args.gateway,
+        hosts,
+    })
+}
+
+/// The one network that the addresses they were reached by are in.
+fn own_network(facts: &[(IpAddr, Facts)]) -> Result<IpNet, Failure> {
+    let mut networks = BTreeSet::new();
+    for (address, facts) in facts {
+        let own = facts.nics.iter().flat_map(addresses).find(|(own, _)| own == address);
+        let (_, network) = own.ok_or_else(|| {
+            Failure::usage(format!("{address} is on no interface of host {}", facts.hostname))
+                .hint("name the network with --management, and give addresses that the hosts themselves have")
+        })?;
+        networks.insert(network);
+    }
+    match networks.iter().collect::<Vec<_>>().as_slice() {
+        [one] => Ok(**one),
+        many => {
+            let names: Vec<String> = many.iter().map(ToString::to_string).collect();
+            Err(Failure::usage(format!("the hosts are in different networks: {}", names.join(", ")))
+                .hint("one rack has one management network"))
+        }
+    }
+}
+
+/// The fastest network beside the management network that every host is in.
+fn fastest(facts: &[(IpAddr, Facts)], management: &IpNet) -> Option<IpNet> {
+    let (_, first) = facts.first()?;
+    let candidates: BTreeSet<IpNet> = first.nics.iter().flat_map(addresses).map(|(_, net)| net).collect();
+    let common = candidates.into_iter().filter(|net| {
+        let apart = !net.contains(management) && !management.contains(net) && !net.addr().is_loopback();
+        apart && net.prefix_len() < net.max_prefix_len() && facts.iter().all(|(_, f)| member(f, net).is_some())
+    });
+    common.max_by_key(|net| {
+        let infiniband = member(first, net).is_some_and(|(_, nic)| nic.kind == "infiniband");
+        (infiniband, speed(facts, net), net.addr().is_ipv4())
+    })
+}
+
+/// The speed that every host's port has.
+fn speed(facts: &[(IpAddr, Facts)], network: &IpNet) -> Option<u64> {
+    let of = |facts: &Facts| {
+        let (_, nic) = member(facts, network)?;
+        let port = facts.infiniband.iter().find(|p| p.nics.contains(&nic.name)).map(|p| p.speed);
+        nic.speed.or(port)
+    };
+    facts.iter().map(|(_, f)| of(f)).min().flatten().filter(|s| *s > 0)
+}
+
+/// A network as the hosts have it.
+fn network(facts: &[(IpAddr, Facts)], cidr: IpNet, mtu: Option<u32>) -> DraftNetwork {
+    let nics: Vec<&Nic> = facts.iter().filter_map(|(_, f)| member(f, &cidr)).map(|(_, nic)| nic).collect();
+    let mtu = mtu.or_else(|| nics.iter().map(|nic| nic.mtu).min()).filter(|mtu| *mtu != 1500);
+    let infiniband = !nics.is_empty() && nics.iter().all(|nic| nic.kind == "infiniband");
+    let connected = mtu.is_some_and(|mtu| mtu > IpoibMode::Datagram.max_mtu());
+    let mode = if connected { IpoibMode::Connected } else { IpoibMode::Datagram };
+    DraftNetwork { cidr, mtu, ipoib: infiniband.then_some(mode), speed: speed(facts, &cidr).map(LinkSpeed) }
+}
+
+/// The stable name of a disk that can become an OSD: nothing is on it.
+fn osd(disk: &Disk) -> Option<PathBuf> {
+    let fit =
+        disk.is_empty() && disk.osd.is_none() && !disk.read_only && disk.size >= MIN_DISK && disk.transport != "usb";
+    let rank = |id: &&String| match id.strip_prefix("/dev/disk/") {
+        Some(name) if name.starts_with("by-id/wwn-") => 0,
+        Some(name) if name.starts_with("by-id/") => 1,
+        Some(name) if name.starts_with("by-path/") => 2,
+        _ => 3,
+    };
+    let name = disk.ids.iter().filter(|id| rank(id) < 3).min_by_key(|id| (rank(id), (*id).clone()))?;
+    fit.then(|| PathBuf::from(name))
+}
+
+fn about(facts: &Facts) -> String {
+    let machine = &facts.machine;
+    let cpu = format!("{} x {} ({} threads)", facts.cpu.sockets, facts.cpu.model, facts.cpu.threads);
+    let memory = format!("{} GiB", facts.memory.total >> 30);
+    let tag = if machine.serial.is_empty() { String::new() } else { format!(", {}", machine.serial) };
+    let model = format!("{} {}{tag}", machine.vendor, machine.model);
+    let parts = [model.trim().to_owned(), cpu, memory, facts.os.name.clone()];
+    parts.into_iter().filter(|p| !p.is_empty()).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::{Cpu, IbPort, Machine, Memory};
+    use crate::inventory::parse;
+
+    fn disk(id: &str, content: &[&str]) -> Disk {
+        Disk {
+            path: "/dev/sdx".to_owned(),
+            ids: vec![
+                format!("/dev/disk/by-path/pci-{id}"),
+                format!("/dev/disk/by-id/scsi-{id}"),
+                format!("/dev/disk/by-id/wwn-{id}"),
+            ],
+            size: 4 << 40,
+            content: content.iter().map(|c| (*c).to_owned()).collect(),
+            ..Disk::default()
+        }
+    }
+
+    fn nic(name: &str, kind: &str, address: &str, mtu: u32, speed: Option<u64>) -> Nic {
+        Nic {
+            name: name.to_owned(),
+            kind: kind.to_owned(),
+            addresses: vec![address.to_owned()],
+            mtu,
+            speed,
+            ..Nic::default()
+        }
+    }
+
+    fn host(n: u8) -> (IpAddr, Facts) {
+        let facts = Facts {
+            hostname: format!("H{n}.example.org"),
+            machine: Machine {
+                vendor: "Dell Inc.".into(),
+                model: "PowerEdge R720xd".into(),
+                serial: format!("TAG{n}"),
+                ..Machine::default()
+            },
+            cpu: Cpu { model: "Xeon E5-2670".into(), sockets: 2, cores: 16, threads: 32 },
+            memory: Memory { total: 256 << 30, ..Memory::default() },
+            nics: vec![
+                nic("lo", "loopback", "127.0.0.1/8", 65536, None),
+                nic("eno1", "ethernet", &format!("10.0.0.{n}/24"), 1500, Some(10_000)),
+                nic("eno2", "ethernet", &format!("10.2.0.{n}/24"), 9000, Some(1000)),
+                nic("ib0", "infiniband", &format!("10.1.0.{n}/24"), 65520, None),
+            ],
+            infiniband: vec![IbPort { nics: vec!["ib0".to_owned()], speed: 56_000, ..IbPort::default() }],
+            disks: vec![
+                disk(&format!("boot{n}"), &["sdx1: ext4"]),
+                disk(&format!("a{n}"), &[]),
+                disk(&format!("b{n}"), &[]),
+            ],
+            ..Facts::default()
+        };
+        ([10, 0, 0, n].into(), facts)
+    }
+
+    #[test]
+    fn hosts_become_an_inventory() {
+        let facts: Vec<_> = (1..=3).map(host).collect();
+        let draft = from_facts(&InitArgs::default(), &facts).unwrap();
+        let inventory = parse("f.yaml", &draft.to_yaml()).map_err(|m| m.to_string()).unwrap();
+        assert_eq!(inventory.networks.management.speed, Some(LinkSpeed(10_000)));
+        assert_eq!(inventory.networks.storage.cidr.to_string(), "10.1.0.0/24");
+        assert_eq!(inventory.networks.storage.ipoib, Some(IpoibMode::Connected));
+        assert_eq!(inventory.networks.storage.speed, Some(LinkSpeed(56_000)));
+        assert_eq!(inventory.guests.host_reserve, Size::gib(12));
+        let first = &inventory.hosts[0];
+        assert_eq!((first.name.as_str(), first.storage_address), ("h1", [10, 1, 0, 1].into()));
+        assert_eq!(first.osds, [PathBuf::from("/dev/disk/by-id/wwn-a1"), "/dev/disk/by-id/wwn-b1".into()]);
+        assert!(draft.to_yaml().contains("# Dell Inc. PowerEdge R720xd, TAG1; 2 x Xeon E5-2670 (32 threads); 256 GiB"));
+    }
+
+    #[test]
+    fn hosts_that_do_not_fit_together_are_refused() {
+        let mut facts: Vec<_> = (1..=3).map(host).collect();
+        facts[2].1.nics[1].addresses = vec!["10.9.0.3/24".to_owned()];
+        facts[2].0 = [10, 9, 0, 3].into();
+        assert!(from_facts(&InitArgs::default(), &facts).unwrap_err().to_string().contains("different networks"));
+        facts[2].0 = [192, 0, 2, 1].into();
+        assert!(from_facts(&InitArgs::default(), &facts).unwrap_err().to_string().contains("no interface"));
+    }
+
+    #[test]
+    fn one_network_is_enough() {
+        let mut facts: Vec<_> = (1..=3).map(host).collect();
+        facts.iter_mut().for_each(|(_, f)| f.nics.truncate(2));
+        let draft = from_facts(&InitArgs::default(), &facts).unwrap();
+        assert_eq!(draft.storage.cidr, draft.management.cidr);
+        assert!(parse("f.yaml", &draft.to_yaml()).is_ok());
+    }
+}
