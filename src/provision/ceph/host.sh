@@ -52,7 +52,6 @@ for d in /var/lib/ceph/mon /var/lib/ceph /var/lib; do
 done
 
 units="ceph-mon@$name ceph-mgr@$name"
-file /etc/systemd/system/ceph-osd@.service.d/rackhand.conf
 for d in /etc/systemd/system/ceph-osd@*.service.d; do
   [ -d "$d" ] && file "$d/rackhand-raw.conf"
 done

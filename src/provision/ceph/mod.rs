@@ -134,12 +134,16 @@ impl Step for CephStep {
 
     async fn apply(&self, ctx: &Ctx, changes: &[Change]) -> Result<(), Failure> {
         let agreed: BTreeSet<(&str, &str)> = changes.iter().map(|c| (c.host.as_str(), c.object.as_str())).collect();
-        for _ in 0..ROUNDS {
+        for round in 0..ROUNDS {
             let facts = self.shared.fresh(ctx).await?;
             let mut todos = (self.plan)(&ctx.inventory, &facts)?;
             todos.retain(|t| t.implied || agreed.contains(&(t.change.host.as_str(), t.change.object.as_str())));
             if todos.is_empty() {
-                return Ok(());
+                // Earlier steps may have done it all, and yet it may not have come to rest.
+                return match &self.wait {
+                    Some(wait) if round == 0 => self.wait_for(ctx, wait).await,
+                    _ => Ok(()),
+                };
             }
             if shortens_leases(&todos) {
                 health::check_mon_disks(ctx).await?;

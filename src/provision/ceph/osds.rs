@@ -3,7 +3,7 @@
 use super::disk::{Verdict, judge};
 use super::facts::{DiskFacts, Facts};
 use super::todo::{Op, Todo};
-use super::{conf, label_host, mons};
+use super::{label_host, mons};
 use crate::error::Failure;
 use crate::inventory::{HostSpec, Inventory, Role};
 use crate::playbook::{Action, Change};
@@ -23,8 +23,6 @@ ceph-volume lvm activate --bluestore "$1" "$2"
 "#;
 /// Making an OSD takes 3 s on an idle disk; discarding a large one first can take minutes.
 const CREATE_DEADLINE: Duration = Duration::from_secs(900);
-/// Drop-in for every OSD of a host.
-const ORDER_DIR: &str = "/etc/systemd/system/ceph-osd@.service.d";
 
 /// What has to be done so that every listed disk carries a running OSD of this cluster.
 pub(super) fn plan(inventory: &Inventory, facts: &Facts) -> Result<Vec<Todo>, Failure> {
@@ -33,7 +31,6 @@ pub(super) fn plan(inventory: &Inventory, facts: &Facts) -> Result<Vec<Todo>, Fa
     let mut on_disks = BTreeSet::new();
     for host in inventory.with_role(Role::Osd) {
         check_paths(host, facts)?;
-        todos.extend(stop_order(host, facts));
         let known = facts.host(&host.name);
         for (disk, path) in known.disks.iter().zip(&host.osds) {
             if let Some(uuid) = disk.label.as_ref().and_then(|l| l.uuid) {
@@ -135,32 +132,6 @@ ExecStartPre=/usr/lib/ceph/ceph-osd-prestart.sh --cluster ${{CLUSTER}} --id %i
     .replace("=$((", "=$$((")
 }
 
-/// On the way down OSDs stop before the monitor of their host, so that their goodbye is heard: otherwise every other
-/// guest's disk stalls until the heartbeats run out (13 s instead of 1.6 s).
-fn stop_order(host: &HostSpec, facts: &Facts) -> Option<Todo> {
-    if !host.has(Role::Mon) {
-        return None;
-    }
-    let file = format!("{ORDER_DIR}/rackhand.conf");
-    let wanted = format!(
-        "# Written by rackhand: started after the monitor means stopped before it.\n[Unit]\nAfter=ceph-mon@{}.service\n",
-        host.name
-    );
-    let there = facts.host(&host.name).files.get(&file);
-    if there == Some(&wanted) {
-        return None;
-    }
-    let action = if there.is_some() { Action::Change } else { Action::Create };
-    let diff = conf::difference(there.map_or("", String::as_str), &wanted);
-    let change = Change::new(&host.name, "ceph-osds", action, format!("file {file}")).diff(diff);
-    let ops = vec![
-        Op::Script(MAKE_DIR, vec![ORDER_DIR.to_owned()]),
-        Op::File(Upload::new(&file, wanted.as_bytes()).mode(0o644)),
-        Op::Script(RELOAD, Vec::new()),
-    ];
-    Some(Todo::new(change, ops))
-}
-
 /// Numbers that a killed run left in the map: never up, and on no listed disk of any host.
 ///
 /// `purge-new` is refused by the monitors themselves for an OSD that ever ran.
@@ -222,8 +193,8 @@ mod tests {
 
     fn lines(facts: &Facts) -> Vec<String> {
         let todos = plan(&inventory(), facts).unwrap();
-        let disks = todos.iter().filter(|t| !t.change.object.starts_with("file"));
-        disks
+        todos
+            .iter()
             .map(|t| format!("{} {} {}: {}", t.change.host, t.change.action.sign(), t.change.object, t.change.detail))
             .collect()
     }
