@@ -199,7 +199,7 @@ struct Labs {
     known_hosts: Option<PathBuf>,
     hosts: Vec<HostView>,
     saved: Vec<String>,
-    labs: Vec<LabView>,
+    racks: Vec<LabView>,
 }
 
 impl Labs {
@@ -212,7 +212,7 @@ impl Labs {
             known_hosts: chosen.map(|l| l.known_hosts.clone()),
             hosts: chosen.map(|l| l.hosts.clone()).unwrap_or_default(),
             saved,
-            labs,
+            racks: labs,
         }
     }
 }
@@ -220,7 +220,7 @@ impl Labs {
 fn show(labs: Vec<LabView>, name: &LabName, context: &Context) -> Result<(), Failure> {
     context.ui.result("rackhand.lab-list/1", &Labs::new(labs, lab::saved()?, name), |shown| {
         let mut table = Table::new(["lab", "host", "power", "management", "storage", "bmc", "disks", "cut off from"]);
-        for lab in &shown.labs {
+        for lab in &shown.racks {
             for host in &lab.hosts {
                 table.row([
                     lab.name.clone(),
@@ -235,7 +235,7 @@ fn show(labs: Vec<LabView>, name: &LabName, context: &Context) -> Result<(), Fai
             }
         }
         let mut text = table.render();
-        for lab in &shown.labs {
+        for lab in &shown.racks {
             text += &format!("\n\nlab {}: export RACKHAND_INVENTORY={}", lab.name, lab.inventory.display());
         }
         text

@@ -1,5 +1,6 @@
 //! The package archive that this machine's own apt is set up for, as a source of new Debian roots.
 
+use super::cgroup::Cgroup;
 use super::tool::Tool;
 use crate::error::{Failure, Kind};
 use std::fmt::Write;
@@ -36,8 +37,14 @@ impl Archive {
         Ok(Archive { suite, sources, proxies: proxies(&settings) })
     }
 
-    /// Installs a root with `packages` into the directory `root` and runs `hook` on it.
-    pub(super) async fn install(&self, packages: &[&str], hook: &Path, root: &Path) -> Result<(), Failure> {
+    /// Installs a root with `packages` into the directory `root` and runs `hook` on it, within `group` where there is one.
+    pub(super) async fn install(
+        &self,
+        group: Option<&Cgroup>,
+        packages: &[&str],
+        hook: &Path,
+        root: &Path,
+    ) -> Result<(), Failure> {
         let mut call = Tool::new("mmdebstrap")
             .args(["--quiet", "--mode=root", "--variant=minbase", "--format=directory"])
             .arg(format!("--include={}", packages.join(",")))
@@ -46,6 +53,9 @@ impl Archive {
             call = call.arg(format!("--aptopt={proxy}"));
         }
         call = call.arg(&self.suite).arg(root).arg("-");
+        if let Some(group) = group {
+            call = call.within(group);
+        }
         call.stdin(self.sources.clone()).deadline(BUILD).run().await.map(drop)
     }
 }

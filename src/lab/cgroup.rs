@@ -7,6 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+/// Joins a control group before becoming the program, so that no process of it is ever outside.
+pub(super) const JOIN: &str = r#"echo $$ > "$0" && exec "$@""#;
 /// What the name of a lab's group begins with.
 const PREFIX: &str = "rackhand-lab-";
 /// Processes in uninterruptible I/O die late; longer than this is a kernel problem.
@@ -20,6 +22,16 @@ impl Cgroup {
     /// The group of a lab; it need not exist.
     pub(super) fn of_lab(name: &LabName) -> Result<Self, Failure> {
         Ok(Cgroup(root()?.join(format!("{PREFIX}{name}"))))
+    }
+
+    /// The group of what builds an image of this kind.
+    pub(super) fn of_build(kind: &str) -> Result<Self, Failure> {
+        Ok(Cgroup(root()?.join(format!("rackhand-build-{kind}"))))
+    }
+
+    /// The group of tools that work on a lab for long.
+    pub(super) fn tools(&self) -> Self {
+        Cgroup(self.0.join("tools"))
     }
 
     /// The group of one host's supervisor, and below it of the host itself.

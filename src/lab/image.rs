@@ -1,6 +1,7 @@
 //! The bare image under every host: a fresh Debian, and a package repository inside it so that a lab needs no network.
 
 use super::archive::{Archive, packages};
+use super::cgroup::Cgroup;
 use super::store::{cache_root, lock_dir};
 use super::tool::require;
 use crate::error::{Failure, ResultExt};
@@ -65,6 +66,10 @@ impl Recipe {
     }
 
     async fn build(&self) -> Result<(), Failure> {
+        let group = Cgroup::of_build("host")?;
+        // A killed builder's tools would still be writing.
+        group.kill_and_remove().await?;
+        group.create()?;
         // Built beside and renamed: an image that is there is whole.
         let fresh = cache_root()?.join("building");
         if fresh.exists() {
@@ -75,7 +80,8 @@ impl Recipe {
         let hook = fresh.join("customize.sh");
         fs::write(&hook, CUSTOMIZE)?;
         fs::set_permissions(&hook, fs::Permissions::from_mode(0o755))?;
-        self.archive.install(&packages(BASE), &hook, &fresh.join("root")).await?;
+        self.archive.install(Some(&group), &packages(BASE), &hook, &fresh.join("root")).await?;
+        group.kill_and_remove().await?;
         fs::rename(&fresh, &self.directory)?;
         remove_older(&self.directory)
     }

@@ -1,6 +1,6 @@
 //! One boot of a host: from cables and mounts to a running container, and back to nothing.
 
-use super::cgroup::Cgroup;
+use super::cgroup::{Cgroup, JOIN};
 use super::names::{HostPlan, Wire};
 use super::network::{self, Namespace};
 use super::rootfs;
@@ -16,9 +16,6 @@ use tokio::process::{Child, Command};
 
 /// What systemd-nspawn exits with when the system inside asked for a reboot.
 const REBOOT: i32 = 133;
-/// Joins a control group before becoming the program, so that no process of it is ever outside.
-pub(super) const JOIN: &str = r#"echo $$ > "$0" && exec "$@""#;
-
 /// How a boot ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {

@@ -2,6 +2,7 @@
 //!
 //! A saved host is what it had written over the image, as layers to be put under a new overlay, and its disks.
 
+use super::cgroup::Cgroup;
 use super::control::{self, Power, Request};
 use super::names::{HostPlan, LabName};
 use super::store::{self, HostDir, LabDir, Record, make_dir};
@@ -72,15 +73,16 @@ pub(super) fn record_of(saved: &LabName) -> Result<Record, Failure> {
 /// Makes the hosts of a saved rack those of a new lab.
 pub(super) async fn copy_in(saved: &LabName, lab: &LabDir, record: &Record) -> Result<(), Failure> {
     let source = store::save_dir(saved);
+    let tools = &Cgroup::of_lab(&lab.name)?.tools();
     for file in FILES.iter().filter(|f| **f != "lab.json") {
-        copy(&[], &source.join(file), &lab.path.join(file)).await?;
+        copy(tools, &[], &source.join(file), &lab.path.join(file)).await?;
     }
     try_join_all(record.plan().hosts(record.hosts).map(|host| async move {
         let (from, to) = (saved_host(&store::save_dir(saved), host), lab.host(&host.name()));
         make_dir(&to.path)?;
         // Nobody writes to what lies under an overlay: a second name for the same files is enough.
-        copy(&["--link"], &from.layers(), &to.layers()).await?;
-        copy_disks(record, &from, &to).await?;
+        copy(tools, &["--link"], &from.layers(), &to.layers()).await?;
+        copy_disks(tools, record, &from, &to).await?;
         make_dir(&to.upper())?;
         rootfs::prepare_directories(&to, host)
     }))
@@ -93,38 +95,41 @@ fn saved_host(save: &Path, host: HostPlan) -> HostDir {
 }
 
 async fn copy_out(lab: &LabDir, record: &Record, target: &Path) -> Result<(), Failure> {
+    let tools = &Cgroup::of_lab(&lab.name)?.tools();
+    // What a killed run left at work would still be writing.
+    tools.kill().await?;
     // Copied beside and renamed: a saved rack that is there is whole.
     let fresh = target.with_extension("new");
     remove(&fresh)?;
     make_dir(&fresh)?;
     for file in FILES {
-        copy(&[], &lab.path.join(file), &fresh.join(file)).await?;
+        copy(tools, &[], &lab.path.join(file), &fresh.join(file)).await?;
     }
     for host in record.plan().hosts(record.hosts) {
         let (from, to) = (lab.host(&host.name()), saved_host(&fresh, host));
         make_dir(&to.layers())?;
         let below = from.count_layers()?;
         for layer in 0..below {
-            copy(&["--link"], &from.layer(layer), &to.layer(layer)).await?;
+            copy(tools, &["--link"], &from.layer(layer), &to.layer(layer)).await?;
         }
-        copy(&[], &from.upper(), &to.layer(below)).await?;
-        copy_disks(record, &from, &to).await?;
+        copy(tools, &[], &from.upper(), &to.layer(below)).await?;
+        copy_disks(tools, record, &from, &to).await?;
     }
     remove(target)?;
     fs::rename(&fresh, target).while_doing(|| format!("cannot rename {}", fresh.display()))
 }
 
-async fn copy_disks(record: &Record, from: &HostDir, to: &HostDir) -> Result<(), Failure> {
+async fn copy_disks(tools: &Cgroup, record: &Record, from: &HostDir, to: &HostDir) -> Result<(), Failure> {
     for disk in 0..record.disks {
-        copy(&["--sparse=always"], &from.disk(disk), &to.disk(disk)).await?;
+        copy(tools, &["--sparse=always"], &from.disk(disk), &to.disk(disk)).await?;
     }
     Ok(())
 }
 
 /// Copies with owners, modes, extended attributes (an overlay keeps its marks there) and holes.
-async fn copy(options: &[&str], from: &Path, to: &Path) -> Result<(), Failure> {
+async fn copy(tools: &Cgroup, options: &[&str], from: &Path, to: &Path) -> Result<(), Failure> {
     let call = Tool::new("cp").args(["--archive", "--no-target-directory"]).args(options);
-    call.arg(from).arg(to).deadline(COPY).run().await.map(drop)
+    call.arg(from).arg(to).deadline(COPY).within(tools).run().await.map(drop)
 }
 
 fn remove(dir: &Path) -> Result<(), Failure> {

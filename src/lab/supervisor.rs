@@ -3,11 +3,11 @@
 //! It is the first process of its own process and mount namespaces: when it dies, however it dies, the kernel kills
 //! the host and takes every mount and loop device with it.
 
-use super::cgroup::Cgroup;
+use super::cgroup::{Cgroup, JOIN};
 use super::chassis::Chassis;
 use super::control::{Reply, Request};
 use super::disk;
-use super::machine::{Hardware, JOIN};
+use super::machine::Hardware;
 use super::names::{HostPlan, LabName, find_host};
 use super::store::LabDir;
 use super::tool::spawn_failure;

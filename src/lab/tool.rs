@@ -1,8 +1,9 @@
 //! The machine's own tools as child processes: a deadline each, and errors that name the package to install.
 
+use super::cgroup::{Cgroup, JOIN};
 use crate::error::{Failure, Kind};
 use std::ffi::{OsStr, OsString};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -47,12 +48,13 @@ pub(super) struct Tool {
     args: Vec<OsString>,
     stdin: Vec<u8>,
     deadline: Duration,
+    group: Option<PathBuf>,
 }
 
 impl Tool {
     /// A call of `program`, found on the PATH.
     pub(super) fn new(program: &'static str) -> Self {
-        Tool { program, args: Vec::new(), stdin: Vec::new(), deadline: QUICK }
+        Tool { program, args: Vec::new(), stdin: Vec::new(), deadline: QUICK, group: None }
     }
 
     /// Adds an argument.
@@ -79,9 +81,22 @@ impl Tool {
         self
     }
 
+    /// Runs it in a control group, so that it is found and killed with the lab when this process dies before it.
+    pub(super) fn within(mut self, group: &Cgroup) -> Self {
+        self.group = Some(group.procs());
+        self
+    }
+
+    fn command(&self) -> Command {
+        let Some(procs) = &self.group else { return Command::new(self.program) };
+        let mut command = Command::new("sh");
+        command.args(["-c", JOIN]).arg(procs).arg(self.program);
+        command
+    }
+
     /// Runs it; stdout when it exits with 0, else an error with the end of its stderr.
     pub(super) async fn run(self) -> Result<String, Failure> {
-        let mut command = Command::new(self.program);
+        let mut command = self.command();
         command.args(&self.args).env("LC_ALL", "C.UTF-8");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().map_err(|e| spawn_failure(self.program, e))?;

@@ -1,5 +1,6 @@
 //! `lab up`: from nothing to hosts one can log in to.
 
+use super::cgroup::Cgroup;
 use super::control::{self, Power, Request};
 use super::image::Recipe;
 use super::names::{HostPlan, LabName};
@@ -120,6 +121,7 @@ async fn claim(lab: &LabDir, wanted: Record, fixed: bool) -> Result<(Record, Fil
     })?;
     let record = Record { number, ..wanted };
     lab.write_record(&record)?;
+    Cgroup::of_lab(&lab.name)?.tools().create()?;
     let lock = lab.lock()?;
     Ok((record, lock))
 }
@@ -184,8 +186,9 @@ async fn start_host(lab: &LabDir, host: HostPlan) -> Result<(), Failure> {
 /// Waits until a host takes SSH logins with the lab's key.
 pub(super) async fn wait_for_login(lab: &LabDir, host: HostPlan) -> Result<(), Failure> {
     let began = Instant::now();
+    let tools = Cgroup::of_lab(&lab.name)?.tools();
     loop {
-        let tried = Tool::new("ssh").args(ssh_args(lab, host)).arg("true").run().await;
+        let tried = Tool::new("ssh").args(ssh_args(lab, host)).arg("true").within(&tools).run().await;
         let Err(failure) = tried else { return Ok(()) };
         let state = control::ask(&host.name(), &lab.host(&host.name()), Request::Status).await?;
         if state.power != Power::On {

@@ -46,7 +46,7 @@ pub(super) async fn build(work: &Path, job: &Job) -> Result<PathBuf, Failure> {
     let (root, hook) = (work.join("root"), work.join("customize.sh"));
     fs::write(&hook, CUSTOMIZE)?;
     fs::set_permissions(&hook, fs::Permissions::from_mode(0o755))?;
-    archive.install(&packages(PACKAGES), &hook, &root).await?;
+    archive.install(None, &packages(PACKAGES), &hook, &root).await?;
     job.step("writing the disk");
     let image = work.join("disk.img");
     boot_loader(&root, &image).await?;
