@@ -24,6 +24,7 @@ mod moving;
 mod network;
 mod provision;
 mod return_;
+mod run;
 mod status;
 
 pub use context::Context;
@@ -105,6 +106,7 @@ enum Command {
     Image(image::ImageArgs),
     Network(network::NetworkArgs),
     Provision(provision::ProvisionArgs),
+    Run(run::RunArgs),
 }
 
 /// Parses the command line, runs it, and turns the outcome into an exit code.
@@ -160,6 +162,7 @@ async fn run(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Image(args) => image::run(args, context).await,
         Command::Network(args) => network::run(args, context).await,
         Command::Provision(args) => provision::run(args, context).await,
+        Command::Run(args) => run::run(args, context).await,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::Context;
 use crate::error::{Failure, Kind};
+use crate::inventory::Inventory;
 use crate::playbook::{Library, wait_for_units};
 use crate::provision::{Ctx, Ground, Plan, Provision, Stage, lock, look, owner, stages};
 use crate::ui::Table;
@@ -44,17 +45,21 @@ struct Report {
 pub async fn run(args: ProvisionArgs, context: &Context) -> Result<(), Failure> {
     let inventory = context.inventory()?;
     let hosts = inventory.hosts.iter().map(|h| h.name.clone()).collect();
-    carry_out(context, inventory, stages(), &Library::new(args.playbooks), hosts).await
+    let library = Library::new(args.playbooks);
+    carry_out(context, Work { inventory, stages: stages(), library, hosts }).await
+}
+
+/// What is to be done where.
+pub(super) struct Work {
+    pub(super) inventory: Inventory,
+    pub(super) stages: Vec<Stage>,
+    pub(super) library: Library,
+    pub(super) hosts: Vec<String>,
 }
 
 /// Plans these stages for these hosts, shows the plan, asks, applies it.
-pub(super) async fn carry_out(
-    context: &Context,
-    inventory: crate::inventory::Inventory,
-    stages: Vec<Stage>,
-    library: &Library,
-    hosts: Vec<String>,
-) -> Result<(), Failure> {
+pub(super) async fn carry_out(context: &Context, work: Work) -> Result<(), Failure> {
+    let Work { inventory, stages, library, hosts } = work;
     let began = Instant::now();
     let fleet = context.fleet(&inventory)?;
     let names: Vec<&str> = hosts.iter().map(String::as_str).collect();
@@ -69,7 +74,7 @@ pub(super) async fn carry_out(
     let (_lock, ground) = tokio::try_join!(held, grounds)?;
     wait_for_jobs(context, &fleet, &ground).await?;
     let ctx = Ctx::new(Arc::new(inventory), fleet.clone(), ground, context.ui.clone());
-    let provision = Provision::new(ctx, library, stages, hosts.clone())?;
+    let provision = Provision::new(ctx, &library, stages, hosts.clone())?;
     let survey = provision.survey().await?;
     let plan = provision.plan(&survey);
     if context.global.dry_run {

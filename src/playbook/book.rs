@@ -5,7 +5,7 @@ use crate::error::{Failure, Kind, ResultExt};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value};
 use serde::Deserialize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 macro_rules! embedded {
     ($($name:literal),* $(,)?) => {
@@ -79,19 +79,6 @@ impl Library {
         let file = format!("{name}.yaml");
         let text = self.text(&file)?;
         self.render_book(&file, &text, facts)
-    }
-
-    /// A book in a file of its own; its templates are looked for in `templates/` beside it.
-    ///
-    /// # Errors
-    /// When it cannot be read or is wrong (exit 2).
-    pub fn open(path: &Path, facts: &Value) -> Result<Book, Failure> {
-        let shown = path.display().to_string();
-        let text = std::fs::read_to_string(path)
-            .or_kind(Kind::Usage)
-            .while_doing(|| format!("cannot read playbook {shown}"))?;
-        let library = Library::new(path.parent().map(Path::to_path_buf));
-        library.render_book(&shown, &text, facts)
     }
 
     fn render_book(&self, name: &str, text: &str, facts: &Value) -> Result<Book, Failure> {
@@ -185,7 +172,8 @@ mod tests {
         std::fs::create_dir(directory.path().join("templates")).unwrap();
         std::fs::write(directory.path().join("templates/motd.j2"), "welcome to {{ host.name }}\n").unwrap();
         std::fs::write(&path, yaml).unwrap();
-        Library::open(&path, &context! { host => context! { name => "h1" } })
+        let library = Library::new(Some(directory.path().to_path_buf()));
+        library.book("team", &context! { host => context! { name => "h1" } })
     }
 
     #[test]
@@ -220,7 +208,7 @@ mod tests {
 
     #[test]
     fn every_file_of_the_directory_is_embedded() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("playbooks");
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("playbooks");
         let mut found = Vec::new();
         for entry in std::fs::read_dir(&root).unwrap().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();

@@ -78,7 +78,8 @@ pub async fn lock(fleet: &Fleet, hosts: &[&str], owner: &str) -> Result<HostLock
 
 /// Who runs this, for whoever finds the lock taken.
 pub fn owner() -> String {
-    let user = std::env::var("USER").unwrap_or_else(|_| "somebody".to_owned());
+    let account = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
+    let user = account.map_or_else(|| "somebody".to_owned(), |a| a.name);
     let machine = nix::unistd::gethostname().map(|h| h.to_string_lossy().into_owned()).unwrap_or_default();
     format!(
         "{user}@{machine} (process {}, since {})",

@@ -1,0 +1,38 @@
+//! `rackhand run`.
+
+use super::provision::{self, Work};
+use super::{Context, host_names};
+use crate::error::Failure;
+use crate::playbook::Library;
+use crate::provision::Stage;
+use clap::Args;
+use std::path::PathBuf;
+
+/// Bring hosts to what a playbook of your own says.
+///
+/// Shows what would change, asks, applies exactly that, and looks again; the same resources and templates as
+/// `provision` uses.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The playbook, a YAML file; its templates are in `templates/` beside it.
+    playbook: PathBuf,
+    /// Hosts to do it on, globs allowed [default: all].
+    #[arg(long, value_name = "HOST", value_delimiter = ',')]
+    host: Vec<String>,
+}
+
+/// Runs `rackhand run`.
+///
+/// # Errors
+/// As the command-line contract says.
+pub async fn run(args: RunArgs, context: &Context) -> Result<(), Failure> {
+    let inventory = context.inventory()?;
+    let hosts = host_names::select(&inventory, &args.host)?;
+    let stem = args.playbook.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+    if !args.playbook.is_file() {
+        return Err(Failure::usage(format!("there is no playbook {}", args.playbook.display())));
+    }
+    let directory = args.playbook.parent().map(PathBuf::from).unwrap_or_default();
+    let library = Library::new(Some(directory));
+    provision::carry_out(context, Work { inventory, stages: vec![Stage::Book(stem)], library, hosts }).await
+}

@@ -1,0 +1,139 @@
+//! Provisioning of a real rack: nothing to do, drift, a second run at the same time, killed runs, a team's playbook.
+
+#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
+
+mod rack;
+
+use rack::{Rack, eventually};
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+const HOST: &str = "h2";
+
+/// What a careless hand does to a host, in every stage of provisioning.
+const DRIFT: &str = "
+rm -f /etc/sysctl.d/90-rackhand.conf /etc/pki/qemu/server-key.pem /etc/libvirt/secrets/*
+sed -i s/migration_host/x_host/ /etc/libvirt/qemu.conf
+rm -f /etc/systemd/network/05-rackhand-br-lan.network
+ip link set br-lan address 02:00:00:00:00:99
+systemctl stop ceph-mgr@h2 libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket libvirtd
+dpkg --remove --force-depends curl >/dev/null 2>&1
+";
+
+/// Proves that all of it was mended.
+const MENDED: &str = "
+set -e
+test -s /etc/sysctl.d/90-rackhand.conf
+grep -q '^migration_host' /etc/libvirt/qemu.conf
+test \"$(ip -o link show br-lan | grep -o 'link/ether [^ ]*')\" = \"$(ip -o link show eno1 | grep -o 'link/ether [^ ]*')\"
+systemctl is-active -q ceph-mgr@h2 libvirtd libvirtd-tls.socket
+test -s /etc/pki/qemu/server-key.pem
+command -v curl >/dev/null
+virsh -q secret-list | grep -q ceph
+echo mended
+";
+
+fn spawn(rack: &Rack) -> Child {
+    rack.command(&["provision", "--yes"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// The plan of a dry run: `(step, object)` of each change.
+fn plan(rack: &Rack) -> Vec<(String, String)> {
+    let plan = rack.json(&["provision", "--dry-run"]);
+    let steps = plan["steps"].as_array().unwrap();
+    let changes = steps.iter().flat_map(|s| s["changes"].as_array().unwrap());
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    changes.map(|c| (text(&c["step"]), text(&c["object"]))).collect()
+}
+
+#[test]
+fn drift_is_shown_mended_and_gone() {
+    let rack = Rack::provisioned();
+    assert_eq!(plan(&rack), []);
+    rack.ssh(HOST, DRIFT);
+    let found = plan(&rack);
+    for step in ["os", "network", "packages", "tls", "libvirt", "secret"] {
+        assert!(found.iter().any(|(s, _)| s == step), "{step} finds its drift: {found:?}");
+    }
+    assert!(
+        !rack.ssh(HOST, "test -e /etc/sysctl.d/90-rackhand.conf || echo gone").is_empty(),
+        "a dry run changes nothing"
+    );
+    rack.ok(&["provision", "--yes"]);
+    assert_eq!(rack.ssh(HOST, MENDED).trim(), "mended");
+    let again = rack.json(&["provision", "--yes"]);
+    assert_eq!(again["changed"], false);
+}
+
+#[test]
+fn without_yes_and_without_a_terminal_nothing_is_changed() {
+    let rack = Rack::provisioned();
+    rack.ssh(HOST, "rm /etc/sysctl.d/90-rackhand.conf");
+    rack.exits(5, &["provision"]);
+    assert_eq!(rack.ssh(HOST, "test -e /etc/sysctl.d/90-rackhand.conf || echo gone").trim(), "gone");
+    rack.ok(&["provision", "--yes"]);
+}
+
+#[test]
+fn a_second_run_is_told_who_holds_the_hosts_and_a_killed_one_holds_nothing() {
+    let rack = Rack::provisioned();
+    rack.ssh(HOST, DRIFT);
+    let mut first = spawn(&rack);
+    eventually("the first run to hold its lock", Duration::from_secs(20), || {
+        let taken = "flock -n /run/rackhand/provision.lock true || echo taken";
+        (rack.ssh("h3", taken).trim() == "taken").then_some(())
+    });
+    let second = rack.exits(75, &["provision", "--yes"]);
+    let message = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(message.contains(&format!("process {}", first.id())), "{message}");
+    first.kill().unwrap();
+    first.wait().unwrap();
+    eventually("the lock of the killed run to be free", Duration::from_secs(20), || {
+        (rack.run(&["provision", "--yes"]).status.code() != Some(75)).then_some(())
+    });
+    assert_eq!(plan(&rack), []);
+}
+
+#[test]
+fn killed_at_random_moments_the_next_run_finishes_it() {
+    let rack = Rack::provisioned();
+    for round in 0..8 {
+        rack.ssh(HOST, DRIFT);
+        let mut run = spawn(&rack);
+        // Any moment will do; it is said, so that a failure can be repeated.
+        let after = Duration::from_millis(u64::from(rand::random::<u16>() % 9000) + 300);
+        eprintln!("round {round}: killed after {after:?}");
+        std::thread::sleep(after);
+        run.kill().unwrap();
+        run.wait().unwrap();
+    }
+    eventually("the last killed run's locks to be free", Duration::from_secs(20), || {
+        (rack.run(&["provision", "--yes"]).status.code() != Some(75)).then_some(())
+    });
+    assert_eq!(plan(&rack), []);
+    assert_eq!(rack.ssh(HOST, MENDED).trim(), "mended");
+}
+
+#[test]
+fn a_teams_playbook_is_planned_applied_and_then_at_rest() {
+    let rack = Rack::provisioned();
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("templates")).unwrap();
+    std::fs::write(directory.path().join("templates/motd.j2"), "this is {{ host.name }}\n").unwrap();
+    let book = directory.path().join("team.yaml");
+    let text = "resources:\n  - file: {path: /etc/rackhand-test, template: motd.j2, mode: '0600'}\n  - user: {name: probe, system: true}\n";
+    std::fs::write(&book, text).unwrap();
+    let book = book.to_str().unwrap();
+    let changed = rack.json(&["run", book, "--host", "h[12]", "--yes"]);
+    assert_eq!(changed["changed"], true);
+    assert_eq!(
+        rack.ssh("h1", "cat /etc/rackhand-test; stat -c %a /etc/rackhand-test; id -u probe >/dev/null && echo user"),
+        "this is h1\n600\nuser\n"
+    );
+    assert_eq!(rack.ssh("h3", "ls /etc/rackhand-test 2>/dev/null || echo none").trim(), "none");
+    assert_eq!(rack.json(&["run", book, "--host", "h[12]", "--yes"])["changed"], false);
+    for host in ["h1", "h2"] {
+        rack.ssh(host, "rm /etc/rackhand-test; userdel probe");
+    }
+    rack.exits(2, &["run", book, "--host", "nobody"]);
+}
