@@ -21,7 +21,7 @@ pub use mistake::{Mistake, Mistakes, Span};
 pub use model::*;
 pub use schema::schema;
 
-use crate::error::{Failure, Kind, ResultExt};
+use crate::error::{Failure, Kind};
 use std::path::Path;
 
 /// Reads and checks an inventory file.
@@ -29,10 +29,12 @@ use std::path::Path;
 /// # Errors
 /// Every mistake in the file at once, as a usage failure (exit 2).
 pub fn load(path: &Path) -> Result<Inventory, Failure> {
-    let text = std::fs::read_to_string(path)
-        .or_kind(Kind::Usage)
-        .while_doing(|| format!("cannot read inventory {}", path.display()))
-        .or_hint("name it with -i FILE or $RACKHAND_INVENTORY, or write one with `rackhand init`")?;
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let missing = error.kind() == std::io::ErrorKind::NotFound;
+        let failure = Failure::new(Kind::Usage, error).context(format!("cannot read inventory {}", path.display()));
+        let hint = "name it with -i FILE or $RACKHAND_INVENTORY, or write one with `rackhand init`";
+        if missing { failure.hint(hint) } else { failure }
+    })?;
     let mut inventory = parse(&path.display().to_string(), &text).map_err(|e| Failure::new(Kind::Usage, e))?;
     let base = path.parent().filter(|p| !p.as_os_str().is_empty());
     inventory.base = base.unwrap_or(Path::new(".")).to_path_buf();

@@ -3,6 +3,7 @@
 //! Checks of meaning work on this, so that one mistake of form does not hide the others. What cannot be read has been
 //! reported already and is simply not there.
 
+use super::format::nearest;
 use super::mistake::Span;
 use super::tree::Node;
 use super::{AddressRange, BmcKind, FailureDomain, IpoibMode, LinkKind, Role, Size};
@@ -71,7 +72,7 @@ pub(super) struct HostView {
     pub roles: Option<Vec<Role>>,
     pub roles_span: Span,
     pub osds: Vec<At<String>>,
-    /// Whether `osds` holds something that cannot be read.
+    /// Whether `osds` holds something that cannot be read, or is misspelt.
     pub osds_unclear: bool,
     pub bmc: Option<BmcView>,
     pub uplinks: Vec<(At<String>, At<String>)>,
@@ -222,7 +223,8 @@ impl HostView {
                 Some(list) => list.items().iter().map(enumerated).collect(),
             },
             roles_span: roles_node.map_or(name.as_ref().map_or(node.span, |n| n.span), |n| n.span),
-            osds_unclear: node.get("osds").is_some_and(|n| n.text().is_some() || n.items().len() != osds.len()),
+            osds_unclear: node.get("osds").is_some_and(|n| n.text().is_some() || n.items().len() != osds.len())
+                || node.entries().iter().any(|e| e.key != "osds" && nearest(&e.key, ["osds"].into_iter()).is_some()),
             osds,
             bmc: node.get("bmc").and_then(BmcView::new),
             uplinks: named(Some(node), "uplinks")

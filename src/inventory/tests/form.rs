@@ -135,6 +135,18 @@ fn a_list_that_is_a_text() {
 }
 
 #[test]
+fn a_misspelt_list_is_one_mistake() {
+    insta::assert_snapshot!(said(&[("osds: [/dev/disk/by-id/wwn-0x2]", "disks: [/dev/disk/by-id/wwn-0x2]")]), @"
+    f.yaml has 1 mistake
+
+    f.yaml:28:5: host h2: unknown key `disks`
+      28 |     disks: [/dev/disk/by-id/wwn-0x2]
+         |     ^^^^^
+      fix: did you mean `osds`?
+    ");
+}
+
+#[test]
 fn an_unknown_role() {
     insta::assert_snapshot!(said(&[("roles: [mon, mgr, osd, guests]", "roles: [mon, mgr, ods, guests]")]), @"
     f.yaml has 1 mistake
