@@ -13,6 +13,27 @@ const TOOLS: &[&str] =
 /// What a provisioned host takes over the image and on a fresh disk: measured 1.2 GiB and 0.3 GiB.
 const SPACE_A_HOST: u64 = 3 << 29;
 
+/// Settings of the machine's kernel that all hosts share and cannot change themselves, and the least they need.
+const LIMITS: &[(&str, u64)] = &[
+    // A host's systemd and its services hold nine; the kernel's 128 are used up by the fourteenth host, which then
+    // does not boot.
+    ("/proc/sys/fs/inotify/max_user_instances", 4096),
+    // What the package of ceph-osd asks for.
+    ("/proc/sys/fs/aio-max-nr", 1_048_576),
+];
+
+/// Raises limits of the kernel that are too low for a rack, until the machine's next boot.
+pub(super) fn raise_limits() -> Result<(), Failure> {
+    for (file, least) in LIMITS {
+        let doing = || format!("cannot raise {file}");
+        let now = std::fs::read_to_string(file).while_doing(doing)?;
+        if now.trim().parse::<u64>().is_ok_and(|now| now < *least) {
+            std::fs::write(file, least.to_string()).while_doing(doing)?;
+        }
+    }
+    Ok(())
+}
+
 /// Checks user and tools.
 pub(super) fn machine() -> Result<(), Failure> {
     root()?;

@@ -49,6 +49,7 @@ pub async fn up(new: &NewLab, ui: &Ui) -> Result<(), Failure> {
         None => fresh_record(new, ui).await?,
     };
     preflight::space(wanted.hosts, 0)?;
+    preflight::raise_limits()?;
     let (record, _lock) = claim(&lab, wanted, new.from.is_some()).await?;
     let job = ui.job(format!("lab {}", new.name));
     job.step(format!("booting {} hosts", record.hosts));
@@ -192,8 +193,9 @@ pub(super) async fn wait_for_login(lab: &LabDir, host: HostPlan) -> Result<(), F
         let Err(failure) = tried else { return Ok(()) };
         let state = control::ask(&host.name(), &lab.host(&host.name()), Request::Status).await?;
         if state.power != Power::On {
-            return Err(Failure::failed(format!("host {} went off while booting", host.name()))
-                .hint(format!("its console: {}", lab.host(&host.name()).console().display())));
+            let console = std::fs::read(lab.host(&host.name()).console()).unwrap_or_default();
+            let said = super::tool::tail(&String::from_utf8_lossy(&console));
+            return Err(Failure::failed(format!("host {} went off while booting; its console: {said}", host.name())));
         }
         if began.elapsed() > BOOT {
             return Err(failure.context(format!("host {} does not come up", host.name())));
