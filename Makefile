@@ -1,5 +1,5 @@
 # The two commands are `make demo` and `make test`; see README.md.
-.PHONY: deps build lint deny unit test release demo demo-down lab-tests
+.PHONY: deps build lint deny unit test release demo demo-down lab-tests bench-move
 
 deps:
 	bash scripts/deps.sh
@@ -33,3 +33,6 @@ demo-down:
 
 lab-tests: deps
 	bash scripts/test-lab.sh
+
+bench-move: release
+	bash bench/move.sh target/release/rackhand

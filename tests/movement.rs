@@ -1,0 +1,210 @@
+//! Moving guests on a provisioned rack: nothing is lost, and every fault ends with the guest in exactly one place.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what is wrong by panicking")]
+
+mod rack;
+
+use rack::{Guest, Pinger, Rack, eventually, say};
+use rackhand::lab::guest_image::{RING_LENGTH, RING_START, history};
+use serde_json::Value;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+const HOSTS: [&str; 3] = ["h1", "h2", "h3"];
+/// Slow enough that a tiny guest (some 40 MiB to send) is on its way for several seconds.
+const SLOW: &str = "4";
+
+/// Hosts that have a QEMU process of the guest.
+fn places(rack: &Rack, name: &str) -> Vec<String> {
+    let has = |host: &str| rack.ssh(host, "virsh -q list --name").lines().any(|line| line.trim() == name);
+    HOSTS.iter().filter(|host| has(host)).map(|host| (*host).to_owned()).collect()
+}
+
+/// The image of the guest's first disk.
+fn image(rack: &Rack, name: &str) -> String {
+    format!("guests/vm.{}.disk0", rack.guest(name)["uuid"].as_str().unwrap())
+}
+
+/// The guest runs on one host, and one client has its disk.
+fn in_one_place(rack: &Rack, name: &str) -> String {
+    let found = places(rack, name);
+    assert_eq!(found.len(), 1, "{name} is on {found:?}");
+    let image = image(rack, name);
+    let owners = eventually("one watcher of the disk", Duration::from_secs(40), || {
+        let status: Value = serde_json::from_str(&rack.ssh("h1", &format!("rbd status --format json {image}"))).ok()?;
+        let watchers = status["watchers"].as_array()?.len();
+        (watchers == 1).then_some(watchers)
+    });
+    assert_eq!(owners, 1);
+    let locks = rack.ssh("h1", &format!("rbd lock ls --format json {image}"));
+    let locks: Value = serde_json::from_str(&locks).unwrap();
+    assert!(locks.as_array().unwrap().len() <= 1, "{locks}");
+    found[0].clone()
+}
+
+/// Moves a guest and gives the host it is on afterwards.
+fn migrate(rack: &Rack, guest: &Guest, more: &[&str]) -> (String, Value) {
+    let mut args = vec!["migrate", &guest.name, "--yes"];
+    args.extend(more);
+    let answer = rack.json(&args);
+    let one = answer["guests"][0].clone();
+    assert_eq!(one["outcome"], "moved", "{answer}");
+    (one["to"].as_str().unwrap().to_owned(), one)
+}
+
+/// Hosts that could be the target of a move of the guest.
+fn others(guest: &Guest) -> Vec<&'static str> {
+    let host = guest.host();
+    HOSTS.into_iter().filter(|h| *h != host).collect()
+}
+
+/// Starts a slow move without waiting for its end, and waits until its memory is under way.
+fn slow_move(rack: &Rack, guest: &Guest, to: &str) -> std::process::Child {
+    let from = guest.host();
+    let mut command = rack.command(&["migrate", &guest.name, "--to", to, "--bandwidth", SLOW, "--yes"]);
+    let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    eventually("memory under way", Duration::from_secs(20), || {
+        let job = rack.ssh(&from, &format!("virsh domjobinfo {} || true", guest.name));
+        let done = job.lines().find(|l| l.starts_with("Memory processed:"))?;
+        (!done.contains(" 0.000 ")).then_some(())
+    });
+    child
+}
+
+#[test]
+fn twenty_moves_lose_nothing() {
+    let rack = Rack::provisioned();
+    let guest = rack.tiny_guest("mover", &[]);
+    let (boot, mut counter) = guest.answers();
+    let pinger = Pinger::start(&guest.address);
+    let began = Instant::now();
+    let mut pauses = Vec::new();
+    for round in 0..20 {
+        let from = guest.host();
+        let (to, one) = migrate(&rack, &guest, &[]);
+        pauses.push(one["figures"]["downtime_ms"].as_u64().unwrap());
+        assert_ne!(from, to);
+        assert_eq!(guest.host(), to, "round {round}");
+        let (same, now) = guest.answers();
+        assert_eq!(same, boot, "it booted anew in round {round}");
+        assert!(now > counter, "round {round}: the counter went from {counter} to {now}");
+        counter = now;
+    }
+    assert_eq!(places(&rack, &guest.name).len(), 1);
+    let took = began.elapsed().as_secs_f64() / 20.0;
+    let gap = pinger.longest_gap();
+    pauses.sort_unstable();
+    say(&format!(
+        "20 moves: {took:.2} s each with all looks, longest gap {} ms, QEMU's own pause {} ms at most",
+        gap.as_millis(),
+        pauses[19]
+    ));
+    drop(pinger);
+    let image = image(&rack, &guest.name);
+    rack.ok(&["guest", "stop", &guest.name, "--yes"]);
+    let (pool, name) = image.split_once('/').unwrap();
+    let script = format!(
+        "python3 - <<'X'\nimport rados, rbd, sys\nc = rados.Rados(conffile='/etc/ceph/ceph.conf', name='client.admin')\nc.connect()\ni = rbd.Image(c.open_ioctx('{pool}'), '{name}', read_only=True)\nsys.stdout.write(i.read({RING_START}, {RING_LENGTH}).hex())\nX"
+    );
+    let hex = rack.ssh("h1", &script);
+    let hex = hex.trim().as_bytes();
+    let digit = |d: u8| u8::try_from((d as char).to_digit(16).unwrap()).unwrap();
+    let ring: Vec<u8> = hex.chunks_exact(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect();
+    let records = history(&ring).unwrap();
+    assert!(records.iter().all(|r| r.boot == boot), "another boot wrote to the disk");
+    assert!(records.last().unwrap().seq >= counter, "what was answered was on the disk");
+}
+
+#[test]
+fn a_target_cut_off_from_the_storage_network_is_refused_before_anything_happens() {
+    let rack = Rack::provisioned();
+    let guest = rack.tiny_guest("mover", &[]);
+    let (boot, _) = guest.answers();
+    let from = guest.host();
+    let to = others(&guest)[1];
+    rack.lab(&["partition", to, "--from", "storage"]);
+    let began = Instant::now();
+    let output = rack.run(&["migrate", &guest.name, "--to", to, "--yes"]);
+    let took = began.elapsed();
+    rack.lab(&["heal", to]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains(to) && said.contains("does not answer"), "{said}");
+    assert!(took < Duration::from_secs(20), "{took:?}");
+    assert_eq!(in_one_place(&rack, &guest.name), from);
+    assert_eq!(guest.answers().0, boot);
+    healthy(&rack);
+}
+
+#[test]
+fn a_move_whose_network_breaks_ends_with_the_guest_at_home() {
+    let rack = Rack::provisioned();
+    let guest = rack.tiny_guest("mover", &[]);
+    let (boot, _) = guest.answers();
+    let from = guest.host();
+    let to = others(&guest)[1];
+    let child = slow_move(&rack, &guest, to);
+    rack.lab(&["partition", to, "--from", "storage"]);
+    let output = child.wait_with_output().unwrap();
+    rack.lab(&["heal", to]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert_eq!(in_one_place(&rack, &guest.name), from, "{said}");
+    assert_eq!(guest.answers().0, boot);
+    healthy(&rack);
+    // The same command, run again, does it.
+    assert_eq!(migrate(&rack, &guest, &["--to", to]).0, to);
+    assert_eq!(guest.answers().0, boot);
+}
+
+#[test]
+fn a_command_killed_in_the_middle_is_finished_by_the_same_command() {
+    let rack = Rack::provisioned();
+    let guest = rack.tiny_guest("mover", &[]);
+    let (boot, counter) = guest.answers();
+    let to = others(&guest)[0];
+    let mut child = slow_move(&rack, &guest, to);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let answer = rack.json(&["migrate", &guest.name, "--to", to, "--yes"]);
+    assert_eq!(guest.host(), to, "{answer}");
+    assert_eq!(in_one_place(&rack, &guest.name), to);
+    let (same, now) = guest.answers();
+    assert!(same == boot && now > counter);
+    // Nothing is left to finish.
+    let again = rack.json(&["migrate", &guest.name, "--to", to, "--yes"]);
+    assert_eq!(again["plan"]["unchanged"][0]["guest"], "mover", "{again}");
+}
+
+#[test]
+fn a_host_is_emptied_refuses_guests_and_gets_them_back() {
+    let rack = Rack::provisioned();
+    let guests = ["mover-a", "mover-b"].map(|name| rack.tiny_guest(name, &[]));
+    let before: Vec<(String, u64)> = guests.iter().map(Guest::answers).collect();
+    let home = guests[0].host();
+    let plan = rack.json(&["evacuate", &home, "--dry-run"]);
+    assert!(plan["moves"].as_array().is_some_and(|m| !m.is_empty()), "{plan}");
+    assert_eq!(guests[0].host(), home, "a dry run moves nothing");
+    rack.ok(&["evacuate", &home, "--return-later", "--yes"]);
+    assert!(rack.ssh(&home, "virsh -q list --name").trim().is_empty());
+    let away = guests[0].host();
+    assert_ne!(away, home);
+    let output = rack.exits(5, &["migrate", "mover-a", "--to", &home, "--yes"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("in maintenance"));
+    rack.ok(&["return", &home, "--yes"]);
+    assert_eq!(guests[0].host(), home);
+    for (guest, (boot, counter)) in guests.iter().zip(before) {
+        let (same, now) = guest.answers();
+        assert!(same == boot && now > counter);
+    }
+}
+
+/// Waits until the storage has recovered from what a test did to it.
+fn healthy(rack: &Rack) {
+    eventually("the storage to recover", Duration::from_secs(120), || {
+        let status = rack.ssh("h1", "ceph -s --format json --connect-timeout 5 || true");
+        let status: Value = serde_json::from_str(&status).ok()?;
+        let pgs = status["pgmap"]["pgs_by_state"].as_array()?;
+        let quorum = status["quorum"].as_array()?.len();
+        (pgs.iter().all(|s| s["state_name"] == "active+clean") && quorum == 3).then_some(())
+    });
+}
