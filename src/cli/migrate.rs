@@ -57,7 +57,7 @@ pub async fn run(args: MigrateArgs, context: &Context) -> Result<(), Failure> {
     let named = !args.guests.is_empty();
     for guest in chosen.iter().filter(|g| named && place(&facts, g.uuid).is_none()) {
         let reason = "it does not run".to_owned();
-        plan.refused.push(Stay { guest: guest.name.clone(), host: "no host".to_owned(), reason });
+        plan.refused.push(Stay { guest: guest.name.clone(), host: String::new(), reason });
     }
     if context.global.dry_run {
         return moving::show(context, &plan);

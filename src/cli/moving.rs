@@ -79,10 +79,6 @@ fn refusal(plan: &Plan, moved: usize) -> Option<Failure> {
         return None;
     }
     let kind = if moved == 0 && plan.moves.is_empty() { Kind::Refused } else { Kind::Partial };
-    let lines: Vec<String> =
-        plan.refused.iter().map(|s| format!("guest {} on {}: {}", s.guest, s.host, s.reason)).collect();
-    Some(
-        Failure::msg(kind, format!("cannot move {}", lines.join("; ")))
-            .hint("make room or name another host with --to; nothing was done to these guests"),
-    )
+    let lines: Vec<String> = plan.refused.iter().map(ToString::to_string).collect();
+    Some(Failure::msg(kind, format!("cannot move {}", lines.join("; "))).hint("nothing was done to these guests"))
 }

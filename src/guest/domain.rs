@@ -14,6 +14,9 @@ const HEADROOM: u64 = 4;
 const MAX_CPUS: u64 = 128;
 /// Slots for memory added while it runs.
 const MEMORY_SLOTS: u32 = 16;
+/// Guests smaller than this (in KiB) get no room for more memory: it lies above 4 GiB, for which a Linux guest sets
+/// 64 MiB of bounce buffers aside at boot. One with 128 MiB was seen to die of it.
+const GROWS_FROM: u64 = 512 << 10;
 /// PCI ports in all: the devices below take six, the others are for disks and NICs added while it runs.
 const PORTS: u32 = 12;
 
@@ -31,15 +34,17 @@ pub fn xml(guest: &Guest, inventory: &Inventory) -> Result<String, Failure> {
     let memory = guest.memory.bytes() >> 10;
     let (cpus, max_cpus) = (guest.cpus, (u64::from(guest.cpus) * HEADROOM).clamp(u64::from(guest.cpus), MAX_CPUS));
     let virt = &guest.machine.virt;
+    let room = match memory {
+        GROWS_FROM.. => format!("  <maxMemory slots='{MEMORY_SLOTS}' unit='KiB'>{}</maxMemory>\n", memory * HEADROOM),
+        _ => String::new(),
+    };
     let _ = write!(
         x,
-        "<domain type='{virt}'>\n  <name>{}</name>\n  <uuid>{}</uuid>\n  <maxMemory slots='{MEMORY_SLOTS}' \
-         unit='KiB'>{}</maxMemory>\n  <memory unit='KiB'>{memory}</memory>\n  <vcpu current='{cpus}'>{max_cpus}</vcpu>\n  \
+        "<domain type='{virt}'>\n  <name>{}</name>\n  <uuid>{}</uuid>\n{room}  <memory unit='KiB'>{memory}</memory>\n  <vcpu current='{cpus}'>{max_cpus}</vcpu>\n  \
          <iothreads>1</iothreads>\n  <os>\n    <type arch='x86_64' machine='{}'>hvm</type>\n  </os>\n  \
          <features>\n    <acpi/>\n    <apic/>\n  </features>\n",
         escape(&guest.name),
         guest.uuid,
-        memory * HEADROOM,
         escape(&guest.machine.machine),
     );
     let _ = writeln!(x, "  {}", cpu(&guest.machine.cpu, max_cpus, memory));
@@ -50,6 +55,8 @@ pub fn xml(guest: &Guest, inventory: &Inventory) -> Result<String, Failure> {
     );
     // No display, hence no USB tablet: firmware has that much less to look for.
     x.push_str("    <controller type='usb' model='none'/>\n");
+    // Where ports are named, the root has to be named too, and first.
+    x.push_str("    <controller type='pci' index='0' model='pcie-root'/>\n");
     for _ in 0..PORTS {
         x.push_str("    <controller type='pci' model='pcie-root-port'/>\n");
     }

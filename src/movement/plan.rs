@@ -72,10 +72,17 @@ pub struct Move {
 pub struct Stay {
     /// The guest.
     pub guest: String,
-    /// Where it is.
+    /// Where it is; empty when it runs nowhere.
     pub host: String,
     /// Why.
     pub reason: String,
+}
+
+impl std::fmt::Display for Stay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let on = if self.host.is_empty() { "" } else { " on " };
+        write!(f, "guest {}{on}{}: {}", self.guest, self.host, self.reason)
+    }
 }
 
 /// Whether the loss of one more host could be borne.
@@ -253,10 +260,10 @@ impl Plan {
             text.push_str(&format!("\n\n{count} to move, {mib} MiB, about {:.0} s", self.seconds.ceil()));
         }
         for stay in &self.unchanged {
-            text.push_str(&format!("\nguest {} on {}: {}", stay.guest, stay.host, stay.reason));
+            text.push_str(&format!("\n{stay}"));
         }
         for stay in &self.refused {
-            text.push_str(&format!("\nCANNOT MOVE guest {} on {}: {}", stay.guest, stay.host, stay.reason));
+            text.push_str(&format!("\nCANNOT MOVE {stay}"));
         }
         let bad: Vec<&Loss> = self.losses.iter().filter(|l| !l.without_place.is_empty()).collect();
         for loss in &bad {

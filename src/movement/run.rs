@@ -159,6 +159,9 @@ impl Report {
 
     /// The report for people.
     pub fn render(&self) -> String {
+        if self.guests.is_empty() {
+            return "nothing was moved".to_owned();
+        }
         let mut table = Table::new(["guest", "from", "to", "outcome", "time", "stood still", "sent", "reason"])
             .right(4)
             .right(5)
