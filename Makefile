@@ -1,5 +1,6 @@
 # The two commands are `make demo` and `make test`; see README.md.
 .PHONY: deps build lint deny unit test release demo demo-down lab-tests bench-move
+.PHONY: deps build lint deny unit test release demo demo-down lab-tests bench-ssh
 
 deps:
 	bash scripts/deps.sh
@@ -36,3 +37,6 @@ lab-tests: deps
 
 bench-move: release
 	bash bench/move.sh target/release/rackhand
+# Against Ansible and pyinfra on 100 sshd processes; installs the two into the cache. Not part of `make test`.
+bench-ssh: release
+	bash bench/ssh/run.sh target/release/rackhand

@@ -42,7 +42,12 @@ pub async fn run(args: FactsArgs, context: &Context) -> Result<(), Failure> {
     let names = select(&inventory, &args.hosts)?;
     let fleet = context.fleet(&inventory)?;
     let job = context.ui.job(format!("facts of {} hosts", names.len()));
-    let look = |host: std::sync::Arc<dyn crate::ssh::Remote>| async move { host::gather(host.as_ref()).await };
+    let look = |host: std::sync::Arc<dyn crate::ssh::Remote>| async move {
+        let facts = host::gather(host.as_ref()).await;
+        // One question was all: a hundred connections need not stay.
+        host.disconnect().await;
+        facts
+    };
     let mut found = fleet.each(names.iter().map(String::as_str), look).await;
     let failed: Vec<String> = found.values().filter_map(|r| r.as_ref().err()).map(RemoteError::to_string).collect();
     if failed.is_empty() {

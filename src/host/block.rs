@@ -44,7 +44,7 @@ struct Content<'a> {
 
 pub(super) fn disks(sections: &Sections<'_>) -> Vec<Disk> {
     let nodes = contents(lines(sections, "content"));
-    let ids = stable_names(lines(sections, "names"));
+    let ids = stable_names(lines(sections, "links"));
     let json = lines(sections, "block").concat();
     let Ok(tree) = serde_json::from_str::<Tree>(&json) else { return Vec::new() };
     let mut disks: Vec<Disk> = Vec::new();
@@ -108,26 +108,36 @@ fn is_raid(device: &Device) -> bool {
 
 fn contents<'a>(lines: &[&'a str]) -> BTreeMap<&'a str, Content<'a>> {
     let mut nodes: BTreeMap<&str, Content<'_>> = BTreeMap::new();
-    let (mut name, mut key) = ("", "");
-    for line in lines {
-        if let Some(next) = line.strip_prefix("node ") {
-            name = next;
-            nodes.entry(name).or_default();
-            continue;
-        }
-        let Some(content) = nodes.get_mut(name) else { continue };
-        if let Some(kind) = line.strip_prefix("holds ") {
-            // Backup copies of a partition table count once.
-            if !content.kinds.contains(&kind) {
-                content.kinds.push(kind);
+    for path in lines.iter().filter_map(|l| l.strip_prefix("node ")) {
+        nodes.insert(path, Content::default());
+    }
+    // wipefs and labels name a device by the end of its path.
+    let paths: BTreeMap<&str, &str> = nodes.keys().filter_map(|path| Some((path.rsplit('/').next()?, *path))).collect();
+    let (mut labelled, mut key) = ("", "");
+    for line in lines.iter().filter(|l| !l.starts_with("node ")) {
+        match key {
+            "label" => labelled = line,
+            "ceph_fsid" | "whoami" => {
+                if let Some(content) = paths.get(labelled).and_then(|path| nodes.get_mut(path)) {
+                    match key {
+                        "whoami" => content.id = line.parse().ok(),
+                        _ => content.fsid = Some(line),
+                    }
+                }
+            }
+            _ => {
+                let words: Vec<&str> = line.split_whitespace().collect();
+                if let [device, kind] = words[..]
+                    && let Some(content) = paths.get(device).and_then(|path| nodes.get_mut(path))
+                    // Backup copies of a partition table count once.
+                    && !content.kinds.contains(&kind)
+                {
+                    content.kinds.push(kind);
+                }
             }
         }
-        match key {
-            "ceph_fsid" => content.fsid = Some(line),
-            "whoami" => content.id = line.parse().ok(),
-            _ => {}
-        }
-        key = line;
+        // A value is never a key.
+        key = if matches!(key, "label" | "ceph_fsid" | "whoami") { "" } else { line };
     }
     nodes
 }
@@ -135,7 +145,7 @@ fn contents<'a>(lines: &[&'a str]) -> BTreeMap<&'a str, Content<'a>> {
 /// Device node -> its names under /dev/disk.
 fn stable_names(lines: &[&str]) -> BTreeMap<String, Vec<String>> {
     let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (link, target) in lines.iter().filter_map(|l| l.split_once(' ')) {
+    for (link, target) in lines.iter().filter(|l| l.starts_with("/dev/")).filter_map(|l| l.split_once(' ')) {
         let Some(directory) = Path::new(link).parent() else { continue };
         names.entry(resolve(&directory.join(target))).or_default().push(link.to_owned());
     }

@@ -50,7 +50,7 @@ pub(super) fn nics(sections: &Sections<'_>, files: &BTreeMap<&str, &str>, ports:
 }
 
 fn nic(link: Link, drivers: &[&str], files: &BTreeMap<&str, &str>, ports: &[IbPort]) -> Nic {
-    let file = |what: &str| files.get(format!("{}/{what}", link.ifname).as_str()).copied();
+    let file = |what: &str| files.get(format!("/sys/class/net/{}/{what}", link.ifname).as_str()).copied();
     let up = link.flags.iter().any(|f| f == "LOWER_UP");
     let port = ports.iter().find(|p| p.nics.contains(&link.ifname));
     // The kernel says -1 where it does not know.

@@ -5,6 +5,9 @@ use super::facts::{Cpu, Facts, IbPort, Memory, NumaNode, Os, Space};
 use super::nics;
 use std::collections::{BTreeMap, BTreeSet};
 
+const NODES: &str = "/sys/devices/system/node/node";
+const INFINIBAND: &str = "/sys/class/infiniband/";
+
 /// The script's sections, each the lines below its mark.
 pub(super) type Sections<'a> = BTreeMap<&'a str, Vec<&'a str>>;
 
@@ -16,13 +19,14 @@ pub(super) fn facts(text: &str) -> Result<Facts, String> {
     }
     let files = pairs(lines(&sections, "files"), ':');
     let file = |name: &str| files.get(name).map(|v| v.trim().to_owned()).unwrap_or_default();
+    let hardware = lines(&sections, "hardware");
     let mut facts = Facts {
-        hostname: file("sys/kernel/hostname"),
-        boot_id: file("sys/kernel/random/boot_id"),
-        uptime: file("uptime").split(' ').next().and_then(|s| s.parse().ok()).unwrap_or_default(),
-        os: os(lines(&sections, "os"), file("sys/kernel/osrelease")),
-        cpu: cpu(lines(&sections, "cpu")),
-        memory: memory(lines(&sections, "memory")),
+        hostname: file("/proc/sys/kernel/hostname"),
+        boot_id: file("/proc/sys/kernel/random/boot_id"),
+        uptime: file("/proc/uptime").split(' ').next().and_then(|s| s.parse().ok()).unwrap_or_default(),
+        os: os(lines(&sections, "os"), file("/proc/sys/kernel/osrelease")),
+        cpu: cpu(hardware),
+        memory: memory(hardware),
         numa: numa(&files),
         infiniband: infiniband(&files, lines(&sections, "links")),
         disks: block::disks(&sections),
@@ -37,10 +41,12 @@ pub(super) fn facts(text: &str) -> Result<Facts, String> {
     facts.machine.bios = file("bios_version");
     clock(&mut facts, lines(&sections, "time"));
     software(&mut facts, lines(&sections, "software"));
-    let virt = lines(&sections, "virt");
-    facts.virtualization.kvm = virt.contains(&"kvm") && lines(&sections, "cpu").contains(&"hardware virtualisation");
-    facts.virtualization.inside =
-        virt.iter().find_map(|l| l.strip_prefix("inside ")).filter(|v| *v != "none").map(str::to_owned);
+    let can = |word: &str| hardware.contains(&word);
+    facts.virtualization.kvm = can("kvm") && (can("vmx") || can("svm"));
+    facts.virtualization.inside = match file("/run/systemd/container") {
+        container if !container.is_empty() => Some(container),
+        _ => can("hypervisor").then(|| "a virtual machine".to_owned()),
+    };
     Ok(facts)
 }
 
@@ -64,7 +70,12 @@ pub(super) fn lines<'a, 'b>(sections: &'b Sections<'a>, name: &str) -> &'b [&'a 
 }
 
 fn pairs<'a>(lines: &[&'a str], separator: char) -> BTreeMap<&'a str, &'a str> {
-    lines.iter().filter_map(|line| line.split_once(separator)).collect()
+    let mut map = BTreeMap::new();
+    for (name, value) in lines.iter().filter_map(|line| line.split_once(separator)) {
+        // Of a file with many lines the first counts.
+        map.entry(name.trim_end()).or_insert(value);
+    }
+    map
 }
 
 fn os(lines: &[&str], kernel: String) -> Os {
@@ -74,9 +85,10 @@ fn os(lines: &[&str], kernel: String) -> Os {
 }
 
 fn cpu(lines: &[&str]) -> Cpu {
-    let (mut model, mut cores, mut socket) = (String::new(), BTreeSet::new(), "0");
+    let (mut model, mut cores, mut socket, mut threads) = (String::new(), BTreeSet::new(), "0", 0);
     for (key, value) in lines.iter().filter_map(|l| l.split_once(':')) {
         match key.trim() {
+            "processor" => threads += 1,
             "model name" if model.is_empty() => model = value.split_whitespace().collect::<Vec<_>>().join(" "),
             "physical id" => socket = value.trim(),
             "core id" => drop(cores.insert((socket, value.trim()))),
@@ -84,7 +96,6 @@ fn cpu(lines: &[&str]) -> Cpu {
         }
     }
     let sockets: BTreeSet<&str> = cores.iter().map(|(socket, _)| *socket).collect();
-    let threads = lines.iter().rev().find_map(|l| l.trim().parse().ok()).unwrap_or_default();
     Cpu { model, sockets: count(sockets.len()), cores: count(cores.len()), threads }
 }
 
@@ -113,8 +124,8 @@ fn numa(files: &BTreeMap<&str, &str>) -> Vec<NumaNode> {
     let mut nodes: Vec<NumaNode> = files
         .iter()
         .filter_map(|(path, cpus)| {
-            let node = path.strip_suffix("/cpulist")?.strip_prefix("node")?.parse().ok()?;
-            let memory = files.get(format!("node{node}/meminfo").as_str())?;
+            let node = path.strip_prefix(NODES)?.strip_suffix("/cpulist")?.parse().ok()?;
+            let memory = files.get(format!("{NODES}{node}/meminfo").as_str())?;
             let memory = memory.split_once("MemTotal:").map_or(0, |(_, size)| kib(size));
             Some(NumaNode { node, cpus: (*cpus).to_owned(), memory })
         })
@@ -126,9 +137,11 @@ fn numa(files: &BTreeMap<&str, &str>) -> Vec<NumaNode> {
 fn infiniband(files: &BTreeMap<&str, &str>, links: &[&str]) -> Vec<IbPort> {
     let mut ports = Vec::new();
     for (path, rate) in files {
-        let Some((device, port)) = path.strip_suffix("/rate").and_then(|p| p.split_once("/ports/")) else { continue };
-        let file = |name: &str| files.get(format!("{device}/ports/{port}/{name}").as_str()).copied().unwrap_or("");
-        let below = format!("/sys/class/infiniband/{device}/device/net/");
+        let below = path.strip_prefix(INFINIBAND).and_then(|p| p.strip_suffix("/rate"));
+        let Some((device, port)) = below.and_then(|p| p.split_once("/ports/")) else { continue };
+        let file =
+            |name: &str| files.get(format!("{INFINIBAND}{device}/ports/{port}/{name}").as_str()).copied().unwrap_or("");
+        let below = format!("{INFINIBAND}{device}/device/net/");
         // `56 Gb/sec (4X FDR)`, `2.5 Gb/sec (1X SDR)`
         let gbit: f64 = rate.split(' ').next().and_then(|r| r.parse().ok()).unwrap_or_default();
         ports.push(IbPort {

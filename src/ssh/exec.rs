@@ -252,6 +252,9 @@ pub trait Remote: Send + Sync + fmt::Debug {
         Ok(())
     }
 
+    /// Ends the connection once nothing uses it; the next command connects anew.
+    async fn disconnect(&self) {}
+
     /// The shortest time seen from asking for a command to the first byte of its output.
     fn exec_latency(&self) -> Option<Duration> {
         None

@@ -10,7 +10,7 @@ pub(super) const THROUGH_A_JUMP: usize = 8;
 /// Connects at once otherwise: each is a process that computes for a while.
 pub(super) const DIRECT: usize = 16;
 /// A connect that takes longer than this waits for the other side and no longer holds back others.
-const HOLD: Duration = Duration::from_secs(2);
+const HOLD: Duration = Duration::from_secs(3);
 
 /// Lets so many connects compute at once; one that hangs delays the others by [`HOLD`] at most.
 #[derive(Debug)]

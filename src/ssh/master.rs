@@ -15,7 +15,7 @@ use tokio::time::timeout;
 /// How long a master outlives its last command, should this process be killed and unable to end it.
 const IDLE: &str = "ControlPersist=60";
 /// What the login may take once connection and key exchange are through; ssh's own ConnectTimeout covers those.
-const LOGIN: Duration = Duration::from_secs(5);
+const LOGIN: Duration = Duration::from_secs(10);
 
 /// A connected master; dropping it ends the process.
 pub(super) struct Master {

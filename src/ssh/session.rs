@@ -357,6 +357,10 @@ impl Remote for SshHost {
         self.master().await.map(drop)
     }
 
+    async fn disconnect(&self) {
+        self.link.lock().await.master = None;
+    }
+
     fn exec_latency(&self) -> Option<Duration> {
         match self.latency.load(Ordering::Relaxed) {
             0 => None,
