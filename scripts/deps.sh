@@ -10,7 +10,7 @@ packages=(
   # lab: BMCs
   openipmi ipmitool
   # lab: virtual machines as hosts, and trying guest images
-  qemu-system-x86 qemu-utils
+  qemu-system-x86 qemu-utils kmod
   # lab: guest images
   mtools syslinux syslinux-common xz-utils
   # the transport

@@ -3,7 +3,7 @@
 use super::{Context, lab_image};
 use crate::error::{Failure, ResultExt};
 use crate::inventory::Size;
-use crate::lab::{self, HostView, LabName, LabView, MAX_DISKS, MAX_HOSTS, Network, NewLab, PowerAction};
+use crate::lab::{self, HostKind, HostView, LabName, LabView, MAX_DISKS, MAX_HOSTS, Network, NewLab, PowerAction};
 use crate::ui::Table;
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
@@ -55,8 +55,11 @@ struct UpArgs {
     /// Size of each disk; it takes no space until it is written to.
     #[arg(long, default_value = "12G", value_name = "SIZE")]
     disk_size: Size,
+    /// What the hosts are: containers, or virtual machines with a kernel of their own.
+    #[arg(long, value_enum, default_value_t)]
+    kind: HostKind,
     /// Bring this saved rack up again; hosts and disks are as they were.
-    #[arg(long, value_name = "SAVED", conflicts_with_all = ["hosts", "disks", "disk_size"])]
+    #[arg(long, value_name = "SAVED", conflicts_with_all = ["hosts", "disks", "disk_size", "kind"])]
     from: Option<LabName>,
 }
 
@@ -145,8 +148,8 @@ pub async fn run(args: LabArgs, context: &Context) -> Result<(), Failure> {
     let name = args.name;
     match args.command {
         LabCommand::Up(up) => {
-            let UpArgs { hosts, disks, disk_size, from } = up;
-            lab::up(&NewLab { name: name.clone(), hosts, disks, disk_size, from }, &context.ui).await?;
+            let UpArgs { hosts, disks, disk_size, kind, from } = up;
+            lab::up(&NewLab { name: name.clone(), hosts, disks, disk_size, kind, from }, &context.ui).await?;
             show(lab::list(Some(&name)).await?, &name, context)
         }
         LabCommand::Down => {

@@ -5,7 +5,7 @@ use super::control::{Power, Request, State};
 use super::machine::{End, Hardware, Machine};
 use super::names::Wire;
 use super::network;
-use super::store::LabDir;
+use super::store::{HostKind, LabDir};
 use super::supervisor::Handle;
 use crate::error::Failure;
 use std::future::pending;
@@ -15,6 +15,8 @@ use tokio::time::Instant;
 /// What a host asked to shut down is granted before it is killed. Stopping a Ceph host takes a few seconds; one with
 /// a hanging stop job takes for ever.
 const SOFT_OFF: Duration = Duration::from_secs(30);
+/// The same for a virtual machine, whose processor may be emulated.
+const VM_SOFT_OFF: Duration = Duration::from_secs(180);
 
 /// Something that happens to a host by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,7 +135,8 @@ impl Chassis {
     fn soft_off(&mut self) -> Result<(), Failure> {
         if let Some(machine) = &self.machine {
             machine.press_power_button()?;
-            self.soft_off.get_or_insert_with(|| Instant::now() + SOFT_OFF);
+            let grace = if self.hardware.kind == HostKind::Vm { VM_SOFT_OFF } else { SOFT_OFF };
+            self.soft_off.get_or_insert_with(|| Instant::now() + grace);
         }
         Ok(())
     }

@@ -4,10 +4,8 @@
 //! a newer kernel in the archive does not make a cached image stale.
 
 mod counter;
-mod cpio;
 mod debian;
 mod mbr;
-mod packages;
 mod tiny;
 
 pub use counter::{Fault, RING_LENGTH, RING_START, Record, history};

@@ -2,7 +2,8 @@
 
 use super::bmc::USER;
 use super::names::{HostPlan, MANAGEMENT_NIC};
-use super::store::Record;
+use super::store::{HostKind, Record};
+use super::vm;
 use std::fmt::Write;
 
 /// Memory a container has is the machine's own: half of it is shared out among the hosts, for guests.
@@ -28,7 +29,10 @@ pub(super) fn render(lab: &str, record: &Record, machine_mib: u64) -> String {
         storage = plan.storage_cidr(),
         range = plan.guest_range(),
         min_size = size.min(2),
-        reserve = reserve_mib(machine_mib, record.hosts),
+        reserve = match record.kind {
+            HostKind::Container => reserve_mib(machine_mib, record.hosts),
+            HostKind::Vm => reserve_mib(vm::MEMORY_MIB, 1),
+        },
     );
     for host in plan.hosts(record.hosts) {
         render_host(&mut text, record, host);
@@ -83,6 +87,7 @@ mod tests {
             disk_size: Size::gib(12),
             image: "/image".into(),
             fsid: uuid::Uuid::from_u128(1),
+            kind: HostKind::Container,
             ready: true,
         }
     }

@@ -4,8 +4,9 @@ use super::cgroup::{Cgroup, JOIN};
 use super::names::{HostPlan, Wire};
 use super::network::{self, Namespace};
 use super::rootfs;
-use super::store::HostDir;
+use super::store::{HostDir, HostKind};
 use super::tool::spawn_failure;
+use super::vm;
 use crate::error::{Failure, ResultExt};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use std::fs;
@@ -31,7 +32,10 @@ pub(super) struct Hardware {
     pub(super) host: HostPlan,
     pub(super) dir: HostDir,
     pub(super) image: PathBuf,
-    /// Loop devices of its disks.
+    pub(super) kind: HostKind,
+    /// How many disks it has.
+    pub(super) disks: u8,
+    /// Loop devices of its disks, where it is a container.
     pub(super) loops: Vec<String>,
     pub(super) cgroup: Cgroup,
 }
@@ -40,8 +44,16 @@ pub(super) struct Hardware {
 #[derive(Debug)]
 pub(super) struct Machine {
     child: Child,
-    /// Keeps the host's network alive.
-    _namespace: Namespace,
+    tie: Tie,
+}
+
+/// What else a running host is tied to.
+#[derive(Debug)]
+enum Tie {
+    /// Keeps a container's network alive.
+    Container { _namespace: Namespace },
+    /// The socket of a virtual machine's monitor.
+    Vm { monitor: PathBuf },
 }
 
 impl Hardware {
@@ -60,6 +72,10 @@ impl Hardware {
     async fn try_boot(&self, partitioned: &[Wire]) -> Result<Machine, Failure> {
         self.clear().await?;
         self.cgroup.create()?;
+        if self.kind == HostKind::Vm {
+            let child = vm::boot(self, partitioned).await?;
+            return Ok(Machine { child, tie: Tie::Vm { monitor: self.dir.monitor() } });
+        }
         let sys = self.dir.sys();
         // A sysfs shows the network devices of the namespace it was mounted in.
         let (namespace, ()) =
@@ -75,7 +91,7 @@ impl Hardware {
         let links = self.dir.root().join("etc/tmpfiles.d/lab-disks.conf");
         super::store::write(&links, rootfs::disk_links(self.host, &self.loops).as_bytes(), 0o644)?;
         let child = self.spawn(&namespace)?;
-        Ok(Machine { child, _namespace: namespace })
+        Ok(Machine { child, tie: Tie::Container { _namespace: namespace } })
     }
 
     /// A layer over /sys/class, because where the machine has no DMI there is nothing to mount its strings on.
@@ -149,6 +165,9 @@ impl Machine {
     /// Asks the system inside to shut down.
     pub(super) fn press_power_button(&self) -> Result<(), Failure> {
         let Some(id) = self.child.id() else { return Ok(()) };
+        if let Tie::Vm { monitor } = &self.tie {
+            return vm::press_power_button(monitor);
+        }
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(id)?), nix::sys::signal::Signal::SIGTERM)?;
         Ok(())
     }
@@ -160,10 +179,7 @@ fn end_of(status: ExitStatus) -> End {
 
 /// Devices a host gets where the machine has them and they are of use.
 fn extra_devices() -> Vec<String> {
-    let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    // The device can exist on processors that cannot run stock guests with it.
-    let kvm = flags.split_whitespace().any(|f| f == "vmx" || f == "svm");
-    let wanted: &[&str] = if kvm { &["/dev/kvm", "/dev/vhost-net"] } else { &["/dev/vhost-net"] };
+    let wanted: &[&str] = if vm::kvm_usable() { &["/dev/kvm", "/dev/vhost-net"] } else { &["/dev/vhost-net"] };
     wanted.iter().filter(|d| Path::new(d).exists()).map(|d| (*d).to_owned()).collect()
 }
 

@@ -158,7 +158,12 @@ impl HostPlan {
     }
 
     pub(super) fn disk_id(self, disk: u8) -> String {
-        format!("rackhand-{}-disk{disk}", self.serial())
+        format!("rackhand-{}", self.disk_serial(disk))
+    }
+
+    /// A disk's serial number, where the disk has one; virtio's have at most 20 characters.
+    pub(super) fn disk_serial(self, disk: u8) -> String {
+        format!("{}-disk{disk}", self.serial())
     }
 
     /// The machine's end of a cable.
@@ -174,6 +179,11 @@ impl HostPlan {
     /// The MAC at the host's end of a cable.
     pub(super) fn mac(self, wire: Wire) -> String {
         mac(self.plan.number, wire, self.i)
+    }
+
+    /// Names and MACs of its NICs.
+    pub(super) fn nics(self) -> [(&'static str, String); 2] {
+        [(MANAGEMENT_NIC, self.mac(Wire::Management)), (STORAGE_NIC, self.mac(Wire::Storage))]
     }
 }
 

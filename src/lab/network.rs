@@ -64,6 +64,15 @@ pub(super) async fn lay_cable(host: HostPlan, wire: Wire, into: &Namespace) -> R
     ip_batch(batch).await.while_doing(|| format!("cannot lay cable {link}"))
 }
 
+/// Lays a cable from a bridge to a virtual machine.
+pub(super) async fn lay_tap(host: HostPlan, wire: Wire) -> Result<(), Failure> {
+    let link = host.link(wire);
+    let (bridge, _) = end_points(host, wire);
+    remove_link(&link).await?;
+    let batch = format!("tuntap add dev {link} mode tap\nlink set dev {link} master {bridge} up\n");
+    ip_batch(batch).await.while_doing(|| format!("cannot lay cable {link}"))
+}
+
 /// Gives the NIC at the far end of a cable its address and brings it up; for those that do not boot by themselves.
 pub(super) async fn configure(into: &Namespace, nic: &str, address: &str) -> Result<(), Failure> {
     let batch = format!("address add {address} dev {nic}\nlink set dev lo up\nlink set dev {nic} up\n");

@@ -5,7 +5,7 @@
 use super::cgroup::Cgroup;
 use super::control::{self, Power, Request};
 use super::names::{HostPlan, LabName};
-use super::store::{self, HostDir, LabDir, Record, make_dir};
+use super::store::{self, HostDir, HostKind, LabDir, Record, make_dir};
 use super::tool::Tool;
 use super::{preflight, rootfs, up};
 use crate::error::{Failure, ResultExt};
@@ -36,6 +36,9 @@ pub async fn save(name: &LabName, saved: &LabName, replace: bool, ui: &Ui) -> Re
     preflight::machine()?;
     let lab = LabDir::of(name);
     let record = lab.record()?;
+    if record.kind == HostKind::Vm {
+        return Err(Failure::usage(format!("lab `{name}` is made of virtual machines; only containers can be saved")));
+    }
     let _lock = lab.lock()?;
     let target = store::save_dir(saved);
     if target.exists() && !replace {

@@ -18,6 +18,17 @@ const SAVES: &str = "/var/lib/rackhand/saved";
 /// Images; can be built again at any time.
 const CACHE: &str = "/var/cache/rackhand";
 
+/// What a lab's hosts are made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum HostKind {
+    /// Containers: quick, without device-mapper and kernel modules of their own.
+    #[default]
+    Container,
+    /// QEMU machines with a kernel of their own: slow where the processor cannot help.
+    Vm,
+}
+
 /// What a lab is; written before anything else of it is made.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct Record {
@@ -35,6 +46,9 @@ pub(super) struct Record {
     pub(super) image: PathBuf,
     /// Identity of the cluster in its inventory.
     pub(super) fsid: Uuid,
+    /// What its hosts are made of; containers where an older record does not say.
+    #[serde(default)]
+    pub(super) kind: HostKind,
     /// Whether it was built to its end.
     pub(super) ready: bool,
 }
@@ -169,6 +183,21 @@ impl HostDir {
     /// What the host's console showed.
     pub(super) fn console(&self) -> PathBuf {
         self.path.join("console.log")
+    }
+
+    /// The disk a virtual host's system is on.
+    pub(super) fn root_disk(&self) -> PathBuf {
+        self.path.join("root.qcow2")
+    }
+
+    /// What a virtual host's kernel starts from.
+    pub(super) fn initrd(&self) -> PathBuf {
+        self.path.join("initrd")
+    }
+
+    /// How a virtual host's QEMU is spoken to.
+    pub(super) fn monitor(&self) -> PathBuf {
+        self.path.join("monitor.sock")
     }
 
     /// The BMC's directory.

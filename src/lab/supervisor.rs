@@ -9,7 +9,7 @@ use super::control::{Reply, Request};
 use super::disk;
 use super::machine::Hardware;
 use super::names::{HostPlan, LabName, find_host};
-use super::store::LabDir;
+use super::store::{HostKind, LabDir};
 use super::tool::spawn_failure;
 use crate::error::{Failure, ResultExt};
 use std::fs::File;
@@ -62,12 +62,15 @@ pub async fn run(name: &LabName, host: &str) -> Result<(), Failure> {
     let host = find_host(record.plan(), record.hosts, host)?;
     let dir = lab.host(&host.name());
     let mut disks = Vec::new();
-    for disk in 0..record.disks {
-        disks.push(disk::attach(&dir.disk(disk)).await?);
+    if record.kind == HostKind::Container {
+        for disk in 0..record.disks {
+            disks.push(disk::attach(&dir.disk(disk)).await?);
+        }
     }
     let loops = disks.iter().map(|d| d.node.clone()).collect();
     let cgroup = Cgroup::of_lab(name)?.host(&host.name()).machine();
-    let hardware = Hardware { host, dir, image: record.image.clone(), loops, cgroup };
+    let (kind, image) = (record.kind, record.image.clone());
+    let hardware = Hardware { host, dir, image, kind, disks: record.disks, loops, cgroup };
     let (sender, requests) = mpsc::channel(16);
     let handle = Handle(sender);
     let listener = listen(&hardware.dir.socket())?;

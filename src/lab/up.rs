@@ -4,8 +4,9 @@ use super::cgroup::Cgroup;
 use super::control::{self, Power, Request};
 use super::image::Recipe;
 use super::names::{HostPlan, LabName};
-use super::store::{self, LabDir, Record, write};
-use super::tool::Tool;
+use super::store::{self, HostKind, LabDir, Record, write};
+use super::tool::{Tool, require};
+use super::vm_image::{self, VmImage};
 use super::{bmc, disk, image, inventory_file, network, preflight, rootfs, save, supervisor, sweep};
 use crate::error::{Failure, Kind, ResultExt};
 use crate::inventory::Size;
@@ -20,6 +21,8 @@ use uuid::Uuid;
 const SUPERVISOR: Duration = Duration::from_secs(30);
 /// A host answers on SSH within five seconds of its boot; a loaded machine is granted more.
 const BOOT: Duration = Duration::from_secs(90);
+/// A virtual host takes a minute or two where the processor cannot help; a loaded machine is granted more.
+const VM_BOOT: Duration = Duration::from_secs(600);
 
 /// What a new lab is to be like.
 #[derive(Clone, Debug)]
@@ -32,6 +35,8 @@ pub struct NewLab {
     pub disks: u8,
     /// Size of each disk.
     pub disk_size: Size,
+    /// What its hosts are made of.
+    pub kind: HostKind,
     /// The saved rack it is to be; hosts, disks and number are that one's.
     pub from: Option<LabName>,
 }
@@ -73,15 +78,26 @@ pub async fn up(new: &NewLab, ui: &Ui) -> Result<(), Failure> {
 /// The record of a lab made anew, with its image built.
 async fn fresh_record(new: &NewLab, ui: &Ui) -> Result<Record, Failure> {
     let recipe = Recipe::of_this_machine().await?;
-    preflight::space(new.hosts, if recipe.is_built() { 0 } else { image::SPACE })?;
+    let space = if recipe.is_built() { 0 } else { image::SPACE };
+    let space = space + if new.kind == HostKind::Vm { vm_image::SPACE } else { 0 };
+    preflight::space(new.hosts, space)?;
+    let root = recipe.ensure(ui).await?;
+    let image = match new.kind {
+        HostKind::Container => root,
+        HostKind::Vm => {
+            require(&["qemu-img", "qemu-system-x86_64"])?;
+            vm_image::ensure(&root, ui).await?.0
+        }
+    };
     Ok(Record {
         schema: Record::SCHEMA.to_owned(),
         number: 0,
         hosts: new.hosts,
         disks: new.disks,
         disk_size: new.disk_size,
-        image: recipe.ensure(ui).await?,
+        image,
         fsid: Uuid::new_v4(),
+        kind: new.kind,
         ready: false,
     })
 }
@@ -161,6 +177,9 @@ async fn make_host(lab: &LabDir, record: &Record, host: HostPlan, key: &str) -> 
     for disk in 0..record.disks {
         disk::create(&dir, disk, record.disk_size.bytes()).while_doing(doing)?;
     }
+    if record.kind == HostKind::Vm {
+        vm_image::prepare(&VmImage(record.image.clone()), host, &dir).await.while_doing(doing)?;
+    }
     Ok(())
 }
 
@@ -186,6 +205,7 @@ async fn start_host(lab: &LabDir, host: HostPlan) -> Result<(), Failure> {
 
 /// Waits until a host takes SSH logins with the lab's key.
 pub(super) async fn wait_for_login(lab: &LabDir, host: HostPlan) -> Result<(), Failure> {
+    let patience = if lab.record()?.kind == HostKind::Vm { VM_BOOT } else { BOOT };
     let began = Instant::now();
     let tools = Cgroup::of_lab(&lab.name)?.tools();
     loop {
@@ -197,7 +217,7 @@ pub(super) async fn wait_for_login(lab: &LabDir, host: HostPlan) -> Result<(), F
             let said = super::tool::tail(&String::from_utf8_lossy(&console));
             return Err(Failure::failed(format!("host {} went off while booting; its console: {said}", host.name())));
         }
-        if began.elapsed() > BOOT {
+        if began.elapsed() > patience {
             return Err(failure.context(format!("host {} does not come up", host.name())));
         }
         sleep(Duration::from_millis(200)).await;

@@ -3,11 +3,10 @@
 //! The disk: boot sector, a FAT partition with kernel and initramfs, and a partition that is the counter's ring.
 //! Nothing is mounted and no loop device is needed to build it.
 
-use super::cpio::Archive;
 use super::mbr::{self, Partition, SECTOR};
-use super::packages;
 use crate::error::{Failure, ResultExt};
 use crate::lab::tool::Tool;
+use crate::lab::{initramfs, packages};
 use crate::ui::Job;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -65,15 +64,13 @@ pub(super) fn recipe() -> Vec<&'static [u8]> {
 pub(super) async fn build(work: &Path, job: &Job) -> Result<PathBuf, Failure> {
     job.step("fetching kernel and busybox");
     let kernel = packages::behind(KERNEL, "linux-image-").await?;
-    let root = packages::unpack(work, &[&kernel, "busybox-static"]).await?;
+    let root = packages::unpack(work, &[&kernel, initramfs::BUSYBOX]).await?;
     job.step("compiling the service");
     let service = compile(work).await?;
     job.step("packing the initramfs");
     let files = packages::files(&root)?;
     fs::write(work.join("initrd"), initramfs(&files, &service).await?)?;
-    let kernel = files.iter().find(|f| file_name(f).starts_with("vmlinuz-"));
-    let kernel = kernel.ok_or_else(|| Failure::failed("the kernel's package holds no vmlinuz"))?;
-    fs::rename(kernel, work.join("kernel"))?;
+    fs::rename(initramfs::kernel(&files)?, work.join("kernel"))?;
     job.step("writing the disk");
     disk(work).await
 }
@@ -87,50 +84,12 @@ async fn compile(work: &Path) -> Result<Vec<u8>, Failure> {
 }
 
 async fn initramfs(files: &[PathBuf], service: &[u8]) -> Result<Vec<u8>, Failure> {
-    let busybox = files.iter().find(|f| f.ends_with("bin/busybox"));
-    let busybox = busybox.ok_or_else(|| Failure::failed("package busybox-static holds no bin/busybox"))?;
-    let applets = Tool::new("env").arg(busybox).arg("--list").run().await?;
-    let mut archive = Archive::default();
-    for directory in ["bin", "dev", "etc", "modules", "proc", "run", "seed", "sys", "tmp"] {
-        archive.directory(directory);
-    }
-    archive.device("dev/console", 0o600, (5, 1));
-    archive.file("init", 0o755, INIT.as_bytes());
+    let mut archive = initramfs::begin(files, INIT).await?;
+    archive.directory("seed");
     archive.file("etc/inittab", 0o644, INITTAB.as_bytes());
     archive.file("etc/network-config.awk", 0o644, NETWORK_CONFIG.as_bytes());
     archive.file("bin/tinyd", 0o755, service);
-    archive.file("bin/busybox", 0o755, &fs::read(busybox)?);
-    for applet in applets.lines().filter(|a| *a != "busybox") {
-        archive.symlink(&format!("bin/{applet}"), "busybox");
-    }
-    for name in modules() {
-        if let Some(content) = module(files, &name).await? {
-            archive.file(&format!("modules/{name}.ko"), 0o644, &content);
-        }
-    }
     Ok(archive.finish())
-}
-
-/// The kernel modules that `init` loads.
-fn modules() -> Vec<String> {
-    let script = INIT.replace("\\\n", " ");
-    let calls = script.lines().filter_map(|line| line.trim().strip_prefix("insmod_all "));
-    calls.flat_map(str::split_whitespace).map(str::to_owned).collect()
-}
-
-/// A module's content; `None` where this kernel has it built in.
-async fn module(files: &[PathBuf], name: &str) -> Result<Option<Vec<u8>>, Failure> {
-    let (plain, packed) = (format!("{name}.ko"), format!("{name}.ko.xz"));
-    if let Some(file) = files.iter().find(|f| file_name(f) == plain) {
-        return Ok(Some(fs::read(file)?));
-    }
-    let Some(file) = files.iter().find(|f| file_name(f) == packed) else { return Ok(None) };
-    Tool::new("xz").arg("-d").arg(file).run().await?;
-    Ok(Some(fs::read(file.with_extension(""))?))
-}
-
-fn file_name(path: &Path) -> &str {
-    path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
 }
 
 /// Puts boot sector, FAT partition and an empty ring together from `kernel` and `initrd` in `work`.
@@ -175,7 +134,7 @@ mod tests {
 
     #[test]
     fn modules_are_those_that_init_loads() {
-        let modules = modules();
+        let modules = initramfs::modules(INIT);
         for name in ["virtio_blk", "net_failover", "vfat", "isofs", "button", "evdev"] {
             assert!(modules.iter().any(|m| m == name), "{name} in {modules:?}");
         }

@@ -1,7 +1,7 @@
 //! Packages fetched with the machine's own apt configuration and unpacked beside it, not installed.
 
+use super::tool::{Tool, tail};
 use crate::error::{Failure, ResultExt};
-use crate::lab::tool::{Tool, tail};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

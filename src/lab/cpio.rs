@@ -17,7 +17,12 @@ pub(super) struct Archive {
 impl Archive {
     /// Adds a directory.
     pub(super) fn directory(&mut self, path: &str) {
-        self.entry(path, DIRECTORY | 0o755, (0, 0), &[]);
+        self.directory_with(path, 0o755);
+    }
+
+    /// Adds a directory with these permissions.
+    pub(super) fn directory_with(&mut self, path: &str, mode: u32) {
+        self.entry(path, DIRECTORY | mode, (0, 0), &[]);
     }
 
     /// Adds a file.

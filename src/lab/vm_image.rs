@@ -1,0 +1,189 @@
+//! What hosts that are virtual machines start from: the bare image as a disk, with a distribution kernel in it.
+//!
+//! QEMU starts the kernel itself, so the disk needs no boot loader. It is made around its content: nothing is mounted
+//! outside a mount namespace of the tool's own, and no loop device is needed.
+
+use super::names::HostPlan;
+use super::store::{self, HostDir, cache_root, lock_dir, make_dir};
+use super::tool::{Tool, require};
+use super::{cpio, initramfs, packages};
+use crate::error::{Failure, ResultExt};
+use crate::ui::{Job, Ui};
+use sha2::{Digest, Sha256};
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Debian's kernel for any machine: the one for virtual machines has no watchdog driver.
+const KERNEL: &str = "linux-image-amd64";
+/// Part of the image's name: raise it when the code below changes what it builds.
+const EDITION: &str = "1";
+const INIT: &str = include_str!("vm/init");
+/// Size of a host's own disk; it takes no space until it is written to.
+const DISK: &str = "20G";
+/// A root of 1 GiB on a slow disk.
+const COPY: Duration = Duration::from_secs(15 * 60);
+/// Space the image takes while it is built: measured 1.6 GiB.
+pub(super) const SPACE: u64 = 3 << 30;
+
+/// Makes a disk of two trees laid over each other; arguments: upper tree, lower tree, disk, size.
+const MAKE_DISK: &str = r#"mount -t overlay -o "ro,lowerdir=$1:$2" overlay "$1/mnt" &&
+exec mke2fs -q -F -t ext4 -m 1 -E lazy_itable_init=1,lazy_journal_init=1 -d "$1/mnt" "$3" "$4""#;
+
+/// The files of the image, in one directory.
+#[derive(Clone, Debug)]
+pub(super) struct VmImage(pub(super) PathBuf);
+
+impl VmImage {
+    pub(super) fn kernel(&self) -> PathBuf {
+        self.0.join("kernel")
+    }
+
+    fn initrd(&self) -> PathBuf {
+        self.0.join("initrd")
+    }
+
+    fn disk(&self) -> PathBuf {
+        self.0.join("root.img")
+    }
+}
+
+/// The image made of the bare root `root`; built unless it is there.
+pub(super) async fn ensure(root: &Path, ui: &Ui) -> Result<VmImage, Failure> {
+    let cache = cache_root()?;
+    let image = VmImage(cache.join(format!("vm-{}", digest(root))));
+    if image.0.is_dir() {
+        return Ok(image);
+    }
+    require(&["apt-cache", "apt-get", "depmod", "dpkg-deb", "mke2fs", "qemu-img", "unshare", "xz"])?;
+    let _lock = lock_dir(&cache, "the host image")?;
+    let job = ui.job("build the image of virtual hosts");
+    // Built beside and renamed: an image that is there is whole.
+    let fresh = tempfile::Builder::new().prefix(".building-vm-").tempdir_in(&cache)?;
+    build(root, fresh.path(), &job).await.while_doing(|| "cannot build the image of virtual hosts".to_owned())?;
+    fs::rename(fresh.keep(), &image.0)?;
+    remove_older(&image)?;
+    job.done(image.0.display().to_string());
+    Ok(image)
+}
+
+fn digest(root: &Path) -> String {
+    let mut hash = Sha256::new();
+    // The root's own path holds the digest of its content.
+    for part in [root.to_string_lossy().as_ref(), KERNEL, EDITION, INIT, MAKE_DISK, DISK] {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hash.finalize().iter().take(6).map(|b| format!("{b:02x}")).collect()
+}
+
+async fn build(root: &Path, into: &Path, job: &Job) -> Result<(), Failure> {
+    job.step("fetching kernel and busybox");
+    let work = into.join("work");
+    fs::create_dir(&work)?;
+    let kernel = packages::behind(KERNEL, "linux-image-").await?;
+    let tree = packages::unpack(&work, &[&kernel, initramfs::BUSYBOX]).await?;
+    let files = packages::files(&tree)?;
+    let image = VmImage(into.to_owned());
+    let mut initrd = initramfs::begin(&files, INIT).await?;
+    initrd.directory("host");
+    fs::write(image.initrd(), initrd.finish())?;
+    fs::rename(initramfs::kernel(&files)?, image.kernel())?;
+    job.step("making the disk");
+    let version = kernel.trim_start_matches("linux-image-").to_owned();
+    let modules = modules_tree(&work, &tree, &version).await?;
+    let call = Tool::new("unshare").args(["--mount", "sh", "-c", MAKE_DISK, "sh"]).arg(modules).arg(root);
+    call.arg(image.disk()).arg(DISK).deadline(COPY).run().await?;
+    fs::remove_dir_all(&work)?;
+    fs::set_permissions(into, fs::Permissions::from_mode(0o755))?;
+    Ok(())
+}
+
+/// A tree with the kernel's modules alone, to be laid over the bare root.
+async fn modules_tree(work: &Path, tree: &Path, version: &str) -> Result<PathBuf, Failure> {
+    let over = work.join("over");
+    make_dir(&over.join("usr/lib/modules"))?;
+    // As in the root: a directory here would hide its link.
+    symlink("usr/lib", over.join("lib"))?;
+    // Where the two trees meet while they are copied; empty on every system.
+    fs::create_dir(over.join("mnt"))?;
+    fs::rename(tree.join("lib/modules").join(version), over.join("usr/lib/modules").join(version))
+        .while_doing(|| format!("the kernel's package has no modules for {version}"))?;
+    Tool::new("depmod").arg("-b").arg(&over).arg(version).deadline(COPY).run().await?;
+    Ok(over)
+}
+
+/// Images no lab stands on any more.
+fn remove_older(current: &VmImage) -> Result<(), Failure> {
+    let root = cache_root()?;
+    let used = store::images_in_use()?;
+    for name in store::entries(&root)? {
+        let path = root.join(&name);
+        if name.starts_with("vm-") && path != current.0 && !used.contains(&path) {
+            fs::remove_dir_all(&path).while_doing(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes a host's own disk over the image's, and an initramfs with what makes the host its own.
+pub(super) async fn prepare(image: &VmImage, host: HostPlan, dir: &HostDir) -> Result<(), Failure> {
+    let create = Tool::new("qemu-img").args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"]);
+    create.arg(image.disk()).arg(dir.root_disk()).run().await?;
+    for (nic, mac) in host.nics() {
+        let link = format!("[Match]\nMACAddress={mac}\n\n[Link]\nName={nic}\n");
+        store::write(&dir.upper().join(format!("etc/systemd/network/10-{nic}.link")), link.as_bytes(), 0o644)?;
+    }
+    let rule = "SUBSYSTEM==\"block\", ENV{DEVTYPE}==\"disk\", ATTR{serial}==\"rackhand-*\", \
+                SYMLINK+=\"disk/by-id/$attr{serial}\"\n";
+    store::write(&dir.upper().join("etc/udev/rules.d/90-lab-disks.rules"), rule.as_bytes(), 0o644)?;
+    let mut initrd = fs::read(image.initrd())?;
+    // The kernel unpacks one archive after another.
+    initrd.extend(host_files(&dir.upper())?);
+    store::write(&dir.initrd(), &initrd, 0o600)
+}
+
+/// The tree `from` as an archive of `host/`.
+fn host_files(from: &Path) -> Result<Vec<u8>, Failure> {
+    let mut archive = cpio::Archive::default();
+    let mut left = vec![from.to_owned()];
+    while let Some(directory) = left.pop() {
+        for name in store::entries(&directory)? {
+            let path = directory.join(name);
+            let inside = format!("host/{}", path.strip_prefix(from)?.display());
+            let mode = fs::metadata(&path)?.permissions().mode() & 0o7777;
+            if path.is_dir() {
+                archive.directory_with(&inside, mode);
+                left.push(path);
+            } else {
+                archive.file(&inside, mode, &fs::read(&path)?);
+            }
+        }
+    }
+    Ok(archive.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hosts_files_keep_their_modes() {
+        let dir = tempfile::tempdir().unwrap();
+        store::write(&dir.path().join("etc/ssh/key"), b"secret", 0o600).unwrap();
+        let archive = host_files(dir.path()).unwrap();
+        let text = String::from_utf8_lossy(&archive).into_owned();
+        let at = |name: &str| text.find(name).unwrap();
+        assert!(at("host/etc\0") < at("host/etc/ssh\0") && at("host/etc/ssh\0") < at("host/etc/ssh/key\0"));
+        // The mode is the second field of a header, which ends 110 bytes after its beginning.
+        let mode = &text[at("host/etc/ssh/key\0") - 110 + 14..][..8];
+        assert_eq!(u32::from_str_radix(mode, 16).unwrap(), 0o100_600);
+    }
+
+    #[test]
+    fn init_loads_what_it_takes_to_find_the_disk() {
+        let modules = initramfs::modules(INIT);
+        assert!(["virtio_pci", "virtio_blk", "ext4"].iter().all(|m| modules.iter().any(|x| x == m)));
+    }
+}
