@@ -17,8 +17,12 @@ use std::time::Duration;
 
 /// Debian's kernel for any machine: the one for virtual machines has no watchdog driver.
 const KERNEL: &str = "linux-image-amd64";
+/// What building it takes from the machine.
+const TOOLS: &[&str] = &["apt-cache", "apt-get", "depmod", "dpkg-deb", "mke2fs", "unshare", "xz"];
 /// Part of the image's name: raise it when the code below changes what it builds.
 const EDITION: &str = "1";
+/// What the directory of an image being built begins with.
+const UNFINISHED: &str = ".building-vm-";
 const INIT: &str = include_str!("vm/init");
 /// Size of a host's own disk; it takes no space until it is written to.
 const DISK: &str = "20G";
@@ -56,11 +60,14 @@ pub(super) async fn ensure(root: &Path, ui: &Ui) -> Result<VmImage, Failure> {
     if image.0.is_dir() {
         return Ok(image);
     }
-    require(&["apt-cache", "apt-get", "depmod", "dpkg-deb", "mke2fs", "qemu-img", "unshare", "xz"])?;
+    require(TOOLS)?;
     let _lock = lock_dir(&cache, "the host image")?;
     let job = ui.job("build the image of virtual hosts");
+    for left in store::entries(&cache)?.iter().filter(|n| n.starts_with(UNFINISHED)) {
+        fs::remove_dir_all(cache.join(left)).while_doing(|| format!("cannot remove {left}"))?;
+    }
     // Built beside and renamed: an image that is there is whole.
-    let fresh = tempfile::Builder::new().prefix(".building-vm-").tempdir_in(&cache)?;
+    let fresh = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(&cache)?;
     build(root, fresh.path(), &job).await.while_doing(|| "cannot build the image of virtual hosts".to_owned())?;
     fs::rename(fresh.keep(), &image.0)?;
     remove_older(&image)?;
@@ -135,8 +142,12 @@ pub(super) async fn prepare(image: &VmImage, host: HostPlan, dir: &HostDir) -> R
         let link = format!("[Match]\nMACAddress={mac}\n\n[Link]\nName={nic}\n");
         store::write(&dir.upper().join(format!("etc/systemd/network/10-{nic}.link")), link.as_bytes(), 0o644)?;
     }
-    let rule = "SUBSYSTEM==\"block\", ENV{DEVTYPE}==\"disk\", ATTR{serial}==\"rackhand-*\", \
-                SYMLINK+=\"disk/by-id/$attr{serial}\"\n";
+    // The names that a container's disks have; udev itself makes virtio-SERIAL.
+    let rule = format!(
+        "SUBSYSTEM==\"block\", ENV{{DEVTYPE}}==\"disk\", ATTR{{serial}}==\"{}-disk*\", \
+         SYMLINK+=\"disk/by-id/rackhand-$attr{{serial}}\"\n",
+        host.serial()
+    );
     store::write(&dir.upper().join("etc/udev/rules.d/90-lab-disks.rules"), rule.as_bytes(), 0o644)?;
     let mut initrd = fs::read(image.initrd())?;
     // The kernel unpacks one archive after another.
