@@ -1,6 +1,7 @@
 //! A host as a virtual machine: QEMU on the lab's bridges, with a watchdog and disks that have serial numbers.
 
-use super::machine::{Hardware, JOIN};
+use super::cgroup::JOIN;
+use super::machine::Hardware;
 use super::names::{HostPlan, Wire};
 use super::network;
 use super::rootfs::VENDOR;
