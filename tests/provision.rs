@@ -12,12 +12,13 @@ const HOST: &str = "h2";
 
 /// What a careless hand does to a host, in every stage of provisioning.
 const DRIFT: &str = "
+while systemctl list-units --plain --no-legend --state=active,activating 'rackhand-*.service' | grep -q .; do sleep 0.2; done
 rm -f /etc/sysctl.d/90-rackhand.conf /etc/pki/qemu/server-key.pem /etc/libvirt/secrets/*
 sed -i s/migration_host/x_host/ /etc/libvirt/qemu.conf
 rm -f /etc/systemd/network/05-rackhand-br-lan.network
 ip link set br-lan address 02:00:00:00:00:99
 systemctl stop ceph-mgr@h2 libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket libvirtd
-dpkg --remove --force-depends curl >/dev/null 2>&1
+dpkg --remove --force-depends curl >/dev/null 2>&1 || true
 ";
 
 /// Proves that all of it was mended.
@@ -37,6 +38,14 @@ fn spawn(rack: &Rack) -> Child {
     rack.command(&["provision", "--yes"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
+/// The rack, with nothing to do on it whatever a test before has left.
+fn at_rest() -> Rack {
+    let rack = Rack::provisioned();
+    rack.ok(&["provision", "--yes"]);
+    assert_eq!(plan(&rack), []);
+    rack
+}
+
 /// The plan of a dry run: `(step, object)` of each change.
 fn plan(rack: &Rack) -> Vec<(String, String)> {
     let plan = rack.json(&["provision", "--dry-run"]);
@@ -48,8 +57,7 @@ fn plan(rack: &Rack) -> Vec<(String, String)> {
 
 #[test]
 fn drift_is_shown_mended_and_gone() {
-    let rack = Rack::provisioned();
-    assert_eq!(plan(&rack), []);
+    let rack = at_rest();
     rack.ssh(HOST, DRIFT);
     let found = plan(&rack);
     for step in ["os", "network", "packages", "tls", "libvirt", "secret"] {
@@ -67,7 +75,7 @@ fn drift_is_shown_mended_and_gone() {
 
 #[test]
 fn without_yes_and_without_a_terminal_nothing_is_changed() {
-    let rack = Rack::provisioned();
+    let rack = at_rest();
     rack.ssh(HOST, "rm /etc/sysctl.d/90-rackhand.conf");
     rack.exits(5, &["provision"]);
     assert_eq!(rack.ssh(HOST, "test -e /etc/sysctl.d/90-rackhand.conf || echo gone").trim(), "gone");
@@ -76,7 +84,7 @@ fn without_yes_and_without_a_terminal_nothing_is_changed() {
 
 #[test]
 fn a_second_run_is_told_who_holds_the_hosts_and_a_killed_one_holds_nothing() {
-    let rack = Rack::provisioned();
+    let rack = at_rest();
     rack.ssh(HOST, DRIFT);
     let mut first = spawn(&rack);
     eventually("the first run to hold its lock", Duration::from_secs(20), || {
@@ -97,7 +105,7 @@ fn a_second_run_is_told_who_holds_the_hosts_and_a_killed_one_holds_nothing() {
 #[test]
 fn killed_at_random_moments_the_next_run_finishes_it() {
     let rack = Rack::provisioned();
-    for round in 0..8 {
+    for round in 0..6 {
         rack.ssh(HOST, DRIFT);
         let mut run = spawn(&rack);
         // Any moment will do; it is said, so that a failure can be repeated.
@@ -136,4 +144,55 @@ fn a_teams_playbook_is_planned_applied_and_then_at_rest() {
         rack.ssh(host, "rm /etc/rackhand-test; userdel probe");
     }
     rack.exits(2, &["run", book, "--host", "nobody"]);
+}
+
+/// A port that leads nowhere, configured as the host's others are.
+const PORT: &str = "
+printf '[Match]\\nName=tst0\\n\\n[Network]\\nAddress=192.0.2.1/24\\nConfigureWithoutCarrier=yes\\n' >/etc/systemd/network/60-tst0.network
+ip link add tst0 type veth peer name tst1 && ip link set tst1 up
+networkctl reload
+until ip -o addr show tst0 | grep -q 192.0.2.1; do sleep 0.1; done
+";
+const LEFT: &str = "ip -br link show | grep br-test; find /etc/systemd/network /run/systemd/network | grep -E 'br-test|-tst0.network' | grep -v 60-; true";
+const NO_PORT: &str = "
+find /etc/systemd/network /run/systemd/network | grep -E 'br-test|tst0' | xargs rm -f
+ip link del br-test 2>/dev/null; ip link del tst0 2>/dev/null; rm -f /run/rackhand-test; networkctl reload
+";
+
+/// A bridge over that port; `before` is run on the host just before the edit.
+fn bridge(before: &str) -> String {
+    format!(
+        "resources:\n  - command: {{name: before, probe: 'test -e /run/rackhand-test', apply: '{before}; touch /run/rackhand-test'}}\n  \
+         - bridge: {{name: br-test, uplink: tst0}}\n"
+    )
+}
+
+#[test]
+fn a_network_edit_that_cuts_the_tool_off_undoes_itself() {
+    let rack = Rack::provisioned();
+    rack.ssh(HOST, NO_PORT);
+    rack.ssh(HOST, PORT);
+    let directory = tempfile::tempdir().unwrap();
+    let book = directory.path().join("cut.yaml");
+    let run = ["run", book.to_str().unwrap(), "--host", HOST, "--yes"];
+    // No new connection can be made for a while: what a wrong uplink looks like from here.
+    let closed =
+        "systemd-run --on-active=40 --timer-property=AccuracySec=1s systemctl start ssh; systemctl stop ssh.socket ssh";
+    std::fs::write(&book, bridge(closed)).unwrap();
+    let output = rack.exits(3, &run);
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(message.contains("not reachable after the edit"), "{message}");
+    eventually("ssh to be back", Duration::from_secs(60), || {
+        rack.run(&["lab", "ssh", "--name", &rack.name, HOST, "--", "true"]).status.success().then_some(())
+    });
+    assert_eq!(rack.ssh(HOST, LEFT), "");
+    assert!(rack.ssh(HOST, "ip -o addr show tst0").contains("192.0.2.1/24"), "the port has its address back");
+    // The same edit with nothing in its way stays.
+    rack.ok(&run);
+    assert_eq!(rack.json(&run)["changed"], false);
+    assert!(rack.ssh(HOST, "ip -o addr show br-test").contains("192.0.2.1/24"), "the address has moved");
+    let address = |link: &str| rack.ssh(HOST, &format!("ip -o link show {link} | grep -o 'link/ether [^ ]*'"));
+    assert_eq!(address("br-test"), address("tst0"));
+    rack.ssh(HOST, NO_PORT);
+    assert_eq!(plan(&rack), []);
 }

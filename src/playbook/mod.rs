@@ -12,6 +12,8 @@ mod job;
 mod resource;
 mod shell;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use apply::{apply, write_files};
 pub use book::{Book, Library, Without};
