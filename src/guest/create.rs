@@ -185,6 +185,10 @@ pub async fn make(rack: &Rack, plan: &Plan) -> Result<Vec<(String, Result<Guest,
         tokio::join!(settle_addresses(rack, plan, &good), join_all(good.iter().map(|g| make_disk(rack, plan, g))));
     let mut made: BTreeMap<Uuid, Result<Guest, Failure>> = BTreeMap::new();
     for ((guest, addressed), disk) in good.iter().zip(addressed).zip(disks) {
+        if addressed.is_err() {
+            // It cannot be made as it was ordered: nothing of it stays.
+            super::delete::undo(rack, guest).await?;
+        }
         made.insert(guest.uuid, disk.and(addressed));
     }
     let finished = join_all(made.into_iter().map(|(uuid, guest)| async move {
@@ -357,7 +361,6 @@ async fn move_away(rack: &Rack, plan: &Plan, guest: &Guest, mac: &str) -> Result
     let Some(nic) = guest.nics.first() else { return Ok(guest.clone()) };
     let port = rack.port();
     if let Wish::Exactly(address) = plan.order.address {
-        super::delete::clear(rack, guest).await?;
         return Err(Failure::failed(format!(
             "address {address} of network {name} is taken by a stranger with MAC {mac}"
         ))

@@ -76,8 +76,16 @@ async fn remove_image(rack: &Rack, image: &str, job: &Job) -> Result<(), Failure
     }
 }
 
+/// Takes back a guest that was never started.
+pub(super) async fn undo(rack: &Rack, guest: &Guest) -> Result<(), Failure> {
+    for image in guest.disks.iter().map(|disk| disk.image.clone()).chain([guest.seed_image()]) {
+        rack.port().image_remove(&image).await.map_err(ClusterError::failure)?;
+    }
+    clear(rack, guest).await
+}
+
 /// Forgets a guest that has nothing left: addresses, claim, definition, and last its name.
-pub(super) async fn clear(rack: &Rack, guest: &Guest) -> Result<(), Failure> {
+async fn clear(rack: &Rack, guest: &Guest) -> Result<(), Failure> {
     let port = rack.port();
     for nic in &guest.nics {
         address::give_back(port, &nic.network, guest.uuid).await.map_err(ClusterError::failure)?;

@@ -20,6 +20,8 @@ mod spec;
 mod start;
 mod stop;
 mod survey;
+#[cfg(test)]
+mod tests;
 mod view;
 
 pub use delete::{delete, delete_reserved, protect};

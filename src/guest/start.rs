@@ -14,7 +14,8 @@ use crate::ui::{Job, Outcome};
 use futures::future::{join_all, try_join_all};
 use nix::time::{ClockId, clock_gettime};
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 /// How long a start with an unknown end is looked after.

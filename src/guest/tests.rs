@@ -1,0 +1,290 @@
+//! The life of guests on a rack in memory.
+
+use super::address::Wish;
+use super::claim::{self, Claim, Phase, Run};
+use super::create::{self, Order};
+use super::image::{BASE, Template, TemplateVersion};
+use super::spec::{Guest, INDEX, Machine, Stage};
+use super::*;
+use crate::cluster::{ClusterPort, FakeCluster, encode};
+use crate::error::{Failure, Kind};
+use crate::inventory::Size;
+use crate::libvirt::{DomainState, FakeFault, FakeRack};
+use crate::ssh::{FakeRemote, Fleet, Remote};
+use crate::ui::Ui;
+use std::net::IpAddr;
+use std::sync::Arc;
+use uuid::Uuid;
+
+struct World {
+    rack: Rack,
+    cluster: Arc<FakeCluster>,
+    hosts: FakeRack,
+}
+
+/// Three hosts, the template `tiny`, and strangers at these addresses.
+async fn world(strangers: &str) -> World {
+    let cluster = Arc::new(FakeCluster::new());
+    let image = Template::image_name("tiny", 1);
+    cluster.image_create(&image, 32 << 20).await.unwrap();
+    cluster.snapshot_create(&image, BASE, true).await.unwrap();
+    let version = TemplateVersion {
+        version: 1,
+        image,
+        size: Size::mib(32),
+        sha256: String::new(),
+        source: "tiny.raw".into(),
+        imported: jiff::Timestamp::UNIX_EPOCH,
+    };
+    let template = Template { name: "tiny".into(), current: 1, versions: vec![version] };
+    cluster.create(&Template::object("tiny"), &encode(&template).unwrap()).await.unwrap();
+    let machine = Machine { machine: "pc-q35-7.2".into(), virt: "qemu".into(), cpu: "<cpu/>".into() };
+    cluster.create("machine", &encode(&machine).unwrap()).await.unwrap();
+    let hosts = FakeRack::new(["h1", "h2", "h3"]);
+    let remote = |name: &str| Arc::new(FakeRemote::new(name).on("br-lan", strangers)) as Arc<dyn Remote>;
+    let rack = Rack {
+        port: cluster.clone(),
+        hypervisors: hosts.hypervisors(),
+        fleet: Fleet::of(["h1", "h2", "h3"].map(remote)),
+        inventory: Arc::new(domain::sample_inventory()),
+        ui: Ui::hidden(),
+        run: Run::new(),
+    };
+    World { rack, cluster, hosts }
+}
+
+fn order(names: &[&str]) -> Order {
+    Order {
+        names: names.iter().map(|n| (*n).to_owned()).collect(),
+        image: "tiny".parse().unwrap(),
+        memory: Size::gib(1),
+        cpus: 1,
+        disk: Size::gib(2),
+        network: "lan".into(),
+        address: Wish::Auto,
+        user_data: "#cloud-config\n".into(),
+        tags: [].into(),
+        priority: 0,
+        protected: false,
+        host: None,
+    }
+}
+
+async fn create(world: &World, order: Order) -> Result<Vec<Guest>, Failure> {
+    let plan = create::plan(&world.rack, order).await?;
+    conclude("create", create::make(&world.rack, &plan).await?)
+}
+
+async fn start_one(rack: &Rack, guest: &Guest) -> Result<Started, Failure> {
+    conclude("start", start(rack, std::slice::from_ref(guest), None).await).map(|mut s| s.remove(0))
+}
+
+/// What is left in the cluster of guests.
+async fn traces(world: &World) -> Vec<String> {
+    let port = &world.cluster;
+    let mut left: Vec<String> = Vec::new();
+    for prefix in ["guest.", "claim."] {
+        left.extend(port.list(prefix).await.unwrap().into_iter().map(|o| o.name));
+    }
+    left.extend(port.images().await.unwrap().into_iter().filter(|name| name.starts_with("vm.")));
+    left.extend(port.keys(INDEX).await.unwrap().into_keys());
+    left.extend(port.keys("network.lan").await.unwrap().into_keys());
+    left
+}
+
+#[tokio::test]
+async fn a_guest_is_made_started_stopped_and_deleted_without_a_trace() {
+    let world = world("").await;
+    let guest = create(&world, order(&["web"])).await.unwrap().remove(0);
+    assert_eq!((guest.stage, guest.nics[0].address), (Stage::Ready, IpAddr::from([10, 77, 1, 100])));
+    let started = start_one(&world.rack, &guest).await.unwrap();
+    assert_eq!(world.hosts.places(guest.uuid), [(started.host.clone(), DomainState::Running)]);
+    let claim = claim::read(world.rack.port(), guest.uuid).await.unwrap();
+    assert_eq!((claim.phase, claim.host), (Phase::Running, Some(started.host)));
+    assert!(start_one(&world.rack, &guest).await.unwrap().already);
+    conclude("stop", stop(&world.rack, std::slice::from_ref(&guest), How::Force).await).unwrap();
+    assert!(world.hosts.places(guest.uuid).is_empty());
+    assert_eq!(claim::read(world.rack.port(), guest.uuid).await.unwrap().phase, Phase::Free);
+    conclude("delete", delete(&world.rack, &[guest]).await).unwrap();
+    assert_eq!(traces(&world).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_name_that_exists_and_an_image_that_does_not_are_refused() {
+    let world = world("").await;
+    create(&world, order(&["web"])).await.unwrap();
+    let again = create(&world, order(&["web"])).await.unwrap_err();
+    assert_eq!(again.to_string(), "guest web exists already");
+    let missing = create(&world, Order { image: "nope".parse().unwrap(), ..order(&["db"]) }).await.unwrap_err();
+    assert_eq!((missing.kind, missing.to_string()), (Kind::Usage, "no image `nope`".into()));
+    let small = create(&world, Order { disk: Size::mib(1), ..order(&["db"]) }).await.unwrap_err();
+    assert!(small.to_string().contains("smaller than image tiny"), "{small}");
+}
+
+#[tokio::test]
+async fn no_room_anywhere_says_why_for_each_host_and_makes_nothing() {
+    let world = world("").await;
+    let since = jiff::Timestamp::UNIX_EPOCH;
+    let maintenance = Maintenance { since, by: "me".into(), why: Some("new disk".into()) };
+    set_maintenance(world.rack.port(), "h2", Some(maintenance)).await.unwrap();
+    world.hosts.fault("h3", FakeFault::Unreachable);
+    let failure = create(&world, Order { memory: Size::gib(100), ..order(&["web"]) }).await.unwrap_err();
+    let text = failure.to_string();
+    assert!(text.contains("h1: 60 GiB of memory free"), "{text}");
+    assert!(text.contains("h2: in maintenance: new disk"), "{text}");
+    assert!(text.contains("h3: does not answer"), "{text}");
+    assert_eq!(traces(&world).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_host_in_maintenance_takes_no_guest_even_when_named() {
+    let world = world("").await;
+    let since = jiff::Timestamp::UNIX_EPOCH;
+    set_maintenance(world.rack.port(), "h1", Some(Maintenance { since, by: "me".into(), why: None })).await.unwrap();
+    let failure = create(&world, Order { host: Some("h1".into()), ..order(&["web"]) }).await.unwrap_err();
+    assert!(failure.to_string().contains("h1: in maintenance"), "{failure}");
+    let guest = create(&world, order(&["web"])).await.unwrap().remove(0);
+    let failed = start(&world.rack, &[guest], Some("h1")).await.remove(0).1.unwrap_err();
+    assert!(failed.to_string().contains("h1: in maintenance"), "{failed}");
+}
+
+#[tokio::test]
+async fn a_strangers_address_is_not_given_out() {
+    let world = world("10.77.1.100 52:54:00:00:00:99\n").await;
+    let guest = create(&world, order(&["web"])).await.unwrap().remove(0);
+    assert_eq!(guest.nics[0].address, IpAddr::from([10, 77, 1, 101]));
+    let wanted = Order { address: Wish::Exactly(IpAddr::from([10, 77, 1, 100])), ..order(&["db"]) };
+    assert!(create(&world, wanted).await.unwrap_err().to_string().contains("stranger"));
+}
+
+#[tokio::test]
+async fn an_address_that_a_stranger_has_fails_the_guest_that_insists_and_leaves_nothing() {
+    let world = world("10.77.1.150 52:54:00:00:00:99\n").await;
+    let wanted = Order { address: Wish::Exactly(IpAddr::from([10, 77, 1, 150])), ..order(&["db"]) };
+    let failure = create(&world, wanted).await.unwrap_err();
+    assert!(failure.to_string().contains("taken by a stranger with MAC 52:54:00:00:00:99"), "{failure}");
+    assert_eq!(traces(&world).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_run_killed_at_any_step_is_finished_by_the_next_one() {
+    // After reserving the name; after the definition; after the clone.
+    for killed_after in 0..3 {
+        let world = world("").await;
+        let plan = create::plan(&world.rack, order(&["web"])).await.unwrap();
+        let guest = create::make(&world.rack, &plan).await.unwrap().remove(0).1.unwrap();
+        let object = Guest::object(guest.uuid);
+        let version = world.cluster.get(&object).await.unwrap().unwrap().version;
+        let half = Guest { stage: Stage::Creating, ..guest.clone() };
+        match killed_after {
+            0 => world.cluster.remove(&object, version).await.unwrap(),
+            _ => drop(world.cluster.replace(&object, &encode(&half).unwrap(), version).await.unwrap()),
+        }
+        if killed_after < 2 {
+            world.cluster.image_remove(&guest.disks[0].image).await.unwrap();
+        }
+        world.cluster.image_remove(&guest.seed_image()).await.unwrap();
+        let finished = create(&world, order(&["web"])).await.unwrap().remove(0);
+        assert_eq!((finished.uuid, finished.stage), (guest.uuid, Stage::Ready));
+        assert_eq!(finished.nics, guest.nics, "the address stays");
+        start_one(&world.rack, &finished).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_order_for_several_leaves_those_alone_that_are_there() {
+    let world = world("").await;
+    create(&world, order(&["web-2"])).await.unwrap();
+    let made = create(&world, order(&["web-1", "web-2", "web-3"])).await.unwrap();
+    let names: Vec<&str> = made.iter().map(|g| g.name.as_str()).collect();
+    assert_eq!(names, ["web-1", "web-3"]);
+}
+
+#[tokio::test]
+async fn a_protected_guest_is_not_deleted() {
+    let world = world("").await;
+    let guest = create(&world, Order { protected: true, ..order(&["web"]) }).await.unwrap().remove(0);
+    let refused = conclude("delete", delete(&world.rack, std::slice::from_ref(&guest)).await).unwrap_err();
+    assert_eq!(refused.kind, Kind::Refused);
+    assert!(world.cluster.image(&guest.disks[0].image).await.unwrap().is_some());
+    conclude("protect", protect(&world.rack, std::slice::from_ref(&guest), false).await).unwrap();
+    conclude("delete", delete(&world.rack, &[guest]).await).unwrap();
+    assert_eq!(traces(&world).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_guest_on_a_host_that_does_not_answer_is_started_nowhere() {
+    let world = world("").await;
+    let guest = create(&world, order(&["web"])).await.unwrap().remove(0);
+    let host = start_one(&world.rack, &guest).await.unwrap().host;
+    world.hosts.fault(&host, FakeFault::Unreachable);
+    for result in [
+        start_one(&world.rack, &guest).await.map(drop),
+        conclude("stop", stop(&world.rack, std::slice::from_ref(&guest), How::Force).await).map(drop),
+        conclude("delete", delete(&world.rack, std::slice::from_ref(&guest)).await).map(drop),
+    ] {
+        let failure = result.unwrap_err();
+        assert_eq!(failure.kind, Kind::Refused, "{failure}");
+        assert!(failure.to_string().contains(&format!("it may still run on {host}")), "{failure}");
+    }
+    world.hosts.mend(&host, FakeFault::Unreachable);
+    assert!(start_one(&world.rack, &guest).await.unwrap().already);
+}
+
+#[tokio::test]
+async fn a_guest_that_went_down_by_itself_can_be_started_again() {
+    let world = world("").await;
+    let guest = create(&world, order(&["web"])).await.unwrap().remove(0);
+    let host = start_one(&world.rack, &guest).await.unwrap().host;
+    world.rack.hypervisors.get(&host).unwrap().destroy(guest.uuid).await.unwrap();
+    assert!(!start_one(&world.rack, &guest).await.unwrap().already);
+    assert_eq!(world.hosts.places(guest.uuid).len(), 1);
+}
+
+#[tokio::test]
+async fn a_disk_that_somebody_has_open_starts_nothing() {
+    let world = world("").await;
+    let guest = create(&world, order(&["web"])).await.unwrap().remove(0);
+    let user = crate::cluster::ImageUser { address: "10.77.2.13:0/1".into(), client: "client.9".into() };
+    let users = crate::cluster::ImageUsers { watchers: vec![user], lockers: Vec::new() };
+    world.cluster.use_image(&guest.disks[0].image, users);
+    tokio::time::pause();
+    let failure = start_one(&world.rack, &guest).await.unwrap_err();
+    assert_eq!(failure.kind, Kind::Refused);
+    assert!(failure.to_string().contains("its disk is open at 10.77.2.13:0/1"), "{failure}");
+    assert!(world.hosts.places(guest.uuid).is_empty());
+}
+
+#[tokio::test]
+async fn somebody_elses_start_is_finished_on_its_host() {
+    let world = world("").await;
+    let guest = create(&world, order(&["web"])).await.unwrap().remove(0);
+    let other = Run { id: "other".into(), by: "you@elsewhere".into(), process: String::new() };
+    let theirs = Claim::default().starting("h3", &other);
+    claim::swap(world.rack.port(), guest.uuid, &Claim::default(), &theirs).await.unwrap();
+    assert_eq!(start_one(&world.rack, &guest).await.unwrap().host, "h3");
+    let elsewhere = start(&world.rack, std::slice::from_ref(&guest), Some("h1")).await.remove(0).1.unwrap();
+    assert_eq!((elsewhere.host.as_str(), elsewhere.already), ("h3", true));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_many_starts_at_once_exactly_one_runs() {
+    for _ in 0..20 {
+        let world = world("").await;
+        let guest = create(&world, order(&["web"])).await.unwrap().remove(0);
+        let starts: Vec<_> = ["h1", "h2", "h3", "h1", "h2", "h3"]
+            .iter()
+            .map(|host| {
+                let rack = Rack { run: Run { id: Uuid::new_v4().to_string(), ..Run::new() }, ..world.rack.clone() };
+                let (guest, host) = (guest.clone(), *host);
+                tokio::spawn(async move { start(&rack, &[guest], Some(host)).await.remove(0).1 })
+            })
+            .collect();
+        let mut fresh = 0;
+        for start in starts {
+            fresh += usize::from(start.await.unwrap().is_ok_and(|s| !s.already));
+        }
+        assert_eq!(world.hosts.places(guest.uuid).len(), 1);
+        assert_eq!(fresh, 1, "one of them started it");
+    }
+}
