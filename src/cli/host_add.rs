@@ -23,6 +23,7 @@ pub struct HostArgs {
 #[derive(Debug, Subcommand)]
 enum HostCommand {
     Add(AddArgs),
+    Maintenance(super::host_maintenance::MaintenanceArgs),
 }
 
 /// Record a host's SSH key, and print what to add to the inventory.
@@ -62,6 +63,7 @@ struct Added {
 pub async fn run(args: HostArgs, context: &Context) -> Result<(), Failure> {
     match args.command {
         HostCommand::Add(args) => add(args, context).await,
+        HostCommand::Maintenance(args) => super::host_maintenance::run(args, context).await,
     }
 }
 

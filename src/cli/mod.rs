@@ -12,6 +12,7 @@ mod guest_list;
 mod guest_run;
 mod guest_selection;
 mod host_add;
+mod host_maintenance;
 mod host_names;
 mod image;
 mod init;

@@ -75,6 +75,20 @@ impl Rack {
         String::from_utf8_lossy(&self.ok(&args).stdout).into_owned()
     }
 
+    /// Its hosts, in the inventory's order.
+    pub fn hosts(&self) -> Vec<String> {
+        let inventory = self.json(&["inventory", "show"]);
+        let hosts = inventory["hosts"].as_array().expect("hosts").iter();
+        hosts.map(|h| h["name"].as_str().expect("a name").to_owned()).collect()
+    }
+
+    /// The last address that guests of the network `lan` may have; no test gets that far.
+    pub fn free_address(&self) -> String {
+        let inventory = self.json(&["inventory", "show"]);
+        let range = inventory["networks"]["guests"]["lan"]["ranges"][0].as_str().expect("a range").to_owned();
+        range.split_once('-').expect("two ends").1.to_owned()
+    }
+
     /// A guest as `guest show` sees it.
     pub fn guest(&self, name: &str) -> Value {
         self.json(&["guest", "show", name])

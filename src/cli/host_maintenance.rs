@@ -1,0 +1,48 @@
+//! `rackhand host maintenance`.
+
+use super::Context;
+use super::guest_run::OnOff;
+use crate::cluster::ClusterError;
+use crate::error::Failure;
+use crate::guest::{Maintenance, set_maintenance};
+use clap::Args;
+
+/// Let a host take no guests, or take them again.
+///
+/// Guests that run there stay; `rackhand evacuate` moves them away.
+#[derive(Debug, Args)]
+pub struct MaintenanceArgs {
+    /// The host.
+    host: String,
+    /// Maintenance on, or off.
+    what: OnOff,
+    /// Why, for whoever meets it.
+    #[arg(long)]
+    why: Option<String>,
+}
+
+/// Runs `rackhand host maintenance`.
+///
+/// # Errors
+/// When there is no such host or the cluster cannot be asked.
+pub async fn run(args: MaintenanceArgs, context: &Context) -> Result<(), Failure> {
+    let rack = context.rack().await?;
+    if rack.inventory.host(&args.host).is_none() {
+        return Err(Failure::usage(format!("the inventory has no host `{}`", args.host)));
+    }
+    let (word, maintenance) = match args.what {
+        OnOff::On => {
+            let maintenance = Maintenance { since: jiff::Timestamp::now(), by: rack.run.by.clone(), why: args.why };
+            ("in maintenance: it takes no guests", Some(maintenance))
+        }
+        OnOff::Off => ("in service", None),
+    };
+    if context.global.dry_run {
+        context.ui.note(format!("{} would be {word}", args.host));
+        return Ok(());
+    }
+    let changed = set_maintenance(rack.port(), &args.host, maintenance).await.map_err(ClusterError::failure)?;
+    let already = if changed { "" } else { " already" };
+    context.ui.note(format!("{} is{already} {word}", args.host));
+    Ok(())
+}

@@ -1,0 +1,157 @@
+//! Guests on a real rack: made, found, stopped, refused; never twice.
+#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
+
+mod rack;
+
+use rack::{Rack, eventually};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+const CREATE: [&str; 8] = ["--image", "tiny", "--memory", "128M", "--cpus", "1", "--disk", "1G"];
+
+fn create<'a>(name: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    [["guest", "create", name, "--network", "lan"].as_slice(), &CREATE, more].concat()
+}
+
+/// Hosts on which libvirt has a domain of this name.
+fn places(rack: &Rack, name: &str) -> Vec<String> {
+    let hosts = rack.hosts();
+    hosts.into_iter().filter(|host| rack.ssh(host, "virsh list --name").lines().any(|l| l.trim() == name)).collect()
+}
+
+fn stderr(output: &std::process::Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_guest_lives_and_leaves_nothing() {
+    let rack = Rack::provisioned();
+    let guest = rack.tiny_guest("life", &["--tag", "stage=test"]);
+    let (boot, _) = eventually("life answers", Duration::from_secs(120), || guest.answer());
+    let seen = rack.guest("life");
+    assert_eq!(seen["schema"], "rackhand.guest/1");
+    assert_eq!((&seen["name"], &seen["state"]), (&"life".into(), &"running".into()));
+    assert_eq!(places(&rack, "life"), [seen["host"].as_str().unwrap()]);
+    let disk = seen["disks"][0]["image"].as_str().unwrap().to_owned();
+    // Its name is taken, its template in use.
+    assert!(stderr(&rack.exits(1, &create("life", &[]))).contains("guest life exists already"));
+    assert!(stderr(&rack.exits(5, &["image", "remove", "tiny", "--yes"])).contains(&disk));
+    // Down by its power button, up again as another boot with the same address.
+    rack.ok(&["guest", "stop", "life"]);
+    assert!(places(&rack, "life").is_empty());
+    assert_eq!(rack.guest("life")["state"], "stopped");
+    rack.ok(&["guest", "start", "life"]);
+    let (again, _) = eventually("life answers again", Duration::from_secs(120), || guest.answer());
+    assert_ne!(boot, again);
+    // Protected, then gone with its disks.
+    rack.ok(&["guest", "protect", "on", "life"]);
+    assert!(stderr(&rack.exits(5, &["guest", "delete", "life", "--yes"])).contains("protected"));
+    rack.ok(&["guest", "protect", "off", "life"]);
+    rack.exits(5, &["guest", "delete", "life"]);
+    rack.ok(&["guest", "delete", "--tag", "stage=test", "--yes"]);
+    assert!(places(&rack, "life").is_empty());
+    let host = &rack.hosts()[0];
+    assert!(!rack.ssh(host, "rbd ls guests").contains(&disk));
+    rack.exits(2, &["guest", "show", "life"]);
+}
+
+#[test]
+fn two_starts_at_once_are_one_guest() {
+    let rack = Rack::provisioned();
+    let _guest = rack.tiny_guest("twice", &["--no-start"]);
+    let hosts = rack.hosts();
+    let start = |host: &str| {
+        let mut command = rack.command(&["guest", "start", "twice", "--host", host]);
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let (a, b) = (start(&hosts[0]), start(&hosts[1]));
+    let (a, b) = (a.wait_with_output().unwrap(), b.wait_with_output().unwrap());
+    assert!(a.status.success() || b.status.success(), "{}\n{}", stderr(&a), stderr(&b));
+    assert_eq!(places(&rack, "twice").len(), 1);
+    let processes = |host: &String| rack.ssh(host, "pgrep -c -f 'guest=twice,' || true").trim().parse::<u32>().unwrap();
+    assert_eq!(hosts.iter().map(processes).sum::<u32>(), 1);
+}
+
+#[test]
+fn a_killed_create_is_finished_by_the_next() {
+    let rack = Rack::provisioned();
+    rack.tiny();
+    rack.run(&["guest", "delete", "killed-*", "--yes"]);
+    for delay in [600, 1200, 1800] {
+        let mut child = rack
+            .command(&create("killed", &["--count", "2"]))
+            .stderr(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(delay));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // All done before the kill is the one case in which nothing is left to do.
+        let output = rack.run(&create("killed", &["--count", "2"]));
+        assert!(output.status.success() || stderr(&output).contains("exists already"), "{}", stderr(&output));
+        rack.ok(&["guest", "start", "killed-*"]);
+        for name in ["killed-1", "killed-2"] {
+            assert_eq!(rack.guest(name)["state"], "running");
+            assert_eq!(places(&rack, name).len(), 1);
+        }
+        rack.ok(&["guest", "delete", "killed-*", "--yes"]);
+    }
+    let host = &rack.hosts()[0];
+    let left = rack.ssh(host, "rbd ls guests; rados -p .rackhand ls");
+    assert!(
+        !left.lines().any(|l| l.starts_with("vm.") || l.starts_with("guest.") || l.starts_with("claim.")),
+        "{left}"
+    );
+}
+
+#[test]
+fn what_cannot_be_made_is_refused_and_says_why() {
+    let rack = Rack::provisioned();
+    rack.tiny();
+    let text = stderr(
+        &rack.exits(1, &create("big", &["--memory", "4000G"]).into_iter().filter(|a| *a != "128M").collect::<Vec<_>>()),
+    );
+    for host in rack.hosts() {
+        assert!(text.contains(&format!("{host}: ")), "{text}");
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    assert!(stderr(&rack.exits(2, &["image", "import", "bad", file.path().to_str().unwrap()])).contains("it is empty"));
+    std::fs::write(file.path(), "<!DOCTYPE html><title>404</title>").unwrap();
+    assert!(stderr(&rack.exits(2, &["image", "import", "bad", file.path().to_str().unwrap()])).contains("web page"));
+    assert!(!rack.json(&["image", "list"]).to_string().contains("\"bad\""));
+    // A host in maintenance takes no guest.
+    let host = rack.hosts().remove(0);
+    rack.ok(&["host", "maintenance", &host, "on", "--why", "test"]);
+    let refused = rack.run(&create("nowhere", &["--host", &host]));
+    rack.ok(&["host", "maintenance", &host, "off"]);
+    assert!(stderr(&refused).contains("in maintenance: test"), "{}", stderr(&refused));
+    // A stranger on the network keeps its address.
+    let address = rack.free_address();
+    rack.ssh(&host, &format!("ip address add {address}/32 dev br-lan"));
+    let other = rack.hosts().remove(1);
+    let taken = rack.run(&create("stranger", &["--address", &address, "--host", &other]));
+    rack.ssh(&host, &format!("ip address del {address}/32 dev br-lan"));
+    assert_eq!(taken.status.code(), Some(1));
+    assert!(stderr(&taken).contains("taken by a stranger"), "{}", stderr(&taken));
+    rack.exits(2, &["guest", "show", "stranger"]);
+}
+
+#[test]
+fn without_quorum_every_command_says_so_in_time() {
+    let rack = Rack::provisioned();
+    let hosts = rack.hosts();
+    for host in &hosts[1..] {
+        rack.ssh(host, "systemctl stop ceph-mon.target");
+    }
+    let began = Instant::now();
+    let output = rack.run(&["guest", "list"]);
+    let took = began.elapsed();
+    for host in &hosts[1..] {
+        rack.ssh(host, "systemctl reset-failed; systemctl start ceph-mon.target");
+    }
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("Ceph has no quorum"), "{}", stderr(&output));
+    assert!(took < Duration::from_secs(30), "{took:?}");
+    eventually("quorum again", Duration::from_secs(60), || rack.run(&["guest", "list"]).status.success().then_some(()));
+}
