@@ -10,6 +10,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
@@ -27,6 +28,8 @@ pub struct Cluster {
     mons: Vec<Arc<dyn Remote>>,
     pool: String,
     link: Mutex<Arc<Link>>,
+    /// Whether the mon host that is asked may be the one that is cut off: another one may still see a quorum.
+    doubted: AtomicBool,
 }
 
 impl Cluster {
@@ -38,7 +41,12 @@ impl Cluster {
         let mons: Vec<Arc<dyn Remote>> =
             inventory.with_role(Role::Mon).filter_map(|host| fleet.get(&host.name).ok()).collect();
         let link = open_first(&mons).await?;
-        Ok(Cluster { mons, pool: inventory.ceph.pool.clone(), link: Mutex::new(Arc::new(link)) })
+        Ok(Cluster {
+            mons,
+            pool: inventory.ceph.pool.clone(),
+            link: Mutex::new(Arc::new(link)),
+            doubted: AtomicBool::new(false),
+        })
     }
 
     /// The mon host that is asked at the moment.
@@ -46,17 +54,22 @@ impl Cluster {
         self.link.lock().await.host().to_owned()
     }
 
-    /// The channel; a new one when the last is known to be broken.
+    /// The channel; a new one when the last is known to be broken, or its host has lost sight of the cluster.
     async fn link(&self) -> Result<Arc<Link>, ClusterError> {
         let mut link = self.link.lock().await;
-        if !link.alive() {
+        if !link.alive() || self.doubted.load(Ordering::Relaxed) {
             *link = Arc::new(open_first(&self.mons).await?);
+            self.doubted.store(false, Ordering::Relaxed);
         }
         Ok(Arc::clone(&link))
     }
 
     async fn ask<T: DeserializeOwned>(&self, op: &str, args: Value, deadline: Duration) -> Result<T, ClusterError> {
-        let answer = self.link().await?.ask(op, args, deadline).await?;
+        let answer = self.link().await?.ask(op, args, deadline).await;
+        if let Err(ClusterError::NoQuorum(_) | ClusterError::TimedOut { .. } | ClusterError::Blocklisted(_)) = &answer {
+            self.doubted.store(true, Ordering::Relaxed);
+        }
+        let answer = answer?;
         serde_json::from_value(answer).map_err(|e| ClusterError::Malformed(format!("answer to {op}: {e}")))
     }
 
