@@ -88,7 +88,7 @@ pub(super) async fn carry_out(context: &Context, work: Work) -> Result<(), Failu
     }
     if !plan.is_empty() {
         context.ui.note(plan.render());
-        context.confirm(&format!("make these {} changes on {} hosts?", plan.len(), hosts.len()))?;
+        context.confirm(&format!("make {} on {}?", counted(plan.len(), "change"), counted(hosts.len(), "host")))?;
         provision.apply(&survey).await?;
         settle(context, &provision).await?;
     }
@@ -137,7 +137,7 @@ async fn wait_for_jobs(
 
 fn render(report: &Report, hosts: &[String]) -> String {
     if !report.changed {
-        return format!("nothing to do on {} hosts ({:.1} s)", hosts.len(), report.seconds);
+        return format!("nothing to do on {} ({:.1} s)", counted(hosts.len(), "host"), report.seconds);
     }
     let mut table = Table::new(["host", "changed", "skipped"]).right(1).right(2);
     for host in hosts {
@@ -145,5 +145,10 @@ fn render(report: &Report, hosts: &[String]) -> String {
         let skipped = report.plan.skipped().filter(|s| s.host == *host).count();
         table.row([host.clone(), changed.to_string(), skipped.to_string()]);
     }
-    format!("{}\n{} changes on {} hosts in {:.0} s", table.render(), report.plan.len(), hosts.len(), report.seconds)
+    let (changes, hosts) = (counted(report.plan.len(), "change"), counted(hosts.len(), "host"));
+    format!("{}\n{changes} on {hosts} in {:.0} s", table.render(), report.seconds)
+}
+
+fn counted(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }

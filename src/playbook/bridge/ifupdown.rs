@@ -65,7 +65,9 @@ pub(super) fn edit(bridge: &Bridge, mac: &str, path: &str, text: &str, state: &S
         );
     }
     // ifupdown has to know what it would have brought up itself.
-    let settle = format!("grep -qx {name}={name} /run/network/ifstate || echo {name}={name} >>/run/network/ifstate\n");
+    let settle = format!(
+        "f=/run/network/ifstate\nif [ -e $f ] && ! grep -qx {name}={name} $f; then echo {name}={name} >>$f; fi\n"
+    );
     Ok(Edit { files: BTreeMap::from([(path.to_owned(), wanted)]), make, revert, settle })
 }
 
