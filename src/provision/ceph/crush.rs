@@ -73,7 +73,7 @@ pub(super) fn plan(inventory: &Inventory, facts: &Facts) -> Result<Vec<Todo>, Fa
     let mut todos = Vec::new();
     for (kind, name, above) in wanted {
         let object = format!("crush {kind} {name}");
-        let place = json!({ "prefix": "osd crush move", "name": name, "args": [parent_argument(&above, inventory)] });
+        let place = [parent_argument(&above, inventory)];
         match cluster.and_then(|c| c.buckets.get(&name)) {
             Some(bucket) if bucket.kind != kind => {
                 return Err(Failure::refused(format!(
@@ -85,15 +85,16 @@ pub(super) fn plan(inventory: &Inventory, facts: &Facts) -> Result<Vec<Todo>, Fa
             Some(bucket) => {
                 let old = bucket.parent.as_deref().unwrap_or("nowhere");
                 let change = Change::new(label, "ceph-crush", Action::Change, object);
+                let place = json!({ "prefix": "osd crush move", "name": name, "args": place });
                 todos.push(Todo::new(
                     change.detail(format!("from {old} to {above}; data moves")),
                     vec![Op::Command(place)],
                 ));
             }
             None => {
-                let make = json!({ "prefix": "osd crush add-bucket", "name": name, "type": kind });
+                let make = json!({ "prefix": "osd crush add-bucket", "name": name, "type": kind, "args": place });
                 let change = Change::new(label, "ceph-crush", Action::Create, object).detail(format!("in {above}"));
-                todos.push(Todo::new(change, vec![Op::Command(make), Op::Command(place)]));
+                todos.push(Todo::new(change, vec![Op::Command(make)]));
             }
         }
     }
@@ -134,7 +135,7 @@ mod tests {
             };
             t.ops.iter().map(of).collect::<Vec<_>>().join(" ")
         };
-        todos.iter().map(|t| format!("{} {} |{}", t.change.action.sign(), t.change.object, commands(t))).collect()
+        todos.iter().map(|t| format!("{} {} | {}", t.change.action.sign(), t.change.object, commands(t))).collect()
     }
 
     #[test]
@@ -158,7 +159,7 @@ mod tests {
     #[test]
     fn a_host_that_stands_elsewhere_is_moved() {
         insta::assert_snapshot!(lines(&inventory(), &facts()).join("\n"), @r"
-        ~ crush host c1 |root=default
+        ~ crush host c1 | root=default
         + crush host c2 | root=default
         + crush host c3 | root=default
         + crush rule rackhand-host |

@@ -1,9 +1,9 @@
 //! The wait for a healthy cluster, and the check of the monitors' disks before their leases are shortened.
 
 use super::facts::Facts;
-use super::label_host;
 use super::settings::fsync_limit;
 use super::todo::Todo;
+use super::{label_host, mons, osds};
 use crate::error::Failure;
 use crate::inventory::{FailoverProfile, Inventory, Role};
 use crate::playbook::{Action, Change};
@@ -13,7 +13,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Checks that do not go away by waiting; they are for the operator, not for this run.
-const STANDING: [&str; 8] = [
+///
+/// OSDs and monitors that are down are counted by the inventory instead: one whose disk or host was taken away stays down
+/// until somebody removes it from the map.
+const STANDING: [&str; 12] = [
+    "MON_DOWN",
+    "OSD_DOWN",
+    "OSD_HOST_DOWN",
+    "OSD_RACK_DOWN",
     "OSDMAP_FLAGS",
     "OSD_FLAGS",
     "MON_DISK_LOW",
@@ -26,8 +33,7 @@ const STANDING: [&str; 8] = [
 
 /// Whether a check means that the cluster does not do what it was built for.
 fn essential_check(name: &str) -> bool {
-    name.ends_with("_DOWN")
-        || matches!(name, "PG_AVAILABILITY" | "TOO_FEW_OSDS" | "OSD_UNREACHABLE" | "MON_CLOCK_SKEW" | "OSD_FULL")
+    matches!(name, "MGR_DOWN" | "PG_AVAILABILITY" | "TOO_FEW_OSDS" | "MON_CLOCK_SKEW" | "OSD_FULL")
 }
 
 /// A cluster that is silent or lacks something essential has to be waited for.
@@ -39,13 +45,20 @@ pub(super) fn plan(inventory: &Inventory, facts: &Facts) -> Result<Vec<Todo>, Fa
 }
 
 /// What of the essential is missing.
-pub(super) fn essential(_: &Inventory, facts: &Facts) -> Option<String> {
-    describe(facts, essential_check)
+pub(super) fn essential(inventory: &Inventory, facts: &Facts) -> Option<String> {
+    daemons(inventory, facts).or_else(|| describe(facts, essential_check))
+}
+
+/// Monitors and OSDs of the inventory that are down.
+fn daemons(inventory: &Inventory, facts: &Facts) -> Option<String> {
+    mons::missing(inventory, facts).or_else(|| osds::missing(inventory, facts))
 }
 
 /// What keeps the cluster from HEALTH_OK, as far as waiting helps.
-pub(super) fn missing(_: &Inventory, facts: &Facts) -> Option<String> {
-    describe(facts, |name| !STANDING.contains(&name) && !name.starts_with("BLUESTORE_") && !name.starts_with("DEVICE_"))
+pub(super) fn missing(inventory: &Inventory, facts: &Facts) -> Option<String> {
+    let passing =
+        |name: &str| !STANDING.contains(&name) && !name.starts_with("BLUESTORE_") && !name.starts_with("DEVICE_");
+    daemons(inventory, facts).or_else(|| describe(facts, passing))
 }
 
 fn describe(facts: &Facts, counts: impl Fn(&str) -> bool) -> Option<String> {
@@ -125,7 +138,9 @@ mod tests {
         assert!(plan(&inventory(), &facts).unwrap().is_empty());
         let checks = &mut facts.cluster.as_mut().unwrap().checks;
         checks.insert("OSD_DOWN".to_owned(), "1 osds down".to_owned());
-        assert_eq!(plan(&inventory(), &facts).unwrap()[0].change.detail, "wait for OSD_DOWN (1 osds down) to pass");
+        assert!(plan(&inventory(), &facts).unwrap().is_empty(), "it is none of ours");
+        facts.cluster.as_mut().unwrap().osds.get_mut(&0).unwrap().up = 0;
+        assert_eq!(plan(&inventory(), &facts).unwrap()[0].change.detail, "wait for osd.0 on c1 to be up");
     }
 
     #[test]

@@ -17,6 +17,8 @@ mod pools;
 mod settings;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod todo;
 
 use super::{Ctx, Step};

@@ -188,3 +188,109 @@ pub(super) fn missing(inventory: &Inventory, facts: &Facts) -> Option<String> {
         wanted.keys().filter(stored).filter(|n| !cluster.quorum.contains(n)).map(String::as_str).collect();
     (!out.is_empty()).then(|| format!("monitor {} to be in quorum", out.join(", ")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::facts::{Seed, UnitState};
+    use super::super::testing::{bare, facts, inventory};
+    use super::*;
+    use crate::error::Kind;
+
+    fn silent() -> Facts {
+        let mut facts = Facts::default();
+        for name in ["c1", "c2", "c3"] {
+            facts.hosts.insert(name.to_owned(), bare(name));
+        }
+        facts
+    }
+
+    fn seed(hash: &str) -> Option<Seed> {
+        Some(Seed { hash: hash.to_owned(), fsid: Some(inventory().cluster.fsid), mons: wanted(&inventory()) })
+    }
+
+    fn host<'a>(facts: &'a mut Facts, name: &str) -> &'a mut super::super::facts::HostFacts {
+        facts.hosts.get_mut(name).unwrap()
+    }
+
+    fn built(facts: &mut Facts, name: &str) {
+        let fsid = Some(inventory().cluster.fsid);
+        let running = UnitState { active: true, enabled: true };
+        host(facts, name).stores.insert(name.to_owned(), fsid);
+        host(facts, name).units.insert(format!("ceph-mon@{name}"), running);
+    }
+
+    fn lines(facts: &Facts) -> Vec<String> {
+        let todos = plan(&inventory(), facts).unwrap();
+        let copies = |t: &Todo| t.ops.iter().any(|op| matches!(op, Op::SeedFrom(_)));
+        let line = |t: &Todo| {
+            let copy = if copies(t) { ", keys copied" } else { "" };
+            format!("{} {}: {}{copy}", t.change.action.sign(), t.change.object, t.change.detail)
+        };
+        todos.iter().map(line).collect()
+    }
+
+    #[test]
+    fn keys_are_made_once() {
+        let mut facts = silent();
+        assert_eq!(plan_seed(&inventory(), &facts).unwrap().len(), 1);
+        host(&mut facts, "c2").seed = seed("a");
+        assert!(plan_seed(&inventory(), &facts).unwrap().is_empty(), "another host has them");
+        host(&mut facts, "c2").seed = None;
+        built(&mut facts, "c3");
+        assert!(plan_seed(&inventory(), &facts).unwrap().is_empty(), "a monitor was made of them");
+        assert!(plan_seed(&inventory(), &super::super::testing::facts()).unwrap().is_empty(), "the cluster has them");
+    }
+
+    #[test]
+    fn a_killed_start_is_finished_from_the_same_keys() {
+        let mut facts = silent();
+        host(&mut facts, "c2").seed = seed("a");
+        insta::assert_snapshot!(lines(&facts).join("\n"), @r"
+        + mon c1: at once with the others, keys copied
+        + mon c2: at once with the others
+        + mon c3: at once with the others, keys copied
+        ");
+        built(&mut facts, "c2");
+        host(&mut facts, "c1").seed = seed("a");
+        built(&mut facts, "c1");
+        host(&mut facts, "c1").units.clear();
+        insta::assert_snapshot!(lines(&facts).join("\n"), @r"
+        ! mon c1: start
+        ! mon c2: wait until it is in quorum
+        + mon c3: at once with the others, keys copied
+        ");
+        // The first keys are gone: the cluster once had a quorum, and is only down.
+        host(&mut facts, "c1").seed = None;
+        host(&mut facts, "c2").seed = None;
+        assert_eq!(lines(&facts)[2], "+ mon c3: join the cluster once it has a quorum");
+    }
+
+    #[test]
+    fn two_clusters_are_never_begun() {
+        let mut facts = silent();
+        host(&mut facts, "c1").seed = seed("a");
+        host(&mut facts, "c3").seed = seed("b");
+        assert_eq!(plan(&inventory(), &facts).unwrap_err().kind, Kind::Refused);
+        host(&mut facts, "c3").seed = None;
+        host(&mut facts, "c1").seed.as_mut().unwrap().mons.remove("c2");
+        let failure = plan(&inventory(), &facts).unwrap_err();
+        assert!(failure.to_string().contains("begun with monitors c1, c3"), "{failure}");
+    }
+
+    #[test]
+    fn a_monitor_joins_and_the_first_keys_go_when_all_are_in() {
+        let mut facts = facts();
+        insta::assert_snapshot!(lines(&facts).join("\n"), @r"
+        + mon c2: join the cluster
+        + mon c3: join the cluster
+        - file /var/lib/ceph/rackhand-seed: first keys; the cluster has them now
+        ");
+        built(&mut facts, "c2");
+        built(&mut facts, "c3");
+        assert!(plan(&inventory(), &facts).unwrap().iter().all(|t| t.implied));
+        facts.cluster.as_mut().unwrap().quorum.pop();
+        assert_eq!(lines(&facts), ["! mon c3: wait until it is in quorum"]);
+        facts.cluster.as_mut().unwrap().mons.insert("c3".to_owned(), "[v2:10.88.0.99:3300]".to_owned());
+        assert_eq!(plan(&inventory(), &facts).unwrap_err().kind, Kind::Refused);
+    }
+}

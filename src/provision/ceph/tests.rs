@@ -1,0 +1,61 @@
+//! The steps over scripted hosts that answer as real ones did.
+
+use super::testing::inventory;
+use super::{steps, todo};
+use crate::provision::Ctx;
+use crate::ssh::{Exec, FakeRemote, Fleet, Output, Remote};
+use crate::ui::{ColorChoice, EventStyle, OutputFormat, Ui};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const HOST: &str = include_str!("testdata/host.txt");
+const CLUSTER: &str = include_str!("testdata/cluster.json");
+
+/// A host like the recorded one, under another name.
+fn host(name: &str) -> Arc<FakeRemote> {
+    let mut answer = HOST.to_owned();
+    for own in ["hostname=", "store=", "mgr.", "ceph-mon@", "ceph-mgr@", "lab-"] {
+        answer = answer.replace(&format!("{own}c1"), &format!("{own}{name}"));
+    }
+    Arc::new(FakeRemote::new(name).on("Everything the Ceph steps want to know", answer).on("\"do\":\"probe\"", CLUSTER))
+}
+
+fn context(hosts: &[Arc<FakeRemote>]) -> Ctx {
+    let fleet = Fleet::of(hosts.iter().map(|h| Arc::clone(h) as Arc<dyn Remote>));
+    let ui = Ui::new(OutputFormat::Table, ColorChoice::Never, true, Some(EventStyle::Plain));
+    Ctx::new(Arc::new(inventory()), fleet, BTreeMap::new(), ui)
+}
+
+#[tokio::test]
+async fn all_steps_together_look_once_at_each_host_and_once_at_the_cluster() {
+    let hosts = ["c1", "c2", "c3"].map(host);
+    let ctx = context(&hosts);
+    let mut found = Vec::new();
+    for step in steps() {
+        found.extend(step.probe(&ctx).await.unwrap().changes);
+    }
+    assert!(found.iter().any(|c| c.object == "pool guests"), "{found:?}");
+    assert!(!found.iter().any(|c| c.object.starts_with("mon ")), "{found:?}");
+    let asked = hosts.each_ref().map(|h| h.asked().len());
+    assert_eq!(asked, [2, 1, 1]);
+}
+
+#[tokio::test]
+async fn keys_travel_on_stdin_only() {
+    let secret = "AQBsecretsecretsecret==";
+    let answer = format!(r#"{{"key":{{"entity":"mgr.c1","key":"{secret}","caps":{{"mon":"allow profile mgr"}}}}}}"#);
+    let c1 = Arc::new(FakeRemote::new("c1").on("\"do\":\"key\"", answer).rule(|_: &Exec| Some(Ok(Output::default()))));
+    let ctx = context(std::slice::from_ref(&c1));
+    let change = crate::playbook::Change::new("c1", "ceph-mgrs", crate::playbook::Action::Create, "mgr c1");
+    let keyring = todo::Op::Keyring {
+        entity: "mgr.c1".to_owned(),
+        caps: vec!["mon", "allow profile mgr"],
+        path: "/var/lib/ceph/mgr/ceph-c1/keyring".to_owned(),
+        owner: "ceph:ceph",
+    };
+    todo::execute(&ctx, "c1", vec![todo::Todo::new(change, vec![keyring])]).await.unwrap();
+    let asked = c1.asked();
+    assert!(asked.iter().all(|e| !e.argv.join(" ").contains(secret)));
+    let written = asked.iter().find(|e| String::from_utf8_lossy(&e.stdin).contains(secret)).unwrap();
+    assert!(String::from_utf8_lossy(&written.stdin).contains("caps mon = \"allow profile mgr\""));
+}
