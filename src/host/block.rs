@@ -39,7 +39,6 @@ struct Device {
 struct Content<'a> {
     kinds: Vec<&'a str>,
     fsid: Option<&'a str>,
-    id: Option<u32>,
 }
 
 pub(super) fn disks(sections: &Sections<'_>) -> Vec<Disk> {
@@ -94,8 +93,8 @@ fn describe(device: &Device, nodes: &BTreeMap<&str, Content<'_>>, disk: &mut Dis
         disk.content.push(format!("{}: {}", device.name, device.kind));
     }
     disk.mounted.extend(device.mountpoint.clone());
-    if let Some(Content { fsid: Some(fsid), id, .. }) = content {
-        disk.osd = Some(Osd { fsid: (*fsid).to_owned(), id: *id });
+    if let Some(Content { fsid: Some(fsid), .. }) = content {
+        disk.osd = Some(Osd { fsid: (*fsid).to_owned() });
     }
     for child in &device.children {
         describe(child, nodes, disk);
@@ -117,12 +116,9 @@ fn contents<'a>(lines: &[&'a str]) -> BTreeMap<&'a str, Content<'a>> {
     for line in lines.iter().filter(|l| !l.starts_with("node ")) {
         match key {
             "label" => labelled = line,
-            "ceph_fsid" | "whoami" => {
+            "ceph_fsid" => {
                 if let Some(content) = paths.get(labelled).and_then(|path| nodes.get_mut(path)) {
-                    match key {
-                        "whoami" => content.id = line.parse().ok(),
-                        _ => content.fsid = Some(line),
-                    }
+                    content.fsid = Some(line);
                 }
             }
             _ => {
@@ -137,7 +133,7 @@ fn contents<'a>(lines: &[&'a str]) -> BTreeMap<&'a str, Content<'a>> {
             }
         }
         // A value is never a key.
-        key = if matches!(key, "label" | "ceph_fsid" | "whoami") { "" } else { line };
+        key = if matches!(key, "label" | "ceph_fsid") { "" } else { line };
     }
     nodes
 }

@@ -208,8 +208,6 @@ impl Disk {
 pub struct Osd {
     /// The cluster it belongs to.
     pub fsid: String,
-    /// Its number, where the label says.
-    pub id: Option<u32>,
 }
 
 /// Running guests on it.

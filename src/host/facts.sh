@@ -55,6 +55,7 @@ for device in /sys/class/block/*; do
     name=/dev/${device##*/}
     case $name in /dev/sr* | /dev/zram* | /dev/ram* | /dev/fd*) continue ;; esac
     read -r size <"$device/size" && [ "$size" != 0 ] || continue
+    case $name in /dev/loop*) [ -e "$device/loop/backing_file" ] || [ -e "$device/partition" ] || continue ;; esac
     if [ -e "$device/dm/name" ] && read -r mapped <"$device/dm/name"; then name=/dev/mapper/$mapped; fi
     [ -b "$name" ] && nodes="$nodes $name"
 done
@@ -74,7 +75,7 @@ ${node##*/} "*ceph_bluestore*)
         head -c 4096 "$node"
         ;;
     esac
-done | tr -cs '[:alnum:]_-' '\n' | grep -A1 -xE 'label|ceph_fsid|whoami'
+done | tr -cs '[:alnum:]_-' '\n' | grep -A1 -xE 'label|ceph_fsid'
 
 echo '@@ software'
 for program in ceph ceph-osd libvirtd virtqemud qemu-system-x86_64; do

@@ -130,7 +130,7 @@ fn clocks_that_disagree_are_found() {
 
 #[test]
 fn a_disk_must_be_there_and_empty_or_ours() {
-    let osd = |fsid: &str| Some(Osd { fsid: fsid.into(), id: Some(3) });
+    let osd = |fsid: &str| Some(Osd { fsid: fsid.into() });
     let used = || vec!["sdb: ceph_bluestore".to_owned()];
     assert_eq!(with_facts(|f| (f.disks[0].content, f.disks[0].osd) = (used(), osd(FSID))), Vec::<String>::new());
     assert_eq!(with_facts(|f| (f.disks[0].content, f.disks[0].osd) = (used(), osd("another"))), ["error h2 disk-used"]);
