@@ -122,6 +122,9 @@ fn a_target_cut_off_from_the_storage_network_is_refused_before_anything_happens(
     let from = guest.host();
     let to = others(&guest)[1];
     rack.lab(&["partition", to, "--from", "storage"]);
+    eventually("the storage to go on without the host", Duration::from_secs(120), || {
+        rack.run(&["guest", "show", &guest.name]).status.success().then_some(())
+    });
     let began = Instant::now();
     let output = rack.run(&["migrate", &guest.name, "--to", to, "--yes"]);
     let took = began.elapsed();

@@ -13,6 +13,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 OUT_LOCK = threading.Lock()
@@ -72,6 +73,7 @@ class Cluster:
     def __init__(self, config):
         self.pools = {}
         self.local = threading.local()
+        self.osd_timeout = float(config["osd"])
         options = {
             "client_mount_timeout": str(config["connect"]),
             "rados_mon_op_timeout": str(config["mon"]),
@@ -163,9 +165,15 @@ class Cluster:
         """All objects whose name starts with prefix, with what they hold."""
         io = self.rados.open_ioctx(pool)
         try:
+            began = time.monotonic()
             names = sorted(o.key for o in io.list_objects() if o.key.startswith(prefix))
+            # The binding ends the list on any error as if that were all: half a list must not pass for a whole one.
+            if time.monotonic() - began >= self.osd_timeout * 0.9:
+                raise OSError(errno.ETIMEDOUT, "listing objects timed out")
         finally:
             io.close()
+        # What is refused at once (a fenced host) shows here.
+        self.get(pool, prefix)
         found = []
         for name, entry in zip(names, READERS.map(lambda n: self.get(pool, n), names)):
             if entry is not None:
