@@ -1,6 +1,5 @@
 # The two commands are `make demo` and `make test`; see README.md.
-.PHONY: deps build lint deny unit test release demo demo-down lab-tests bench-move
-.PHONY: deps build lint deny unit test release demo demo-down lab-tests bench-ssh
+.PHONY: deps build lint deny unit test release demo demo-down lab-tests bench-move bench-ssh
 
 deps:
 	bash scripts/deps.sh
