@@ -43,6 +43,27 @@ enum LabCommand {
     Chassis(ChassisArgs),
 }
 
+impl LabCommand {
+    /// What it changes on this machine, in words; nothing where it only looks.
+    fn change(&self, name: &LabName) -> Option<String> {
+        match self {
+            LabCommand::Up(UpArgs { from: Some(saved), .. }) => Some(format!("bring up lab {name} from {saved}")),
+            LabCommand::Up(up) => Some(format!(
+                "build lab {name}: {} hosts with {} disks of {} each",
+                up.hosts, up.disks, up.disk_size
+            )),
+            LabCommand::Down => Some(format!("remove lab {name} and everything in it")),
+            LabCommand::Power(power) => Some(format!("switch {} of lab {name}: {:?}", power.host, power.action)),
+            LabCommand::Cut(host) => Some(format!("pull both cords of {} of lab {name}", host.host)),
+            LabCommand::Partition(cut) => Some(format!("cut {} of lab {name} off from {:?}", cut.host, cut.from)),
+            LabCommand::Heal(host) => Some(format!("put the cables of {} of lab {name} back", host.host)),
+            LabCommand::Save(save) => Some(format!("save lab {name} as {}", save.saved)),
+            LabCommand::Image(_) => Some("build the guest image, unless it is in the cache".to_owned()),
+            LabCommand::List | LabCommand::Ssh(_) | LabCommand::Supervise(_) | LabCommand::Chassis(_) => None,
+        }
+    }
+}
+
 /// Build a lab and wait until its hosts can be logged in to.
 #[derive(Debug, Args)]
 struct UpArgs {
@@ -146,6 +167,11 @@ struct ChassisArgs {
 /// As the lab's own.
 pub async fn run(args: LabArgs, context: &Context) -> Result<(), Failure> {
     let name = args.name;
+    if context.global.dry_run
+        && let Some(change) = args.command.change(&name)
+    {
+        return context.ui.print(&format!("would {change}"));
+    }
     match args.command {
         LabCommand::Up(up) => {
             let UpArgs { hosts, disks, disk_size, kind, from } = up;

@@ -132,7 +132,7 @@ pub fn main() -> ExitCode {
         }
     };
     let context = Context::new(global, ui.clone());
-    let outcome = runtime.block_on(run(cli.command, &context));
+    let outcome = runtime.block_on(bounded(cli.command, &context));
     // Blocking threads that hang must not hold the exit.
     runtime.shutdown_timeout(Duration::from_millis(200));
     match outcome {
@@ -140,6 +140,37 @@ pub fn main() -> ExitCode {
         Err(failure) => {
             ui.failure(&failure);
             failure.exit_code()
+        }
+    }
+}
+
+impl Command {
+    /// Whether it follows Ctrl-C and `--deadline` itself: what is under way must not be dropped there.
+    fn ends_by_itself(&self) -> bool {
+        matches!(self, Command::Migrate(_) | Command::Evacuate(_) | Command::Return(_) | Command::Lab(_))
+    }
+}
+
+/// Runs a command until it ends, its deadline passes or the operator interrupts it. What it had begun on hosts ends by
+/// its own deadline there; the same command run again looks before it acts.
+async fn bounded(command: Command, context: &Context) -> Result<(), Failure> {
+    if command.ends_by_itself() {
+        return run(command, context).await;
+    }
+    let again = "the same command run again finishes what was begun";
+    let deadline = context.global.deadline;
+    let passed = async {
+        match deadline {
+            Some(deadline) => tokio::time::sleep(deadline).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        outcome = run(command, context) => outcome,
+        _ = tokio::signal::ctrl_c() => Err(Failure::msg(Kind::Interrupted, "interrupted").hint(again)),
+        () = passed => {
+            let limit = humantime::format_duration(deadline.unwrap_or_default());
+            Err(Failure::msg(Kind::Unknown, format!("not done within {limit}")).hint(again))
         }
     }
 }
