@@ -107,10 +107,6 @@ fn configuration(connect: Duration, extra: &[String]) -> String {
         text.push('\n');
     }
     text.push_str("Include ~/.ssh/config\nMatch all\nInclude /etc/ssh/ssh_config\n");
-    // Last, so that the operator's own choice goes before it: sntrup761, the default of OpenSSH 9.0 to 9.9, was measured
-    // to cost 50 ms of processor time a connection. What is left first is mlkem768 (post-quantum too) where both sides
-    // know it, and curve25519, each a few milliseconds.
-    text.push_str("KexAlgorithms -sntrup*\n");
     text
 }
 
@@ -146,7 +142,6 @@ mod tests {
         let at = |needle: &str| text.find(needle).unwrap();
         assert!(at("StrictHostKeyChecking yes") < at("Include ~/.ssh/config"));
         assert!(at("IdentityFile \"/k\"") < at("Include ~/.ssh/config"));
-        assert!(at("Include /etc/ssh/ssh_config") < at("KexAlgorithms"));
         assert!(at("ConnectTimeout 5") > 0);
         assert_ne!(control.fresh('m'), control.fresh('m'));
     }
