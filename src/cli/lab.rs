@@ -48,10 +48,9 @@ impl LabCommand {
     fn change(&self, name: &LabName) -> Option<String> {
         match self {
             LabCommand::Up(UpArgs { from: Some(saved), .. }) => Some(format!("bring up lab {name} from {saved}")),
-            LabCommand::Up(up) => Some(format!(
-                "build lab {name}: {} hosts with {} disks of {} each",
-                up.hosts, up.disks, up.disk_size
-            )),
+            LabCommand::Up(up) => {
+                Some(format!("build lab {name}: {} hosts with {} disks of {} each", up.hosts, up.disks, up.disk_size))
+            }
             LabCommand::Down => Some(format!("remove lab {name} and everything in it")),
             LabCommand::Power(power) => Some(format!("switch {} of lab {name}: {:?}", power.host, power.action)),
             LabCommand::Cut(host) => Some(format!("pull both cords of {} of lab {name}", host.host)),

@@ -1,7 +1,7 @@
 //! The engine under `provision` and `run`: probe, diff, apply, verify; a plan is a value.
 //!
 //! A list of [`Resource`]s says what a host shall have. [`look`] finds in one round trip what it has ([`State`]),
-//! [`mod@diff`] compares the two without touching anything, [`mod@apply`] makes exactly the changes found.
+//! `diff` compares the two without touching anything, `apply` makes exactly the changes found.
 
 mod apply;
 mod book;
