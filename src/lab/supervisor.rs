@@ -52,7 +52,7 @@ pub(super) fn start(lab: &LabDir, host: HostPlan) -> Result<Child, Failure> {
     command.spawn().map_err(|e| spawn_failure("sh", e))
 }
 
-/// Looks after a host until the process is killed; run by [`mod@super::up`] in namespaces of its own.
+/// Looks after a host until the process is killed; run by `lab up` in namespaces of its own.
 ///
 /// # Errors
 /// When the host's disks cannot be attached or its socket cannot be made.
