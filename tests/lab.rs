@@ -324,10 +324,13 @@ fn a_rack_whose_processes_were_killed_is_recognised_and_swept() {
     let lab = Lab::up("t-dead", "2");
     let prefix = lab.link_prefix().unwrap();
     fs::write(lab.cgroup().unwrap().join("cgroup.kill"), "1").unwrap();
-    until("h1 is lost", || (lab.field(1, "power") == "lost").then_some(()));
-    let list = lab.json();
-    let rack = list["racks"].as_array().unwrap().iter().find(|r| r["name"] == lab.name).unwrap();
-    assert_eq!(rack["whole"], false);
+    // Its processes die one after the other.
+    until("the rack is seen to be dead", || {
+        let list = lab.json();
+        let rack = list["racks"].as_array().unwrap().iter().find(|r| r["name"] == lab.name).unwrap();
+        (rack["whole"] == false).then_some(())
+    });
+    assert_eq!(lab.field(1, "power"), "lost");
     lab.exits(1, &["power", "on", "h1"]);
     // Also what the lab itself would not have left: a mount, and a loop device that does not free itself.
     let file = lab.dir().join("hosts/h1/disk0.img").display().to_string();
