@@ -27,12 +27,15 @@ pub async fn check_job(
         job.wait(remote, |_| {}).await?;
         job.forget(remote).await?;
     }
-    let ran = job.run(remote).await;
-    if ran.is_err() {
-        // The error carries the end of the log; the traces would only stand in the way of the next run.
-        job.forget(remote).await?;
+    match job.run(remote).await {
+        Ok(log) => Ok(Output { status: 0, stdout: log.into_bytes(), stderr: Vec::new() }),
+        Err(error) => {
+            // The error carries the end of the log; the traces would only stand in the way of the next run. Where they
+            // cannot be removed, the next run waits for the job.
+            let _ = job.forget(remote).await;
+            Err(error)
+        }
     }
-    Ok(Output { status: 0, stdout: ran?.into_bytes(), stderr: Vec::new() })
 }
 
 /// Waits for units of ours that an earlier, killed run left running.

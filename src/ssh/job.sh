@@ -10,7 +10,17 @@ name=$2
 unit="rackhand-$name.service"
 
 active() {
-    case "$(systemctl show -p ActiveState --value "$unit")" in
+    # While systemd executes itself anew it does not answer; that is no sign that the unit has ended.
+    tries=0
+    until now=$(systemctl show -p ActiveState --value "$unit") && [ -n "$now" ]; do
+        tries=$((tries + 1))
+        if [ "$tries" -ge 50 ]; then
+            echo "systemd does not answer" >&2
+            exit 1
+        fi
+        sleep 0.2
+    done
+    case $now in
     active | activating | deactivating | reloading) return 0 ;;
     *) return 1 ;;
     esac
@@ -72,7 +82,8 @@ forget)
     flock 9
     now=$(state)
     if [ "$now" = running ]; then
-        systemctl stop "$unit" >&2
+        # It may end by itself in between; then there is nothing to stop.
+        systemctl stop "$unit" >&2 || if active; then exit 1; fi
     fi
     rm -f "$name.sh" "$name.log" "$name.end"
     echo "$now"

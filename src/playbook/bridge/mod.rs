@@ -54,6 +54,28 @@ fn port(bridge: &Bridge) -> String {
     bridge.vlan.map_or_else(|| bridge.uplink.clone(), |vlan| format!("{}.{vlan}", bridge.uplink))
 }
 
+/// The links that are made: the bridge, and the tagged port where it has one.
+fn made(bridge: &Bridge) -> Vec<String> {
+    let mut links = vec![bridge.name.clone()];
+    links.extend(bridge.vlan.map(|_| port(bridge)));
+    links
+}
+
+/// Files that make udev leave the names of these links alone, by name under `/etc/systemd/network`.
+///
+/// The links have the port's hardware address. A rule that names the port by it (as many hosts have one) fits them
+/// too: the rename fails, and systemd-networkd waits for ever for a link that udev has not finished; or it succeeds
+/// when the host boots, because the port is late.
+fn link_files(bridge: &Bridge) -> impl Iterator<Item = (String, String)> {
+    made(bridge).into_iter().map(|link| {
+        let text = format!(
+            "# Written by rackhand.\n# Not to be named like its port, whose hardware address it has.\n\
+             [Match]\nOriginalName={link}\n\n[Link]\n"
+        );
+        (format!("05-rackhand-{link}.link"), text)
+    })
+}
+
 /// The edit by whatever configures the port on this host.
 fn edit(bridge: &Bridge, state: &State) -> Result<(Edit, BTreeMap<String, String>), String> {
     let Some(mac) = link(state, &bridge.uplink).and_then(|l| l["address"].as_str()) else {
@@ -69,8 +91,11 @@ fn edit(bridge: &Bridge, state: &State) -> Result<(Edit, BTreeMap<String, String
     }
     match &found.interfaces {
         Some((path, text)) => {
-            let old = BTreeMap::from([(path.clone(), text.clone())]);
-            Ok((ifupdown::edit(bridge, mac, path, text, state)?, old))
+            let mut old = found.files.clone();
+            old.insert(path.clone(), text.clone());
+            let mut edit = ifupdown::edit(bridge, mac, path, text, state)?;
+            edit.files.extend(link_files(bridge).map(|(file, text)| (format!("/etc/systemd/network/{file}"), text)));
+            Ok((edit, old))
         }
         None => Err(format!(
             "{} is configured by neither systemd-networkd (also under netplan) nor ifupdown; others are not supported",

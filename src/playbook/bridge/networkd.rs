@@ -41,6 +41,7 @@ done
 fn names(bridge: &Bridge) -> Vec<String> {
     let (name, uplink) = (&bridge.name, &bridge.uplink);
     let mut names = vec![format!("05-rackhand-{name}.netdev"), format!("05-rackhand-{name}.network")];
+    names.extend(super::link_files(bridge).map(|(file, _)| file));
     match bridge.vlan {
         None => names.push(format!("05-rackhand-{uplink}.network")),
         Some(vlan) => {
@@ -59,7 +60,8 @@ fn files(bridge: &Bridge, mac: &str, found: &BridgeState) -> Result<BTreeMap<Str
         "{head}# Pinned: an unpinned bridge takes the lowest address among its ports, guests' included.\n\
          [NetDev]\nName={name}\nKind=bridge\nMACAddress={mac}\nMTUBytes={mtu}\n\n[Bridge]\nSTP=no\n"
     );
-    let mut files = BTreeMap::from([(format!("05-rackhand-{name}.netdev"), netdev)]);
+    let mut files: BTreeMap<_, _> = super::link_files(bridge).collect();
+    files.insert(format!("05-rackhand-{name}.netdev"), netdev);
     let enslaved = format!("[Link]\nMTUBytes={mtu}\n\n[Network]\nBridge={name}\nLinkLocalAddressing=no\n");
     match vlan {
         None => {
@@ -137,7 +139,7 @@ pub(super) fn edit(bridge: &Bridge, mac: &str, found: &BridgeState) -> Result<Ed
     }
     let _ = writeln!(
         make,
-        "networkctl reload\nfor i in $(seq 50); do ip link show dev {name} >/dev/null 2>&1 && break; sleep 0.1; done\n\
+        "udevadm control --reload 2>/dev/null || true\nnetworkctl reload\nfor i in $(seq 50); do ip link show dev {name} >/dev/null 2>&1 && break; sleep 0.1; done\n\
          ip link set dev {name} address {mac}"
     );
     // Reload leaves alone what networkd believes to be right already.
@@ -191,6 +193,8 @@ mod tests {
         assert!(files["05-rackhand-br-lan.netdev"].contains("MACAddress=02:00:00:00:00:01"));
         assert!(files["05-rackhand-mgmt.network"].contains("Bridge=br-lan"));
         assert!(!files["05-rackhand-mgmt.network"].contains("Address="));
+        assert!(files["05-rackhand-br-lan.link"].contains("[Match]\nOriginalName=br-lan\n"));
+        assert!(!files.contains_key("05-rackhand-mgmt.link"), "the port's name stays the host's business");
     }
 
     #[test]
@@ -204,5 +208,6 @@ mod tests {
         assert!(!files.contains_key("05-rackhand-eno1.network"));
         assert!(files["10-netplan-eno1.network.d/rackhand-eno1.42.conf"].contains("VLAN=eno1.42"));
         assert!(files["05-rackhand-eno1.42.network"].contains("Bridge=br-dmz"));
+        assert!(files["05-rackhand-eno1.42.link"].contains("OriginalName=eno1.42"));
     }
 }
