@@ -5,7 +5,7 @@ use crate::error::{Failure, Kind, ResultExt};
 use crate::guest::address::Wish;
 use crate::guest::create::{self, Order, Plan};
 use crate::guest::image::TemplateName;
-use crate::guest::{Guest, Rack, Started, check_user_data, conclude, names, start, user_data_for_keys};
+use crate::guest::{Desired, Guest, Started, check_user_data, conclude, make, names, user_data_for_keys};
 use crate::inventory::{Inventory, Size};
 use crate::ui::Table;
 use clap::Args;
@@ -101,26 +101,15 @@ pub async fn run(args: CreateArgs, context: &Context) -> Result<(), Failure> {
     if context.global.dry_run {
         return show_plan(context, &plan);
     }
-    let made = create::make(&rack, &plan).await?;
+    let made = make(&rack, &plan).await?;
     let ready: Vec<Guest> = made.iter().filter_map(|(_, result)| result.as_ref().ok().cloned()).collect();
-    let started = if no_start { Vec::new() } else { start_planned(&rack, &plan, &ready).await };
+    let started = if no_start { Vec::new() } else { create::start(&rack, &plan, &ready).await };
     let hosts: BTreeMap<String, String> =
         started.iter().filter_map(|(name, r)| r.as_ref().ok().map(|s| (name.clone(), s.host.clone()))).collect();
     let outcome = outcome(made, started);
     let result = show(context, &ready, &hosts);
     conclude("create", outcome)?;
     result
-}
-
-/// Starts each guest where the plan has put it.
-async fn start_planned(rack: &Rack, plan: &Plan, ready: &[Guest]) -> Vec<(String, Result<Started, Failure>)> {
-    let mut by_host: BTreeMap<&str, Vec<Guest>> = BTreeMap::new();
-    for guest in ready {
-        let planned = plan.guests.iter().find(|p| p.name == guest.name);
-        by_host.entry(planned.map_or("", |p| p.host.as_str())).or_default().push(guest.clone());
-    }
-    let starts = by_host.iter().map(|(host, guests)| start(rack, guests, Some(host)));
-    futures::future::join_all(starts).await.into_iter().flatten().collect()
 }
 
 /// What became of each guest: made and, where it was asked for, started.
@@ -170,6 +159,7 @@ fn order(args: CreateArgs, inventory: &Inventory) -> Result<Order, Failure> {
         priority: args.priority,
         protected: args.protected,
         host: args.host,
+        desired: if args.no_start { Desired::Stopped } else { Desired::Running },
     })
 }
 

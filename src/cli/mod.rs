@@ -206,7 +206,12 @@ fn init_logging(verbose: u8) {
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("RACKHAND_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if verbose > 1 {
+        log.with_timer(tracing_subscriber::fmt::time::uptime()).init();
+    } else {
+        log.without_time().init();
+    }
 }
 
 #[cfg(test)]

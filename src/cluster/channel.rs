@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::{Mutex as AsyncMutex, oneshot};
 use tokio::time::timeout;
@@ -83,10 +83,10 @@ impl Drop for Link {
 impl Link {
     /// Starts the agent on a mon host and waits until it has found its cluster.
     pub(super) async fn open(remote: Arc<dyn Remote>) -> Result<Self, ClusterError> {
-        let host = remote.name().to_owned();
+        let (host, began) = (remote.name().to_owned(), Instant::now());
         let unreachable = |e: &dyn std::fmt::Display| ClusterError::Unreachable(e.to_string());
         let mut channel =
-            remote.channel(Exec::argv(["python3", "-c", BOOTSTRAP])).await.map_err(|e| unreachable(&e))?;
+            remote.channel(Exec::argv(["python3", "-I", "-S", "-c", BOOTSTRAP])).await.map_err(|e| unreachable(&e))?;
         let config = json!({"connect": CONNECT, "mon": MON_OP, "osd": OSD_OP, "threads": THREADS});
         let hello = format!("{}\n{AGENT}{config}\n", AGENT.len());
         channel.stdin.write_all(hello.as_bytes()).await.map_err(|e| unreachable(&e))?;
@@ -100,6 +100,7 @@ impl Link {
             return Err(ClusterError::NotSetUp { host, reason });
         }
         let answer: Answer = parse(&first)?;
+        tracing::debug!(host, ms = began.elapsed().as_millis(), "the channel to Ceph is open");
         if let Some(error) = answer.error {
             return Err(connect_error(&host, error));
         }
@@ -139,6 +140,7 @@ impl Link {
             Err(_) => return Err(lost()),
         }
         let line = format!("{}\n", json!({"id": id, "op": op, "args": args}));
+        let began = Instant::now();
         let exchange = async {
             {
                 let mut stdin = self.stdin.lock().await;
@@ -157,6 +159,7 @@ impl Link {
                 return Err(ClusterError::TimedOut { request, after: deadline });
             }
         };
+        tracing::debug!(host = self.host, request, ms = began.elapsed().as_millis(), "asked Ceph");
         match answer.error {
             None => Ok(answer.ok),
             Some(error) => Err(request_error(&self.host, request, error)),

@@ -89,7 +89,7 @@ fn check(name: &str, network: &GuestNetwork, address: IpAddr) -> Result<(), Fail
     Ok(())
 }
 
-/// Takes an address for each guest (in one step a guest); an owner that has one already keeps it.
+/// Takes an address for a guest; an owner that has one already keeps it.
 ///
 /// # Errors
 /// When the wanted one is taken, none is free, or the cluster cannot be asked.
@@ -101,21 +101,53 @@ pub async fn take(
     nic: usize,
     wish: Wish,
 ) -> Result<Lease, Failure> {
+    let mut leases = take_each(port, name, network, &[owner], nic, wish).await?;
+    leases.pop().unwrap_or_else(|| Err(Failure::failed("no address was asked for")))
+}
+
+/// Takes an address for each of these guests, all in one step; an owner that has one already keeps it.
+///
+/// # Errors
+/// When the wanted one is no address of the network, or the cluster cannot be asked.
+pub async fn take_each(
+    port: &dyn ClusterPort,
+    name: &str,
+    network: &GuestNetwork,
+    owners: &[Uuid],
+    nic: usize,
+    wish: Wish,
+) -> Result<Vec<Result<Lease, Failure>>, Failure> {
     if let Wish::Exactly(address) = wish {
         check(name, network, address)?;
     }
+    if owners.is_empty() {
+        return Ok(Vec::new());
+    }
     let object = object(name);
-    let me = format!("{owner}/{nic}");
     for _ in 0..TRIES {
-        let keys = port.keys(&object).await.map_err(ClusterError::failure)?;
-        if let Some(lease) = owned(&keys, &me) {
-            return Ok(lease);
+        let mut keys = port.keys(&object).await.map_err(ClusterError::failure)?;
+        let mut change = KeysChange::default();
+        let mut leases = Vec::new();
+        for owner in owners {
+            let me = format!("{owner}/{nic}");
+            if let Some(lease) = owned(&keys, &me) {
+                leases.push(Ok(lease));
+                continue;
+            }
+            leases.push(pick(name, network, &keys, wish).map(|address| {
+                let mac = unused_mac(&keys, *owner, nic);
+                for key in [address.to_string(), format!("mac/{mac}")] {
+                    keys.insert(key.clone(), me.clone());
+                    change = std::mem::take(&mut change).add(key, &me);
+                }
+                Lease { address, mac }
+            }));
         }
-        let address = pick(name, network, &keys, wish)?;
-        let mac = unused_mac(&keys, owner, nic);
-        let change = KeysChange::default().add(address.to_string(), &me).add(format!("mac/{mac}"), &me);
+        if change.set.is_empty() {
+            return Ok(leases);
+        }
         match port.change_keys(&object, &change).await {
-            Ok(()) => return Ok(Lease { address, mac }),
+            Ok(()) => return Ok(leases),
             Err(ClusterError::Conflict(_)) => {}
             Err(error) => return Err(error.failure()),
         }

@@ -1,6 +1,6 @@
 //! Deleting guests: first said, then done, last forgotten, so that a killed run can be finished.
 
-use super::create::change;
+use super::make::change;
 use super::rack::Rack;
 use super::spec::{Guest, INDEX, Stage};
 use super::stop::{How, stop_one};
@@ -97,7 +97,7 @@ async fn clear(rack: &Rack, guest: &Guest) -> Result<(), Failure> {
     forget_name(rack, &guest.name, guest.uuid).await
 }
 
-async fn forget_name(rack: &Rack, name: &str, uuid: Uuid) -> Result<(), Failure> {
+pub(super) async fn forget_name(rack: &Rack, name: &str, uuid: Uuid) -> Result<(), Failure> {
     match rack.port().change_keys(INDEX, &KeysChange::default().take(name, uuid.to_string())).await {
         // Gone already, or somebody else's by now.
         Ok(()) | Err(ClusterError::Conflict(_)) => Ok(()),

@@ -11,6 +11,8 @@ pub mod image;
 mod import;
 mod inspect;
 mod machine;
+mod make;
+mod outlook;
 pub mod placement;
 mod probe;
 mod rack;
@@ -19,6 +21,7 @@ mod select;
 mod spec;
 mod start;
 mod stop;
+mod strangers;
 mod survey;
 #[cfg(test)]
 mod tests;
@@ -30,6 +33,8 @@ pub use host_state::{HostState, Maintenance, read as read_host_states, set_maint
 pub use import::{Import, import};
 pub use inspect::{DiskFile, inspect};
 pub use machine::{common as common_machine, work_out as work_out_machine};
+pub use make::{Made, make};
+pub use outlook::{Outlook, rooms};
 pub use probe::strangers;
 pub use rack::{Rack, conclude};
 pub use seed::{Seed, check_user_data, user_data_for_keys};
@@ -37,7 +42,7 @@ pub use select::Selection;
 #[cfg(test)]
 pub(crate) use spec::sample as sample_guest;
 pub use spec::{Desired, Disk, Guest, INDEX, ImageRef, Machine, Nic, Stage, check_name, names};
-pub use start::{Started, need, rooms, start};
+pub use start::{Started, need, start};
 pub use stop::{How, SHUTDOWN, reboot, stop};
 pub use survey::{Standing, Survey};
 pub use view::{GuestView, Overview, State, claims, overview, view};

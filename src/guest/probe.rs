@@ -24,7 +24,8 @@ pub async fn strangers(
     if asked.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let mut argv = vec!["python3".to_owned(), "-".to_owned(), bridge.to_owned(), WAIT_MS.to_string()];
+    let mut argv: Vec<String> = ["python3", "-I", "-S", "-", bridge].map(str::to_owned).into();
+    argv.push(WAIT_MS.to_string());
     argv.extend(asked);
     let exec = Exec::argv(argv).stdin(SCRIPT).deadline(Duration::from_secs(10));
     Ok(parse(&remote.check(exec).await?.text()))
@@ -51,6 +52,6 @@ mod tests {
         let found = strangers(&host, "br-lan", &asked).await.unwrap();
         assert_eq!(found[&asked[1]], "52:54:00:00:00:01");
         assert_eq!(host.asked().len(), 1);
-        assert_eq!(&host.asked()[0].argv[4..], ["10.77.1.2", "10.77.1.3"]);
+        assert_eq!(&host.asked()[0].argv[6..], ["10.77.1.2", "10.77.1.3"]);
     }
 }

@@ -37,14 +37,12 @@ impl Rack {
     pub async fn connect(fleet: Fleet, inventory: Inventory, ui: Ui) -> Result<Self, Failure> {
         let names: Vec<&str> = inventory.with_role(Role::Guests).map(|h| h.name.as_str()).collect();
         let hypervisors = Hypervisors::over(&fleet, names);
-        // The hypervisors' sessions are opened meanwhile; whether they answer is asked again where it matters.
-        let warm = async { futures::future::join_all(hypervisors.all().map(|h| h.node())).await };
-        let connect = Cluster::connect(&fleet, &inventory);
-        let cluster = tokio::select! {
-            biased;
-            cluster = connect => cluster,
-            cluster = async { warm.await; std::future::pending().await } => cluster,
-        };
+        // The hypervisors' sessions are opened meanwhile, and go on being opened should the cluster answer first;
+        // whether they answer is asked again where it matters.
+        for hypervisor in hypervisors.all().cloned() {
+            tokio::spawn(async move { hypervisor.node().await });
+        }
+        let cluster = Cluster::connect(&fleet, &inventory).await;
         let port = Arc::new(cluster.map_err(ClusterError::failure)?);
         Ok(Rack { port, hypervisors, fleet, inventory: Arc::new(inventory), ui, run: Run::new() })
     }

@@ -1,14 +1,14 @@
 //! Starting guests, each at most once.
 
 use super::claim::{self, Claim, START_WINDOW, Swap};
-use super::placement::{HostRoom, Need, Place, place, reasons};
+use super::outlook::Outlook;
+use super::placement::{Need, Place, place, reasons};
 use super::rack::Rack;
 use super::spec::{Desired, Guest, Stage};
 use super::survey::{Standing, Survey};
-use super::{host_state, xml};
-use crate::cluster::{ClusterError, all, update};
+use super::xml;
+use crate::cluster::{ClusterError, update};
 use crate::error::{Failure, Kind};
-use crate::inventory::{HostSpec, Inventory, Role};
 use crate::libvirt::{Start, VirtError};
 use crate::ui::{Job, Outcome};
 use futures::future::{join_all, try_join_all};
@@ -16,7 +16,6 @@ use nix::time::{ClockId, clock_gettime};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
-use uuid::Uuid;
 
 /// How long a start with an unknown end is looked after.
 const LOOK_AFTER: Duration = Duration::from_secs(30);
@@ -38,49 +37,6 @@ pub struct Started {
     pub already: bool,
 }
 
-/// The hosts as the planner sees them: their size less what is kept back, and what they run.
-pub fn rooms(
-    inventory: &Inventory,
-    survey: &Survey,
-    states: &BTreeMap<String, host_state::HostState>,
-    guests: &[Guest],
-) -> Vec<HostRoom> {
-    let tags: BTreeMap<Uuid, &Guest> = guests.iter().map(|g| (g.uuid, g)).collect();
-    let room = |spec: &HostSpec| {
-        let name = spec.name.as_str();
-        let maintenance = states.get(name).and_then(|s| s.maintenance.as_ref());
-        let closed = match (survey.silent.get(name), maintenance) {
-            (Some(why), _) => Some(format!("does not answer: {why}")),
-            (None, Some(m)) => {
-                Some(format!("in maintenance{}", m.why.as_ref().map(|w| format!(": {w}")).unwrap_or_default()))
-            }
-            (None, None) => None,
-        };
-        let node = survey.hosts.get(name).cloned().flatten();
-        let here = survey.seen.values().flatten().filter(|(host, d)| host == name && d.state.has_process());
-        let here: Vec<_> = here.map(|(_, domain)| domain).collect();
-        let threads = node.as_ref().map_or(0, |n| n.cpus);
-        // Rounded down: half a processor is none.
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "small and positive by the inventory"
-        )]
-        let cpus = (f64::from(threads) * inventory.guests.cpu_overcommit) as u64;
-        HostRoom {
-            name: name.to_owned(),
-            rack: spec.location.rack.clone(),
-            closed,
-            memory: node.map_or(0, |n| n.memory.saturating_sub(inventory.reserve(spec).bytes())),
-            used: here.iter().map(|d| d.memory).sum(),
-            cpus,
-            cpus_used: here.iter().map(|d| u64::from(d.cpus)).sum(),
-            tags: here.iter().map(|d| tags.get(&d.uuid).map(|g| g.tags.clone()).unwrap_or_default()).collect(),
-        }
-    };
-    inventory.with_role(Role::Guests).map(room).collect()
-}
-
 /// What a guest needs of a host.
 pub fn need(guest: &Guest, host: Option<&str>) -> Need {
     Need {
@@ -100,8 +56,8 @@ pub async fn start(rack: &Rack, guests: &[Guest], host: Option<&str>) -> Vec<(St
         let failure = || Failure::usage(format!("the inventory has no host `{host}` that runs guests"));
         return guests.iter().map(|g| (g.name.clone(), Err(failure()))).collect();
     }
-    let prepared = match prepare(rack).await {
-        Ok(prepared) => prepared,
+    let outlook = match Outlook::take(rack).await {
+        Ok(outlook) => outlook,
         Err(failure) => {
             let text = failure.to_string();
             let (kind, hints) = (failure.kind, failure.hints);
@@ -113,46 +69,29 @@ pub async fn start(rack: &Rack, guests: &[Guest], host: Option<&str>) -> Vec<(St
         }
     };
     let needs: Vec<Need> = guests.iter().map(|g| need(g, host)).collect();
-    let places = place(&prepared.rooms, &needs);
-    let starts = guests.iter().zip(places).map(|(guest, place)| {
-        let prepared = &prepared;
-        async move {
-            let job = rack.ui.job(format!("start {}", guest.name));
-            let result = start_one(rack, guest, host, place, prepared, &job).await;
-            match &result {
-                Ok(started) if started.already => job.end(Outcome::Unchanged, format!("runs on {}", started.host)),
-                Ok(started) => job.done(format!("on {}", started.host)),
-                Err(failure) if failure.kind == Kind::Unknown => job.end(Outcome::Unknown, failure.to_string()),
-                Err(failure) => job.fail(failure.to_string()),
-            }
-            (guest.name.clone(), result)
+    let places = place(&outlook.rooms, &needs);
+    start_at(rack, &outlook, guests.iter().zip(places), host).await
+}
+
+/// Starts guests at the places that were found for them in an outlook; `host` is the only one that will do.
+pub async fn start_at<'a>(
+    rack: &Rack,
+    outlook: &Outlook,
+    guests: impl Iterator<Item = (&'a Guest, Place)>,
+    host: Option<&str>,
+) -> Vec<(String, Result<Started, Failure>)> {
+    let starts = guests.map(|(guest, place)| async move {
+        let job = rack.ui.job(format!("start {}", guest.name));
+        let result = start_one(rack, guest, host, place, outlook, &job).await;
+        match &result {
+            Ok(started) if started.already => job.end(Outcome::Unchanged, format!("runs on {}", started.host)),
+            Ok(started) => job.done(format!("on {}", started.host)),
+            Err(failure) if failure.kind == Kind::Unknown => job.end(Outcome::Unknown, failure.to_string()),
+            Err(failure) => job.fail(failure.to_string()),
         }
+        (guest.name.clone(), result)
     });
     join_all(starts).await
-}
-
-/// What a start looks at first. The claims are read before the hosts are asked; see [`Survey::standing`].
-struct Prepared {
-    claims: BTreeMap<String, Claim>,
-    survey: Survey,
-    rooms: Vec<HostRoom>,
-}
-
-async fn prepare(rack: &Rack) -> Result<Prepared, Failure> {
-    let claims = rack.port().list("claim.").await.map_err(ClusterError::failure)?;
-    let claims = claims.into_iter().map(|o| {
-        let claim = crate::cluster::decode::<Claim>(&o.name, &o.data)?;
-        Ok((o.name, claim))
-    });
-    let claims: BTreeMap<String, Claim> = claims.collect::<Result<_, ClusterError>>().map_err(ClusterError::failure)?;
-    let (survey, states, guests) = tokio::join!(
-        Survey::take(&rack.hypervisors, true),
-        host_state::read(rack.port()),
-        all::<Guest>(rack.port(), "guest."),
-    );
-    let states = states.map_err(ClusterError::failure)?;
-    let rooms = rooms(&rack.inventory, &survey, &states, &guests.map_err(ClusterError::failure)?);
-    Ok(Prepared { claims, survey, rooms })
 }
 
 async fn start_one(
@@ -160,16 +99,17 @@ async fn start_one(
     guest: &Guest,
     wanted: Option<&str>,
     place: Place,
-    prepared: &Prepared,
+    outlook: &Outlook,
     job: &Job,
 ) -> Result<Started, Failure> {
     if guest.stage != Stage::Ready {
         return Err(Failure::refused(format!("guest {} is not complete", guest.name))
             .hint("run the same `guest create` again to finish it, or `guest delete` to clear it away"));
     }
-    let mut claim = prepared.claims.get(&Claim::object(guest.uuid)).cloned().unwrap_or_default();
-    let mut survey = prepared.survey.clone();
+    let mut claim = outlook.claim(guest.uuid);
+    let mut newer: Option<Survey> = None;
     for _ in 0..ROUNDS {
+        let survey = newer.as_ref().unwrap_or(&outlook.survey);
         let host = match survey.standing(guest.uuid, &claim, &rack.run) {
             Standing::Runs(host) => {
                 settle_running(rack, guest, &claim, &host).await?;
@@ -186,7 +126,7 @@ async fn start_one(
                     swap(rack, guest, &claim, &freed).await?;
                 }
                 claim = read(rack, guest).await?;
-                survey = Survey::take(&rack.hypervisors, false).await;
+                newer = Some(Survey::take(&rack.hypervisors, false).await);
                 continue;
             }
             Standing::FinishOn(host) if wanted.is_none_or(|w| w == host) => host,
@@ -211,7 +151,7 @@ async fn start_one(
             Swap::Theirs(theirs) => {
                 job.step(format!("{} was quicker, looking again", theirs.by));
                 claim = theirs;
-                survey = Survey::take(&rack.hypervisors, false).await;
+                newer = Some(Survey::take(&rack.hypervisors, false).await);
             }
         }
     }
@@ -249,8 +189,7 @@ async fn create(rack: &Rack, guest: &Guest, host: &str, mine: Claim, written_at:
         }
     }
     let running = Claim { started: Some(jiff::Timestamp::now()), ..mine.running(host) };
-    swap(rack, guest, &mine, &running).await?;
-    set_desired(rack, guest, Desired::Running).await?;
+    tokio::try_join!(swap(rack, guest, &mine, &running), set_desired(rack, guest, Desired::Running))?;
     if mine.last.as_deref().is_some_and(|last| last != host) {
         // Bridges and switches remember the guest where it ran before, for minutes.
         if let Err(error) = hypervisor.monitor(guest.uuid, ANNOUNCE).await {

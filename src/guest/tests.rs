@@ -67,12 +67,13 @@ fn order(names: &[&str]) -> Order {
         priority: 0,
         protected: false,
         host: None,
+        desired: Desired::Running,
     }
 }
 
 async fn create(world: &World, order: Order) -> Result<Vec<Guest>, Failure> {
     let plan = create::plan(&world.rack, order).await?;
-    conclude("create", create::make(&world.rack, &plan).await?)
+    conclude("create", make(&world.rack, &plan).await?)
 }
 
 async fn start_one(rack: &Rack, guest: &Guest) -> Result<Started, Failure> {
@@ -172,7 +173,7 @@ async fn a_run_killed_at_any_step_is_finished_by_the_next_one() {
     for killed_after in 0..3 {
         let world = world("").await;
         let plan = create::plan(&world.rack, order(&["web"])).await.unwrap();
-        let guest = create::make(&world.rack, &plan).await.unwrap().remove(0).1.unwrap();
+        let guest = make(&world.rack, &plan).await.unwrap().remove(0).1.unwrap();
         let object = Guest::object(guest.uuid);
         let version = world.cluster.get(&object).await.unwrap().unwrap().version;
         let half = Guest { stage: Stage::Creating, ..guest.clone() };

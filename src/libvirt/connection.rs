@@ -38,18 +38,23 @@ impl Endpoint {
         }
     }
 
-    /// The URIs to try.
-    async fn uris(&self) -> Result<Vec<String>, VirtError> {
-        let remote = match self {
-            Endpoint::Uri { uri, .. } => return Ok(vec![uri.clone()]),
-            Endpoint::Remote(remote) => remote,
-        };
-        let mut uris = Vec::new();
-        for socket in SOCKETS {
-            let local = remote.forward_socket(socket).await.map_err(|e| self.unreachable(e))?;
-            uris.push(format!("qemu+unix:///system?socket={}", local.display()));
+    /// The sockets to try; none where the URI is known.
+    fn sockets(&self) -> &'static [&'static str] {
+        match self {
+            Endpoint::Remote(_) => &SOCKETS,
+            Endpoint::Uri { .. } => &[""],
         }
-        Ok(uris)
+    }
+
+    /// The URI of the daemon behind a socket.
+    async fn uri(&self, socket: &str) -> Result<String, VirtError> {
+        match self {
+            Endpoint::Uri { uri, .. } => Ok(uri.clone()),
+            Endpoint::Remote(remote) => {
+                let local = remote.forward_socket(socket).await.map_err(|e| self.unreachable(e))?;
+                Ok(format!("qemu+unix:///system?socket={}", local.display()))
+            }
+        }
     }
 
     fn unreachable(&self, reason: impl std::fmt::Display) -> VirtError {
@@ -60,7 +65,8 @@ impl Endpoint {
     async fn open(&self) -> Result<Connect, VirtError> {
         start_event_loop().map_err(|e| self.unreachable(e))?;
         let mut reason = String::new();
-        for uri in self.uris().await? {
+        for socket in self.sockets() {
+            let uri = self.uri(socket).await?;
             let (tell, told) = oneshot::channel();
             let open = move || {
                 let opened = Connect::open(Some(&uri));
@@ -114,7 +120,9 @@ impl Connection {
         if let Some(connect) = current.0.as_ref().filter(|c| c.is_alive().unwrap_or(false)) {
             return Ok(connect.clone());
         }
+        let began = Instant::now();
         let connect = self.endpoint.open().await?;
+        tracing::debug!(host = self.host(), ms = began.elapsed().as_millis(), "connected to libvirt");
         *current = Closing(Some(connect.clone()));
         Ok(connect)
     }
@@ -135,10 +143,11 @@ impl Connection {
             .await
             .map_err(|_| self.endpoint.unreachable(format!("no turn to {call} within {} s", deadline.as_secs())))??;
         let (tell, told) = oneshot::channel();
-        let host = self.host().to_owned();
+        let (host, began) = (self.host().to_owned(), Instant::now());
         let body = move || {
             let outcome =
                 work(&connect).map_err(|e| VirtError::from_virt(&host, call, &e, connect.is_alive().unwrap_or(false)));
+            tracing::debug!(host, call, ms = began.elapsed().as_millis(), "asked libvirt");
             drop((slot, connect));
             // Nobody waits any longer when the deadline has passed.
             let _ = tell.send(outcome);

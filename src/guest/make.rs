@@ -1,0 +1,203 @@
+//! Making guests: every step finds what an earlier, killed run left, and goes on from there.
+
+use super::address::{self, Lease};
+use super::create::{Plan, half_deleted, network};
+use super::rack::Rack;
+use super::seed::Seed;
+use super::spec::{Disk, Guest, INDEX, Nic, Stage};
+use super::strangers::settle_addresses;
+use crate::cluster::{ClusterError, Keys, KeysChange, encode, fetch, update};
+use crate::error::{Failure, Kind};
+use futures::future::{join_all, try_join_all};
+use uuid::Uuid;
+
+/// Tries of reserving names while others do the same.
+const TRIES: usize = 20;
+
+/// What came of each guest of a plan, by name.
+pub type Made = Vec<(String, Result<Guest, Failure>)>;
+
+/// Makes the guests of a plan, ready to be started; each with its own outcome.
+///
+/// # Errors
+/// When nothing could be begun.
+pub async fn make(rack: &Rack, plan: &Plan) -> Result<Made, Failure> {
+    let reserved = reserve_names(rack, plan).await?;
+    let defined = define(rack, plan, &reserved).await?;
+    let good: Vec<Guest> = defined.iter().filter_map(|(_, r)| r.as_ref().ok().cloned()).collect();
+    // Disks and seeds do not wait for what the network says: a guest that gets another address gets another seed.
+    let (addressed, built) =
+        tokio::join!(settle_addresses(rack, plan, &good), join_all(good.iter().map(|g| build(rack, plan, g))));
+    let finish = good.iter().zip(addressed).zip(built).map(|((guest, addressed), built)| async move {
+        match addressed {
+            Ok(settled) => {
+                built?;
+                finish(rack, plan, guest, settled).await
+            }
+            Err(failure) => {
+                // It cannot be made as it was ordered: nothing of it stays.
+                super::delete::undo(rack, guest).await?;
+                Err(failure)
+            }
+        }
+    });
+    let mut finished = join_all(finish).await.into_iter();
+    let each = defined.into_iter().map(|(name, guest)| {
+        let result = guest.and_then(|guest| finished.next().unwrap_or(Ok(guest)));
+        (name, result)
+    });
+    Ok(each.collect())
+}
+
+/// A name in the index.
+struct Reserved {
+    name: String,
+    uuid: Uuid,
+    /// Whether it was not there before.
+    fresh: bool,
+}
+
+/// Writes the names into the index, all in one step; a name an earlier run reserved keeps its id.
+async fn reserve_names(rack: &Rack, plan: &Plan) -> Result<Vec<Reserved>, Failure> {
+    let mut index = plan.index.clone();
+    for _ in 0..TRIES {
+        let reserve = |name: &String| match index.get(name) {
+            Some(uuid) => Reserved { name: name.clone(), uuid: *uuid, fresh: false },
+            None => Reserved { name: name.clone(), uuid: Uuid::new_v4(), fresh: true },
+        };
+        let reserved: Vec<Reserved> = plan.guests.iter().map(|p| reserve(&p.name)).collect();
+        let fresh = reserved.iter().filter(|r| r.fresh);
+        let change = fresh.fold(KeysChange::default(), |change, r| change.add(&r.name, r.uuid.to_string()));
+        match rack.port().change_keys(INDEX, &change).await {
+            Ok(()) => return Ok(reserved),
+            Err(ClusterError::Conflict(_)) => index = rack.index().await?,
+            Err(error) => return Err(error.failure()),
+        }
+    }
+    Err(Failure::msg(Kind::Busy, "guests are made by others all the time"))
+}
+
+/// Writes the definitions, their addresses taken from the pool in one step; those that are there are found.
+async fn define(rack: &Rack, plan: &Plan, reserved: &[Reserved]) -> Result<Made, Failure> {
+    let found = reserved.iter().map(|r| async move {
+        let object = Guest::object(r.uuid);
+        Ok::<_, ClusterError>(if r.fresh { None } else { fetch::<Guest>(rack.port(), &object).await? })
+    });
+    let found = try_join_all(found).await.map_err(ClusterError::failure)?;
+    let owners: Vec<Uuid> = reserved.iter().zip(&found).filter(|(_, f)| f.is_none()).map(|(r, _)| r.uuid).collect();
+    let order = &plan.order;
+    let pool = network(rack, &order.network)?;
+    let leases = address::take_each(rack.port(), &order.network, pool, &owners, 0, order.address).await?;
+    let mut leases = leases.into_iter();
+    let defined = reserved.iter().zip(found).map(|(reserved, found)| {
+        let lease = if found.is_none() { leases.next() } else { None };
+        async move {
+            let result = match (found, lease) {
+                (Some((guest, _)), _) => resume(guest),
+                (None, Some(Ok(lease))) => write(rack, plan, reserved, lease).await,
+                (None, Some(Err(failure))) => {
+                    // Nothing else was made of it: the name is free again.
+                    super::delete::forget_name(rack, &reserved.name, reserved.uuid).await.and(Err(failure))
+                }
+                (None, None) => Err(Failure::failed("it got no address")),
+            };
+            (reserved.name.clone(), result)
+        }
+    });
+    Ok(join_all(defined).await)
+}
+
+fn resume(guest: Guest) -> Result<Guest, Failure> {
+    match guest.stage {
+        Stage::Creating => Ok(guest),
+        Stage::Ready => Err(Failure::failed(format!("guest {} exists already", guest.name))),
+        Stage::Deleting => Err(half_deleted(&guest.name)),
+    }
+}
+
+/// Writes the definition of a guest that has none.
+async fn write(rack: &Rack, plan: &Plan, reserved: &Reserved, lease: Lease) -> Result<Guest, Failure> {
+    let (order, name, uuid) = (&plan.order, &reserved.name, reserved.uuid);
+    let guest = Guest {
+        name: name.clone(),
+        uuid,
+        stage: Stage::Creating,
+        desired: order.desired,
+        image: plan.template.0.clone(),
+        memory: order.memory,
+        cpus: order.cpus,
+        disks: vec![Disk { name: "disk0".into(), image: format!("vm.{uuid}.disk0"), size: order.disk }],
+        nics: vec![Nic { network: order.network.clone(), mac: lease.mac, address: lease.address }],
+        machine: plan.machine.clone(),
+        tags: order.tags.clone(),
+        priority: order.priority,
+        protected: order.protected,
+        pinned: order.host.clone(),
+        created: jiff::Timestamp::now(),
+    };
+    let text = encode(&guest).map_err(ClusterError::failure)?;
+    match rack.port().create(&Guest::object(uuid), &text).await {
+        Ok(_) => Ok(guest),
+        Err(ClusterError::Exists(_)) => {
+            Err(Failure::msg(Kind::Busy, format!("guest {name} is being made by another run")))
+        }
+        Err(error) => Err(error.failure()),
+    }
+}
+
+/// Makes disks and seed at once.
+async fn build(rack: &Rack, plan: &Plan, guest: &Guest) -> Result<(), Failure> {
+    tokio::try_join!(make_disk(rack, plan, guest), write_seed(rack, plan, guest)).map(drop)
+}
+
+/// Clones the template, unless an earlier run did.
+async fn make_disk(rack: &Rack, plan: &Plan, guest: &Guest) -> Result<(), Failure> {
+    let notes: Keys =
+        [("rackhand.guest".to_owned(), guest.name.clone()), ("rackhand.uuid".to_owned(), guest.uuid.to_string())]
+            .into();
+    let base = plan.template.1.base();
+    for disk in &guest.disks {
+        match rack.port().image_clone(&base, &disk.image, disk.size.bytes(), &notes).await {
+            Ok(_) => {}
+            Err(ClusterError::Exists(_)) => {
+                // Killed between clone and resize, perhaps.
+                let found = rack.port().image(&disk.image).await.map_err(ClusterError::failure)?;
+                if found.is_none_or(|image| image.size < disk.size.bytes()) {
+                    rack.port().image_resize(&disk.image, disk.size.bytes()).await.map_err(ClusterError::failure)?;
+                }
+            }
+            Err(error) => return Err(error.failure()),
+        }
+    }
+    Ok(())
+}
+
+/// Writes the seed.
+async fn write_seed(rack: &Rack, plan: &Plan, guest: &Guest) -> Result<(), Failure> {
+    let networks = &rack.inventory.networks.guests;
+    let seed = Seed::new(guest, |name| networks.get(name), plan.order.user_data.clone())?;
+    rack.port().image_write(&guest.seed_image(), &seed.disk()?).await.map_err(ClusterError::failure)
+}
+
+/// Says that the guest is complete.
+async fn finish(rack: &Rack, plan: &Plan, built: &Guest, settled: Guest) -> Result<Guest, Failure> {
+    if settled.nics != built.nics {
+        write_seed(rack, plan, &settled).await?;
+    }
+    change(rack, &settled, |guest| guest.stage = Stage::Ready).await
+}
+
+/// Changes a definition by compare-and-swap; tells the new one.
+///
+/// # Errors
+/// When the guest is gone or the cluster cannot be asked.
+pub async fn change(rack: &Rack, guest: &Guest, f: impl Fn(&mut Guest) + Send + Sync) -> Result<Guest, Failure> {
+    let object = Guest::object(guest.uuid);
+    let changed = update(rack.port(), &object, |found: Option<Guest>| {
+        let mut changed =
+            found.ok_or_else(|| ClusterError::NotFound(format!("guest {} was deleted meanwhile", guest.name)))?;
+        f(&mut changed);
+        Ok::<_, ClusterError>((Some(changed.clone()), changed))
+    });
+    changed.await.map_err(ClusterError::failure)
+}

@@ -1,0 +1,89 @@
+//! Addresses that strangers have: never given to a guest.
+
+use super::address::{self, Wish};
+use super::create::{Plan, network};
+use super::make::change;
+use super::probe;
+use super::rack::Rack;
+use super::spec::{Guest, Nic};
+use crate::cluster::ClusterError;
+use crate::error::Failure;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// Addresses of strangers a guest may run into before something is wrong with the network.
+const STRANGERS: usize = 8;
+
+/// Asks the network whether strangers have the addresses; a guest whose address is taken gets another one.
+pub(super) async fn settle_addresses(rack: &Rack, plan: &Plan, guests: &[Guest]) -> Vec<Result<Guest, Failure>> {
+    let mut settled: Vec<Result<Guest, Failure>> = guests.iter().cloned().map(Ok).collect();
+    let mut open: Vec<usize> = (0..guests.len()).collect();
+    for _ in 0..STRANGERS {
+        let asked: Vec<IpAddr> = open
+            .iter()
+            .filter_map(|n| settled[*n].as_ref().ok().and_then(|g| g.nics.first()).map(|nic| nic.address))
+            .collect();
+        let strangers = match who_answers(rack, plan, &asked).await {
+            Ok(strangers) => strangers,
+            Err(failure) => {
+                rack.ui.warn(format!("could not probe for strangers on network {}: {failure}", plan.order.network));
+                return settled;
+            }
+        };
+        if strangers.is_empty() {
+            return settled;
+        }
+        let mut again = Vec::new();
+        for n in open {
+            let Ok(guest) = &settled[n] else { continue };
+            let Some(mac) = guest.nics.first().and_then(|nic| strangers.get(&nic.address)) else { continue };
+            // A guest of ours that an earlier run made and started already.
+            if guest.nics.iter().any(|nic| nic.mac == *mac) {
+                continue;
+            }
+            let moved = move_away(rack, plan, guest, mac).await;
+            if moved.is_ok() {
+                again.push(n);
+            }
+            settled[n] = moved;
+        }
+        open = again;
+        if open.is_empty() {
+            return settled;
+        }
+    }
+    for n in open {
+        settled[n] = Err(Failure::failed(format!("{STRANGERS} free addresses in a row belong to strangers"))
+            .hint("look at the network's `ranges`: somebody else gives out addresses in them"));
+    }
+    settled
+}
+
+async fn who_answers(rack: &Rack, plan: &Plan, addresses: &[IpAddr]) -> Result<BTreeMap<IpAddr, String>, Failure> {
+    let network = network(rack, &plan.order.network)?;
+    let Some(host) = plan.guests.first() else { return Ok(BTreeMap::new()) };
+    let remote = rack.fleet.get(&host.host)?;
+    probe::strangers(remote.as_ref(), &network.bridge, addresses).await
+}
+
+/// Gives a guest another address, or fails it when it was to have exactly this one.
+async fn move_away(rack: &Rack, plan: &Plan, guest: &Guest, mac: &str) -> Result<Guest, Failure> {
+    let name = &plan.order.network;
+    let Some(nic) = guest.nics.first() else { return Ok(guest.clone()) };
+    let port = rack.port();
+    if let Wish::Exactly(address) = plan.order.address {
+        return Err(Failure::failed(format!(
+            "address {address} of network {name} is taken by a stranger with MAC {mac}"
+        ))
+        .hint("take another address, or find out who that is"));
+    }
+    rack.ui.warn(format!(
+        "{} belongs to a stranger with MAC {mac}; guest {} gets another address",
+        nic.address, guest.name
+    ));
+    address::mark_stranger(port, name, guest.uuid, 0, nic.address, mac).await.map_err(ClusterError::failure)?;
+    address::give_back(port, name, guest.uuid).await.map_err(ClusterError::failure)?;
+    let lease = address::take(port, name, network(rack, name)?, guest.uuid, 0, Wish::Auto).await?;
+    let nics = vec![Nic { network: name.clone(), mac: lease.mac, address: lease.address }];
+    change(rack, guest, move |guest| guest.nics.clone_from(&nics)).await
+}
