@@ -39,7 +39,8 @@ impl Rack {
         let hypervisors = Hypervisors::over(&fleet, names);
         // The hypervisors' sessions are opened meanwhile, and go on being opened should the cluster answer first;
         // whether they answer is asked again where it matters.
-        for hypervisor in hypervisors.all().cloned() {
+        for hypervisor in hypervisors.all() {
+            let hypervisor = Arc::clone(hypervisor);
             tokio::spawn(async move { hypervisor.node().await });
         }
         let cluster = Cluster::connect(&fleet, &inventory).await;

@@ -154,6 +154,10 @@ async fn a_strangers_address_is_not_given_out() {
     let world = world("10.77.1.100 52:54:00:00:00:99\n").await;
     let guest = create(&world, order(&["web"])).await.unwrap().remove(0);
     assert_eq!(guest.nics[0].address, IpAddr::from([10, 77, 1, 101]));
+    // The seed was written meanwhile, and was written again.
+    let seed = world.cluster.image_read(&guest.seed_image(), 0, 4 << 20).await.unwrap();
+    let says = |address: &str| seed.windows(address.len()).any(|w| w == address.as_bytes());
+    assert!(says("10.77.1.101") && !says("10.77.1.100"));
     let wanted = Order { address: Wish::Exactly(IpAddr::from([10, 77, 1, 100])), ..order(&["db"]) };
     assert!(create(&world, wanted).await.unwrap_err().to_string().contains("stranger"));
 }
