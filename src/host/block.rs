@@ -42,7 +42,7 @@ struct Content<'a> {
 }
 
 pub(super) fn disks(sections: &Sections<'_>) -> Vec<Disk> {
-    let nodes = contents(lines(sections, "content"));
+    let nodes = contents(lines(sections, "content"), lines(sections, "labels"));
     let ids = stable_names(lines(sections, "links"));
     let json = lines(sections, "block").concat();
     let Ok(tree) = serde_json::from_str::<Tree>(&json) else { return Vec::new() };
@@ -105,35 +105,33 @@ fn is_raid(device: &Device) -> bool {
     device.kind.starts_with("raid")
 }
 
-fn contents<'a>(lines: &[&'a str]) -> BTreeMap<&'a str, Content<'a>> {
+fn contents<'a>(lines: &[&'a str], labels: &[&'a str]) -> BTreeMap<&'a str, Content<'a>> {
     let mut nodes: BTreeMap<&str, Content<'_>> = BTreeMap::new();
     for path in lines.iter().filter_map(|l| l.strip_prefix("node ")) {
         nodes.insert(path, Content::default());
     }
-    // wipefs and labels name a device by the end of its path.
+    // wipefs names a device by the end of its path.
     let paths: BTreeMap<&str, &str> = nodes.keys().filter_map(|path| Some((path.rsplit('/').next()?, *path))).collect();
-    let (mut labelled, mut key) = ("", "");
     for line in lines.iter().filter(|l| !l.starts_with("node ")) {
-        match key {
-            "label" => labelled = line,
-            "ceph_fsid" => {
-                if let Some(content) = paths.get(labelled).and_then(|path| nodes.get_mut(path)) {
-                    content.fsid = Some(line);
-                }
-            }
-            _ => {
-                let words: Vec<&str> = line.split_whitespace().collect();
-                if let [device, kind] = words[..]
-                    && let Some(content) = paths.get(device).and_then(|path| nodes.get_mut(path))
-                    // Backup copies of a partition table count once.
-                    && !content.kinds.contains(&kind)
-                {
-                    content.kinds.push(kind);
-                }
-            }
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if let [device, kind] = words[..]
+            && let Some(content) = paths.get(device).and_then(|path| nodes.get_mut(path))
+            // Backup copies of a partition table count once.
+            && !content.kinds.contains(&kind)
+        {
+            content.kinds.push(kind);
         }
-        // A value is never a key.
-        key = if matches!(key, "label" | "ceph_fsid") { "" } else { line };
+    }
+    let (mut device, mut key) = ("", "");
+    for line in labels {
+        if line.starts_with("/dev/") {
+            device = line;
+        } else if key == "ceph_fsid"
+            && let Some(content) = nodes.get_mut(device)
+        {
+            content.fsid = Some(line);
+        }
+        key = line;
     }
     nodes
 }

@@ -296,3 +296,24 @@ pub async fn gather(remote: &dyn Remote) -> Result<Facts, RemoteError> {
 pub(super) fn since_epoch() -> f64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+
+    /// Where `sh` is bash, a script on stdin that takes its stdin away ends there.
+    #[test]
+    fn the_script_comes_to_its_end_in_any_shell() {
+        for shell in ["sh", "bash"] {
+            let mut command = Command::new(shell);
+            command.args(["-s", "--"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+            let mut child = command.spawn().unwrap();
+            child.stdin.take().unwrap().write_all(SCRIPT.as_bytes()).unwrap();
+            let output = child.wait_with_output().unwrap();
+            let facts = parse::facts(&String::from_utf8_lossy(&output.stdout)).unwrap();
+            assert!(facts.cpu.threads > 0 && facts.memory.total > 0 && !facts.os.arch.is_empty(), "{shell}: {facts:?}");
+        }
+    }
+}

@@ -1,9 +1,8 @@
 //! Network interfaces, from `ip -j -d addr` and /sys.
 
 use super::facts::{IbPort, Nic};
-use super::parse::{Sections, lines};
+use super::parse::{Files, Sections, all, first, lines};
 use serde::Deserialize;
-use std::collections::BTreeMap;
 
 #[derive(Deserialize)]
 struct Link {
@@ -41,22 +40,22 @@ struct Address {
     scope: String,
 }
 
-pub(super) fn nics(sections: &Sections<'_>, files: &BTreeMap<&str, &str>, ports: &[IbPort]) -> Vec<Nic> {
-    let drivers = lines(sections, "links");
+pub(super) fn nics(sections: &Sections<'_>, files: &Files<'_>, ports: &[IbPort]) -> Vec<Nic> {
     let json = lines(sections, "net").concat();
     let found: Vec<Link> = serde_json::from_str(&json).unwrap_or_default();
     let links = found.into_iter().filter(|l| l.link_type != "loopback");
-    links.map(|link| nic(link, drivers, files, ports)).collect()
+    links.map(|link| nic(link, files, ports)).collect()
 }
 
-fn nic(link: Link, drivers: &[&str], files: &BTreeMap<&str, &str>, ports: &[IbPort]) -> Nic {
-    let file = |what: &str| files.get(format!("/sys/class/net/{}/{what}", link.ifname).as_str()).copied();
+fn nic(link: Link, files: &Files<'_>, ports: &[IbPort]) -> Nic {
+    let path = |what: &str| format!("/sys/class/net/{}/{what}", link.ifname);
+    let file = |what: &str| first(files, &path(what));
     let up = link.flags.iter().any(|f| f == "LOWER_UP");
     let port = ports.iter().find(|p| p.nics.contains(&link.ifname));
     // The kernel says -1 where it does not know.
     let speed = file("speed").and_then(|s| s.parse().ok()).or_else(|| port.map(|p| p.speed)).filter(|_| up);
-    let marker = format!("/sys/class/net/{}/device/driver ", link.ifname);
-    let driver = drivers.iter().find(|l| l.contains(&marker)).and_then(|l| l.rsplit('/').next()).map(str::to_owned);
+    let event = all(files, &path("device/uevent"));
+    let driver = event.iter().find_map(|line| line.strip_prefix("DRIVER=")).map(str::to_owned);
     let kind = match (link.linkinfo.info_kind, link.link_type.as_str()) {
         (Some(kind), _) if kind != "ipoib" => kind,
         (_, "ether") => "ethernet".to_owned(),

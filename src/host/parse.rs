@@ -10,6 +10,8 @@ const INFINIBAND: &str = "/sys/class/infiniband/";
 
 /// The script's sections, each the lines below its mark.
 pub(super) type Sections<'a> = BTreeMap<&'a str, Vec<&'a str>>;
+/// Files by their paths, each the lines that matter.
+pub(super) type Files<'a> = BTreeMap<&'a str, Vec<&'a str>>;
 
 /// Reads a whole transcript; a cut one is an error, strange lines are passed over.
 pub(super) fn facts(text: &str) -> Result<Facts, String> {
@@ -17,16 +19,18 @@ pub(super) fn facts(text: &str) -> Result<Facts, String> {
     if !sections.contains_key("end") {
         return Err("the fact script did not come to its end".to_owned());
     }
-    let files = pairs(lines(&sections, "files"), ':');
-    let file = |name: &str| files.get(name).map(|v| v.trim().to_owned()).unwrap_or_default();
+    let files = files(lines(&sections, "files"));
+    let file = |path: &str| first(&files, path).unwrap_or_default().trim().to_owned();
+    let dmi = |name: &str| file(&format!("/sys/class/dmi/id/{name}"));
     let hardware = lines(&sections, "hardware");
+    let processors = all(&files, "/proc/cpuinfo");
     let mut facts = Facts {
         hostname: file("/proc/sys/kernel/hostname"),
         boot_id: file("/proc/sys/kernel/random/boot_id"),
         uptime: file("/proc/uptime").split(' ').next().and_then(|s| s.parse().ok()).unwrap_or_default(),
-        os: os(lines(&sections, "os"), file("/proc/sys/kernel/osrelease")),
-        cpu: cpu(hardware),
-        memory: memory(hardware),
+        os: os(all(&files, "/etc/os-release"), file("/proc/sys/kernel/osrelease"), file("/proc/sys/kernel/arch")),
+        cpu: cpu(processors),
+        memory: memory(all(&files, "/proc/meminfo")),
         numa: numa(&files),
         infiniband: infiniband(&files, lines(&sections, "links")),
         disks: block::disks(&sections),
@@ -34,15 +38,18 @@ pub(super) fn facts(text: &str) -> Result<Facts, String> {
         ..Facts::default()
     };
     facts.nics = nics::nics(&sections, &files, &facts.infiniband);
-    facts.machine.vendor = file("sys_vendor");
-    facts.machine.model = file("product_name");
-    facts.machine.serial = file("product_serial");
-    facts.machine.uuid = file("product_uuid");
-    facts.machine.bios = file("bios_version");
+    if facts.os.arch.is_empty() {
+        facts.os.arch = hardware.iter().find(|word| **word != "kvm").map(|word| (*word).to_owned()).unwrap_or_default();
+    }
+    facts.machine.vendor = dmi("sys_vendor");
+    facts.machine.model = dmi("product_name");
+    facts.machine.serial = dmi("product_serial");
+    facts.machine.uuid = dmi("product_uuid");
+    facts.machine.bios = dmi("bios_version");
     clock(&mut facts, lines(&sections, "time"));
     software(&mut facts, lines(&sections, "software"));
-    let can = |word: &str| hardware.contains(&word);
-    facts.virtualization.kvm = can("kvm") && (can("vmx") || can("svm"));
+    let can = |word: &str| processors.contains(&word);
+    facts.virtualization.kvm = hardware.contains(&"kvm") && (can("vmx") || can("svm"));
     facts.virtualization.inside = match file("/run/systemd/container") {
         container if !container.is_empty() => Some(container),
         _ => can("hypervisor").then(|| "a virtual machine".to_owned()),
@@ -69,19 +76,37 @@ pub(super) fn lines<'a, 'b>(sections: &'b Sections<'a>, name: &str) -> &'b [&'a 
     sections.get(name).map_or(&[], Vec::as_slice)
 }
 
+/// The lines of each file, from `PATH:LINE`.
+fn files<'a>(lines: &[&'a str]) -> Files<'a> {
+    let mut files = Files::new();
+    for (path, line) in lines.iter().filter_map(|line| line.split_once(':')) {
+        files.entry(path).or_default().push(line);
+    }
+    files
+}
+
+/// All lines of a file, none where there is no such file.
+pub(super) fn all<'a, 'b>(files: &'b Files<'a>, path: &str) -> &'b [&'a str] {
+    files.get(path).map_or(&[], Vec::as_slice)
+}
+
+/// The first line of a file.
+pub(super) fn first<'a>(files: &Files<'a>, path: &str) -> Option<&'a str> {
+    all(files, path).first().copied()
+}
+
 fn pairs<'a>(lines: &[&'a str], separator: char) -> BTreeMap<&'a str, &'a str> {
     let mut map = BTreeMap::new();
     for (name, value) in lines.iter().filter_map(|line| line.split_once(separator)) {
-        // Of a file with many lines the first counts.
         map.entry(name.trim_end()).or_insert(value);
     }
     map
 }
 
-fn os(lines: &[&str], kernel: String) -> Os {
+fn os(lines: &[&str], kernel: String, arch: String) -> Os {
     let fields = pairs(lines, '=');
     let field = |name: &str| fields.get(name).map(|v| v.trim_matches(['"', '\'']).to_owned()).unwrap_or_default();
-    Os { id: field("ID"), version: field("VERSION_ID"), name: field("PRETTY_NAME"), kernel, arch: field("MACHINE") }
+    Os { id: field("ID"), version: field("VERSION_ID"), name: field("PRETTY_NAME"), kernel, arch }
 }
 
 fn cpu(lines: &[&str]) -> Cpu {
@@ -120,30 +145,31 @@ fn memory(lines: &[&str]) -> Memory {
     }
 }
 
-fn numa(files: &BTreeMap<&str, &str>) -> Vec<NumaNode> {
+fn numa(files: &Files<'_>) -> Vec<NumaNode> {
+    let node = |path: &&str| path.strip_prefix(NODES)?.strip_suffix("/cpulist")?.parse().ok();
     let mut nodes: Vec<NumaNode> = files
-        .iter()
-        .filter_map(|(path, cpus)| {
-            let node = path.strip_prefix(NODES)?.strip_suffix("/cpulist")?.parse().ok()?;
-            let memory = files.get(format!("{NODES}{node}/meminfo").as_str())?;
-            let memory = memory.split_once("MemTotal:").map_or(0, |(_, size)| kib(size));
-            Some(NumaNode { node, cpus: (*cpus).to_owned(), memory })
+        .keys()
+        .filter_map(|path| {
+            let node = node(path)?;
+            // `Node 0 MemTotal:       24684084 kB`
+            let total = first(files, &format!("{NODES}{node}/meminfo"))?.split_once("MemTotal:");
+            let memory = total.map_or(0, |(_, size)| kib(size));
+            Some(NumaNode { node, cpus: first(files, path)?.to_owned(), memory })
         })
         .collect();
     nodes.sort_by_key(|n| n.node);
     nodes
 }
 
-fn infiniband(files: &BTreeMap<&str, &str>, links: &[&str]) -> Vec<IbPort> {
+fn infiniband(files: &Files<'_>, links: &[&str]) -> Vec<IbPort> {
     let mut ports = Vec::new();
-    for (path, rate) in files {
+    for path in files.keys() {
         let below = path.strip_prefix(INFINIBAND).and_then(|p| p.strip_suffix("/rate"));
         let Some((device, port)) = below.and_then(|p| p.split_once("/ports/")) else { continue };
-        let file =
-            |name: &str| files.get(format!("{INFINIBAND}{device}/ports/{port}/{name}").as_str()).copied().unwrap_or("");
+        let file = |name: &str| first(files, &format!("{INFINIBAND}{device}/ports/{port}/{name}")).unwrap_or_default();
         let below = format!("{INFINIBAND}{device}/device/net/");
         // `56 Gb/sec (4X FDR)`, `2.5 Gb/sec (1X SDR)`
-        let gbit: f64 = rate.split(' ').next().and_then(|r| r.parse().ok()).unwrap_or_default();
+        let gbit: f64 = file("rate").split(' ').next().and_then(|r| r.parse().ok()).unwrap_or_default();
         ports.push(IbPort {
             device: device.to_owned(),
             port: port.to_owned(),
@@ -170,17 +196,26 @@ fn clock(facts: &mut Facts, lines: &[&str]) {
     }
 }
 
+/// Paragraphs of `Package:`, `Status:`, `Version:` and others, as dpkg keeps them.
 fn software(facts: &mut Facts, lines: &[&str]) {
-    for line in lines {
-        let words: Vec<&str> = line.split(' ').collect();
-        let ["installed", package, version] = words[..] else { continue };
-        let version = Some(version.to_owned());
-        match package {
-            "ceph-common" => facts.software.ceph = version,
-            "ceph-osd" => facts.software.ceph_osd = version,
-            "libvirt-daemon" => facts.software.libvirt = version,
-            _ => facts.software.qemu = version,
-        }
+    let (mut package, mut installed) = ("", false);
+    for (key, value) in lines.iter().filter_map(|line| line.split_once(": ")) {
+        let field = match (key, package) {
+            ("Package", _) => {
+                (package, installed) = (value, false);
+                continue;
+            }
+            ("Status", _) => {
+                installed = value.ends_with(" installed");
+                continue;
+            }
+            ("Version", "ceph-common") => &mut facts.software.ceph,
+            ("Version", "ceph-osd") => &mut facts.software.ceph_osd,
+            ("Version", "libvirt-daemon") => &mut facts.software.libvirt,
+            ("Version", "qemu-system-x86" | "qemu-kvm-core") => &mut facts.software.qemu,
+            _ => continue,
+        };
+        *field = installed.then(|| value.to_owned());
     }
 }
 
@@ -224,6 +259,15 @@ mod tests {
         assert_eq!(disk.size, 12 << 30);
         assert!(disk.is_empty());
         assert_eq!(facts.software, crate::host::Software::default());
+    }
+
+    #[test]
+    fn a_disk_that_cannot_be_read_is_not_taken_for_empty() {
+        let text = "@@ block\n{\"blockdevices\":[{\"name\":\"sdb\",\"type\":\"disk\",\"size\":512}]}\n\
+                    @@ content\nnode /dev/sdb\nsdb unreadable\n@@ end\n";
+        let facts = facts(text).unwrap();
+        assert_eq!(facts.disks[0].content, ["sdb: unreadable"]);
+        assert!(!facts.disks[0].is_empty());
     }
 
     #[test]

@@ -3,7 +3,6 @@
 LC_ALL=C
 PATH=$PATH:/usr/sbin:/sbin
 export LC_ALL PATH
-exec 2>/dev/null </dev/null
 
 try_ping() {
     id=${1%%:*}
@@ -20,18 +19,21 @@ try_ping() {
     fi
 }
 
-for way in "$@"; do
-    case $way in
-    ping:*)
-        if command -v ping >/dev/null; then
-            try_ping "${way#ping:}" &
-        else
-            id=${way#ping:}
-            echo "ping ${id%%:*} untried"
-        fi
-        ;;
-    name:*) (echo "name ${way#name:}" $(timeout 3 getent ahosts "${way#name:}" | cut -d' ' -f1 | sort -u)) & ;;
-    esac
-done
-wait
-echo end
+# A block is read to its end before it runs: bash would look for the rest of the script in the new stdin.
+{
+    for way in "$@"; do
+        case $way in
+        ping:*)
+            if command -v ping >/dev/null; then
+                try_ping "${way#ping:}" &
+            else
+                id=${way#ping:}
+                echo "ping ${id%%:*} untried"
+            fi
+            ;;
+        name:*) (echo "name ${way#name:}" $(timeout 3 getent ahosts "${way#name:}" | cut -d' ' -f1 | sort -u)) & ;;
+        esac
+    done
+    wait
+    echo end
+} 2>/dev/null </dev/null
