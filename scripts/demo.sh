@@ -6,6 +6,7 @@ rackhand=$(readlink -f "${1:-target/release/rackhand}")
 name=${DEMO_NAME:-demo}
 work=$(mktemp -d)
 pinger=
+. "$(dirname "$0")/ping-gap.sh"
 trap '[ -z "$pinger" ] || kill "$pinger" 2>/dev/null; rm -rf "$work"' EXIT
 
 say() { printf '\n\033[1m$ %s\033[0m\n' "$*"; }
@@ -19,22 +20,13 @@ timed() {
   t1=$(date +%s.%N)
   echo "$key $(echo "$t1 $t0" | awk '{printf "%.1f", $1-$2}')" >> "$work/figures"
 }
-figure() { awk -v k="$1" '$1==k{print $2}' "$work/figures"; }
-# Starts an echo request each 10 ms to an address; answers go to a file with their times.
-ping_start() {
-  ping -n -D -i 0.01 "$1" > "$work/ping" 2>&1 &
-  pinger=$!
-  for _ in $(seq 100); do grep -q 'bytes from' "$work/ping" && return; sleep 0.1; done
-  echo "demo: $1 does not answer" >&2
-  exit 1
-}
-# Ends it: the longest time without an answer, in ms, goes under a key.
-ping_stop() {
-  kill -INT "$pinger"
-  wait "$pinger" || true
+# Ends the ping; its longest gap in ms goes under a key.
+note_gap() {
+  ping_end "$pinger" "$work/ping"
   pinger=
-  echo "$1 $(awk -F'[][]' '/bytes from/{if(l && $2-l>m)m=$2-l; l=$2} END{printf "%.0f", m*1000}' "$work/ping")" >> "$work/figures"
+  echo "$1 $gap" >> "$work/figures"
 }
+figure() { awk -v k="$1" '$1==k{print $2}' "$work/figures"; }
 
 if "$rackhand" lab list -o json | grep -q "\"name\": \"$name\""; then
   echo "demo: the rack '$name' is there already; \`make demo-down\` removes it" >&2
@@ -60,15 +52,15 @@ import json, sys
 guest = json.load(open(sys.argv[1]))
 print(guest["addresses"][0], guest["host"])' "$work/web-1.json")
 echo "web-1 runs on $host with $address"
-ping_start "$address"
+ping_begin "$address" "$work/ping"
 timed migrate migrate web-1 --yes
-ping_stop gap_migrate
+note_gap gap_migrate
 
 host=$("$rackhand" guest show web-1 -o json | python3 -c 'import json, sys; print(json.load(sys.stdin)["host"])')
-ping_start "$address"
+ping_begin "$address" "$work/ping"
 timed evacuate evacuate "$host" --return-later --yes
 timed return return "$host" --yes
-ping_stop gap_evacuate
+note_gap gap_evacuate
 timed list guest list
 
 cat <<EOF

@@ -6,7 +6,8 @@ mod rack;
 use rack::{Guest, Pinger, Rack, eventually, say};
 use rackhand::lab::guest_image::{RING_LENGTH, RING_START, history};
 use serde_json::Value;
-use std::process::Stdio;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 const HOSTS: [&str; 3] = ["h1", "h2", "h3"];
@@ -125,14 +126,11 @@ fn a_target_cut_off_from_the_storage_network_is_refused_before_anything_happens(
     eventually("the storage to go on without the host", Duration::from_secs(120), || {
         rack.run(&["guest", "show", &guest.name]).status.success().then_some(())
     });
-    let began = Instant::now();
     let output = rack.run(&["migrate", &guest.name, "--to", to, "--yes"]);
-    let took = began.elapsed();
     rack.lab(&["heal", to]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains(to) && said.contains("does not answer"), "{said}");
-    assert!(took < Duration::from_secs(20), "{took:?}");
     assert_eq!(in_one_place(&rack, &guest.name), from);
     assert_eq!(guest.answers().0, boot);
     healthy(&rack);
@@ -156,6 +154,54 @@ fn a_move_whose_network_breaks_ends_with_the_guest_at_home() {
     healthy(&rack);
     // The same command, run again, does it.
     assert_eq!(migrate(&rack, &guest, &["--to", to]).0, to);
+    assert_eq!(guest.answers().0, boot);
+}
+
+#[test]
+fn a_move_without_progress_is_aborted_and_the_guest_stays() {
+    let rack = Rack::provisioned();
+    let guest = rack.tiny_guest("mover", &[]);
+    let (boot, _) = guest.answers();
+    let from = guest.host();
+    let to = others(&guest)[0];
+    let child = slow_move(&rack, &guest, to);
+    // The receiving process stands still; its host, its libvirt and the network are well.
+    rack.ssh(to, &format!("kill -STOP $(cat /run/libvirt/qemu/{}.pid)", guest.name));
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("no progress for 30 s"), "{said}");
+    assert_eq!(in_one_place(&rack, &guest.name), from, "{said}");
+    assert_eq!(guest.answers().0, boot);
+    assert_eq!(migrate(&rack, &guest, &["--to", to]).0, to);
+}
+
+#[test]
+fn one_ctrl_c_lets_a_move_finish_and_two_abort_it() {
+    let rack = Rack::provisioned();
+    let guest = rack.tiny_guest("mover", &[]);
+    let (boot, _) = guest.answers();
+    let interrupt = |child: &std::process::Child| {
+        assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    };
+    let (from, to) = (guest.host(), others(&guest)[0]);
+    let child = slow_move(&rack, &guest, to);
+    interrupt(&child);
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!((output.status.code(), guest.host().as_str()), (Some(130), to), "{said}");
+    let mut child = slow_move(&rack, &guest, &from);
+    interrupt(&child);
+    let mut said = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    // Its answer to the first: a second one that comes too early would count as the same.
+    while !line.contains("once more") {
+        line.clear();
+        assert_ne!(said.read_line(&mut line).unwrap(), 0, "it ended at the first");
+    }
+    interrupt(&child);
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(in_one_place(&rack, &guest.name), to);
     assert_eq!(guest.answers().0, boot);
 }
 

@@ -124,6 +124,11 @@ impl Transfer<'_> {
     /// Lets libvirt move it, and watches.
     async fn go(&mut self, sides: &Sides, job: &Job, rate: &(impl Fn(u64) + Send)) -> Option<VirtError> {
         let params = self.params()?;
+        // Before it begins: the whole move of a small guest can fit between two looks at it.
+        let first = pause(self.options.max_downtime, 0);
+        if let Err(error) = sides.source.set_max_downtime(self.a_move.uuid, first).await {
+            tracing::debug!(%error, guest = self.a_move.guest, "the limit of the pause is set later");
+        }
         let call = sides.source.migrate(self.a_move.uuid, &params);
         self.watch(sides, job, rate, Some(call)).await
     }
