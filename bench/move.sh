@@ -12,10 +12,11 @@ moves=${MOVES:-20}
 scratch=$(mktemp -d)
 guests=(bm-1 bm-2 bm-3 bm-4 bm-5 bm-6)
 pings=()
+pinger=
 
 quiet() { "$rackhand" "$@" -q >/dev/null; }
 end() {
-  [ ${#pings[@]} -eq 0 ] || kill "${pings[@]}" 2>/dev/null || true
+  kill $pinger "${pings[@]}" 2>/dev/null || true
   if [ -n "${made:-}" ]; then "$rackhand" lab down --name "$lab" --yes -q; else "$rackhand" guest delete "${guests[@]}" --yes -q || true; fi
   rm -rf "$scratch"
 }

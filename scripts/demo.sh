@@ -23,7 +23,6 @@ timed() {
 # Ends the ping; its longest gap in ms goes under a key.
 note_gap() {
   ping_end "$pinger" "$work/ping"
-  pinger=
   echo "$1 $gap" >> "$work/figures"
 }
 figure() { awk -v k="$1" '$1==k{print $2}' "$work/figures"; }

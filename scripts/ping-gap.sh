@@ -17,5 +17,6 @@ ping_begin() {
 ping_end() {
   kill -INT "$1"
   wait "$1" || true
+  pinger=
   gap=$(awk -F'[][]' '/bytes from/ { if (last && $2 - last > worst) worst = $2 - last; last = $2 } END { printf "%.0f", worst * 1000 }' "$2")
 }

@@ -77,3 +77,63 @@ fn bridges(inventory: &Inventory, host: &HostSpec) -> Result<Vec<Bridge>, Failur
     }
     Ok(bridges)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::playbook::{Book, Library, Resource};
+
+    fn books(os: &str, version: &str, container: &str) -> Vec<Book> {
+        let inventory = crate::inventory::parse("example", include_str!("../../inventory.example.yaml")).unwrap();
+        let ground = Ground {
+            os: os.to_owned(),
+            version: version.to_owned(),
+            container: container.to_owned(),
+            network: "networkd".to_owned(),
+            watchdog: true,
+            jobs: Vec::new(),
+        };
+        let facts = facts(&inventory, &inventory.hosts[0], &ground).unwrap();
+        let library = Library::new(None);
+        ["os", "network", "packages", "time", "libvirt"].map(|name| library.book(name, &facts).unwrap()).into()
+    }
+
+    #[test]
+    fn every_playbook_can_be_read_on_every_distribution() {
+        for (os, version) in [
+            ("debian", "12"),
+            ("debian", "13"),
+            ("ubuntu", "22.04"),
+            ("ubuntu", "24.04"),
+            ("rocky", "9.4"),
+            ("rhel", "10"),
+        ] {
+            for container in ["", "systemd-nspawn"] {
+                for book in books(os, version, container) {
+                    assert!(!book.description.is_empty(), "{os} {version}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn one_libvirt_daemon_runs_on_both_families() {
+        let masked = |os, version| {
+            let libvirt = books(os, version, "").pop().unwrap();
+            let units: Vec<String> = libvirt
+                .resources
+                .iter()
+                .filter_map(|r| match r {
+                    Resource::Service(s) if s.masked => Some(s.unit.clone()),
+                    _ => None,
+                })
+                .collect();
+            units
+        };
+        assert_eq!(masked("debian", "12"), ["libvirt-guests.service"]);
+        let redhat = masked("rocky", "9.4");
+        for unit in ["virtqemud.socket", "virtproxyd-tls.socket", "virtsecretd-ro.socket", "virtstoraged.service"] {
+            assert!(redhat.iter().any(|u| u == unit), "{unit}");
+        }
+    }
+}

@@ -72,9 +72,14 @@ pub fn packages(os: &str, version: &str, host: &HostSpec, container: bool) -> Re
             Family::Debian => {
                 &["libvirt-clients", "libvirt-daemon-system", "qemu-block-extra", "qemu-system-x86", "qemu-utils"][..]
             }
-            Family::Redhat => {
-                &["libvirt-client", "libvirt-daemon-kvm", "qemu-kvm", "qemu-kvm-block-rbd", "qemu-img"][..]
-            }
+            Family::Redhat => &[
+                "libvirt-client",
+                "libvirt-daemon",
+                "libvirt-daemon-kvm",
+                "qemu-kvm",
+                "qemu-kvm-block-rbd",
+                "qemu-img",
+            ][..],
         });
         if !container {
             list.push(if redhat { "edk2-ovmf" } else { "ovmf" });
