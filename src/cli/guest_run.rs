@@ -101,7 +101,7 @@ pub async fn stop(args: StopArgs, context: &Context) -> Result<(), Failure> {
         return Ok(());
     }
     let how = if args.force { How::Force } else { How::Shutdown(args.timeout) };
-    conclude("stop", guest::stop(&rack, &guests, how).await).map(drop)
+    conclude("stop", guest::stop(&rack, &guests, how).await?).map(drop)
 }
 
 /// Runs `rackhand guest reboot`.
@@ -132,7 +132,7 @@ pub async fn delete(args: DeleteArgs, context: &Context) -> Result<(), Failure> 
     }
     let names: Vec<&str> = guests.iter().map(|g| g.name.as_str()).collect();
     context.confirm(&format!("delete {} with all data", names.join(", ")))?;
-    conclude("delete", guest::delete(&rack, &guests).await).map(drop)
+    conclude("delete", guest::delete(&rack, &guests).await?).map(drop)
 }
 
 /// Clears away a single name that a killed `create` reserved; tells whether that was it.

@@ -1,6 +1,7 @@
 //! Deleting guests: first said, then done, last forgotten, so that a killed run can be finished.
 
 use super::make::change;
+use super::outlook::Outlook;
 use super::rack::Rack;
 use super::spec::{Guest, INDEX, Stage};
 use super::stop::{How, stop_one};
@@ -8,7 +9,7 @@ use super::{address, claim};
 use crate::cluster::{ClusterError, KeysChange, update};
 use crate::error::{Failure, Kind};
 use crate::ui::{Job, Outcome};
-use futures::future::join_all;
+use futures::future::{join_all, try_join_all};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -16,10 +17,14 @@ use uuid::Uuid;
 const CLOSE: Duration = Duration::from_secs(40);
 
 /// Deletes guests with their disks; running ones are stopped at once.
-pub async fn delete(rack: &Rack, guests: &[Guest]) -> Vec<(String, Result<(), Failure>)> {
+///
+/// # Errors
+/// When the cluster cannot be asked.
+pub async fn delete(rack: &Rack, guests: &[Guest]) -> Result<Vec<(String, Result<(), Failure>)>, Failure> {
+    let outlook = &Outlook::take(rack).await?;
     let deletes = guests.iter().map(|guest| async move {
         let job = rack.ui.job(format!("delete {}", guest.name));
-        let result = delete_one(rack, guest, &job).await;
+        let result = delete_one(rack, outlook, guest, &job).await;
         match &result {
             Ok(()) => job.done(""),
             Err(failure) if failure.kind == Kind::Unknown => job.end(Outcome::Unknown, failure.to_string()),
@@ -27,18 +32,19 @@ pub async fn delete(rack: &Rack, guests: &[Guest]) -> Vec<(String, Result<(), Fa
         }
         (guest.name.clone(), result)
     });
-    join_all(deletes).await
+    Ok(join_all(deletes).await)
 }
 
-async fn delete_one(rack: &Rack, guest: &Guest, job: &Job) -> Result<(), Failure> {
+async fn delete_one(rack: &Rack, outlook: &Outlook, guest: &Guest, job: &Job) -> Result<(), Failure> {
     mark(rack, guest).await?;
-    stop_one(rack, guest, How::Force, job).await?;
-    let mut images: Vec<String> = guest.disks.iter().map(|disk| disk.image.clone()).collect();
-    images.push(guest.seed_image());
-    for image in &images {
-        remove_image(rack, image, job).await?;
-    }
+    stop_one(rack, outlook, guest, How::Force, job).await?;
+    try_join_all(images(guest).iter().map(|image| remove_image(rack, image, job))).await?;
     clear(rack, guest).await
+}
+
+/// All disk images of a guest.
+fn images(guest: &Guest) -> Vec<String> {
+    guest.disks.iter().map(|disk| disk.image.clone()).chain([guest.seed_image()]).collect()
 }
 
 /// Says that it is being deleted, unless it is protected; both in one step.
@@ -78,7 +84,7 @@ async fn remove_image(rack: &Rack, image: &str, job: &Job) -> Result<(), Failure
 
 /// Takes back a guest that was never started.
 pub(super) async fn undo(rack: &Rack, guest: &Guest) -> Result<(), Failure> {
-    for image in guest.disks.iter().map(|disk| disk.image.clone()).chain([guest.seed_image()]) {
+    for image in images(guest) {
         rack.port().image_remove(&image).await.map_err(ClusterError::failure)?;
     }
     clear(rack, guest).await

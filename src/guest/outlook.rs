@@ -1,19 +1,22 @@
 //! What a placement and a start look at first: taken once, and handed on as a value.
 
 use super::claim::Claim;
-use super::host_state;
+use super::host_state::{self, HostState};
 use super::placement::HostRoom;
+use super::promise::{self, Promise, Promises};
 use super::rack::Rack;
 use super::spec::Guest;
 use super::survey::Survey;
 use crate::cluster::{ClusterError, decode};
 use crate::error::Failure;
 use crate::inventory::{HostSpec, Inventory, Role};
+use crate::libvirt::Domain;
 use std::collections::BTreeMap;
+use tokio::sync::{Mutex, MutexGuard};
 use uuid::Uuid;
 
 /// The rack at one look. The claims were read before the hosts were asked; see [`Survey::standing`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Outlook {
     /// Claims by state object.
     claims: BTreeMap<String, Claim>,
@@ -23,6 +26,8 @@ pub struct Outlook {
     pub survey: Survey,
     /// The hosts as the planner sees them.
     pub rooms: Vec<HostRoom>,
+    /// One lock a host; see [`Outlook::turn`].
+    turns: BTreeMap<String, Mutex<()>>,
 }
 
 impl Outlook {
@@ -31,12 +36,26 @@ impl Outlook {
     /// # Errors
     /// When the cluster cannot be asked.
     pub async fn take(rack: &Rack) -> Result<Self, Failure> {
-        let (claims, states, guests) = tokio::join!(claims(rack), host_state::read(rack.port()), rack.guests());
-        let (claims, states) = (claims.map_err(ClusterError::failure)?, states.map_err(ClusterError::failure)?);
-        let guests = guests?;
+        let (claims, promises, states, guests) = tokio::join!(
+            claims(rack),
+            promise::read_all(rack.port(), rack.hypervisors.names()),
+            host_state::read(rack.port()),
+            rack.guests(),
+        );
+        let (claims, promises) = (claims.map_err(ClusterError::failure)?, promises.map_err(ClusterError::failure)?);
+        let (states, guests) = (states.map_err(ClusterError::failure)?, guests?);
         let survey = Survey::take(&rack.hypervisors, true).await;
-        let rooms = rooms(&rack.inventory, &survey, &states, &guests);
-        Ok(Outlook { claims, guests, survey, rooms })
+        let rooms = rooms(&rack.inventory, &survey, &states, &guests, &promises);
+        let turns = rooms.iter().map(|room| (room.name.clone(), Mutex::default())).collect();
+        Ok(Outlook { claims, guests, survey, rooms, turns })
+    }
+
+    /// Waits for one's turn with a host among those who share this outlook.
+    pub(super) async fn turn(&self, host: &str) -> Option<MutexGuard<'_, ()>> {
+        match self.turns.get(host) {
+            Some(turn) => Some(turn.lock().await),
+            None => None,
+        }
     }
 
     /// The claim on a guest. One that had none had never been started by then.
@@ -50,45 +69,102 @@ async fn claims(rack: &Rack) -> Result<BTreeMap<String, Claim>, ClusterError> {
     objects.into_iter().map(|o| decode(&o.name, &o.data).map(|claim| (o.name, claim))).collect()
 }
 
-/// The hosts as the planner sees them: their size less what is kept back, and what they run.
+/// The hosts as the planner sees them: their size less what is kept back, what they run, and what they are promised to.
 pub fn rooms(
     inventory: &Inventory,
     survey: &Survey,
-    states: &BTreeMap<String, host_state::HostState>,
+    states: &BTreeMap<String, HostState>,
     guests: &[Guest],
+    promises: &BTreeMap<String, Promises>,
 ) -> Vec<HostRoom> {
-    let tags: BTreeMap<Uuid, &Guest> = guests.iter().map(|g| (g.uuid, g)).collect();
+    let known: BTreeMap<Uuid, &Guest> = guests.iter().map(|g| (g.uuid, g)).collect();
+    let tags = |uuid: Uuid| known.get(&uuid).map(|g| g.tags.clone()).unwrap_or_default();
+    let nothing = Promises::new();
     let room = |spec: &HostSpec| {
         let name = spec.name.as_str();
-        let maintenance = states.get(name).and_then(|s| s.maintenance.as_ref());
-        let closed = match (survey.silent.get(name), maintenance) {
-            (Some(why), _) => Some(format!("does not answer: {why}")),
-            (None, Some(m)) => {
-                Some(format!("in maintenance{}", m.why.as_ref().map(|w| format!(": {w}")).unwrap_or_default()))
-            }
-            (None, None) => None,
-        };
-        let node = survey.hosts.get(name).cloned().flatten();
-        let here = survey.seen.values().flatten().filter(|(host, d)| host == name && d.state.has_process());
-        let here: Vec<_> = here.map(|(_, domain)| domain).collect();
-        let threads = node.as_ref().map_or(0, |n| n.cpus);
-        // Rounded down: half a processor is none.
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "small and positive by the inventory"
-        )]
-        let cpus = (f64::from(threads) * inventory.guests.cpu_overcommit) as u64;
-        HostRoom {
-            name: name.to_owned(),
-            rack: spec.location.rack.clone(),
-            closed,
-            memory: node.map_or(0, |n| n.memory.saturating_sub(inventory.reserve(spec).bytes())),
-            used: here.iter().map(|d| d.memory).sum(),
-            cpus,
-            cpus_used: here.iter().map(|d| u64::from(d.cpus)).sum(),
-            tags: here.iter().map(|d| tags.get(&d.uuid).map(|g| g.tags.clone()).unwrap_or_default()).collect(),
-        }
+        let here = survey.seen.values().flatten().filter(|(host, _)| host == name).map(|(_, domain)| domain);
+        let mut room = empty(inventory, spec, survey, states.get(name));
+        fill(&mut room, here, promises.get(name).unwrap_or(&nothing), tags);
+        room
     };
     inventory.with_role(Role::Guests).map(room).collect()
+}
+
+/// A host without its guests.
+fn empty(inventory: &Inventory, spec: &HostSpec, survey: &Survey, state: Option<&HostState>) -> HostRoom {
+    let name = spec.name.as_str();
+    let maintenance = state.and_then(|s| s.maintenance.as_ref());
+    let closed = match (survey.silent.get(name), maintenance) {
+        (Some(why), _) => Some(format!("does not answer: {why}")),
+        (None, Some(m)) => {
+            Some(format!("in maintenance{}", m.why.as_ref().map(|w| format!(": {w}")).unwrap_or_default()))
+        }
+        (None, None) => None,
+    };
+    let node = survey.hosts.get(name).cloned().flatten();
+    let threads = node.as_ref().map_or(0, |n| n.cpus);
+    // Rounded down: half a processor is none.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small and positive by the inventory")]
+    let cpus = (f64::from(threads) * inventory.guests.cpu_overcommit) as u64;
+    HostRoom {
+        name: name.to_owned(),
+        rack: spec.location.rack.clone(),
+        closed,
+        memory: node.map_or(0, |n| n.memory.saturating_sub(inventory.reserve(spec).bytes())),
+        cpus,
+        ..HostRoom::default()
+    }
+}
+
+/// Counts in what a host runs, and what it is promised to and does not show there yet.
+pub(super) fn fill<'a>(
+    room: &mut HostRoom,
+    here: impl Iterator<Item = &'a Domain>,
+    promises: &Promises,
+    tags: impl Fn(Uuid) -> BTreeMap<String, String>,
+) {
+    let mut promises = promises.clone();
+    let running = here.filter(|domain| domain.state.has_process());
+    let running = running.map(|domain| {
+        promises.remove(&domain.uuid);
+        Promise { memory: domain.memory, cpus: domain.cpus, tags: tags(domain.uuid) }
+    });
+    let running: Vec<Promise> = running.collect();
+    for guest in running.into_iter().chain(promises.into_values()) {
+        room.used += guest.memory;
+        room.cpus_used += u64::from(guest.cpus);
+        room.tags.push(guest.tags);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::libvirt::DomainState;
+    use proptest::prelude::*;
+
+    fn domain(n: u128, memory: u64, state: DomainState) -> Domain {
+        Domain { name: format!("g{n}"), uuid: Uuid::from_u128(n), state, reason: String::new(), memory, cpus: 1 }
+    }
+
+    proptest! {
+        #[test]
+        fn a_guest_counts_once_whether_it_shows_or_is_promised_or_both(
+            running in prop::collection::btree_map(0u128..20, (1u64..64, any::<bool>()), 0..12),
+            promised in prop::collection::btree_map(0u128..20, 1u64..64, 0..12),
+        ) {
+            let state = |on| if on { DomainState::Running } else { DomainState::Off };
+            let here: Vec<Domain> = running.iter().map(|(n, (memory, on))| domain(*n, *memory, state(*on))).collect();
+            let promises: Promises = promised
+                .iter()
+                .map(|(n, memory)| (Uuid::from_u128(*n), Promise { memory: *memory, cpus: 1, ..Promise::default() }))
+                .collect();
+            let mut room = HostRoom::default();
+            fill(&mut room, here.iter(), &promises, |_| BTreeMap::new());
+            let shows: BTreeMap<u128, u64> = running.iter().filter(|(_, (_, on))| *on).map(|(n, (m, _))| (*n, *m)).collect();
+            let all: BTreeMap<u128, u64> = promised.into_iter().chain(shows).collect();
+            prop_assert_eq!(room.used, all.values().sum::<u64>());
+            prop_assert_eq!((room.cpus_used, room.tags.len()), (all.len() as u64, all.len()));
+        }
+    }
 }

@@ -115,7 +115,7 @@ fn free_share(host: &HostRoom, need: &Need) -> u64 {
 }
 
 /// Why a host cannot take a guest.
-fn refusal(host: &HostRoom, need: &Need) -> Option<String> {
+pub fn refusal(host: &HostRoom, need: &Need) -> Option<String> {
     if need.pinned.as_ref().is_some_and(|pinned| *pinned != host.name) {
         return Some(format!("the guest is bound to {}", need.pinned.as_deref().unwrap_or_default()));
     }

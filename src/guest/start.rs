@@ -2,7 +2,8 @@
 
 use super::claim::{self, Claim, START_WINDOW, Swap};
 use super::outlook::Outlook;
-use super::placement::{Need, Place, place, reasons};
+use super::placement::{Need, Place, place as place_all, reasons};
+use super::promise;
 use super::rack::Rack;
 use super::spec::{Desired, Guest, Stage};
 use super::survey::{Standing, Survey};
@@ -69,7 +70,7 @@ pub async fn start(rack: &Rack, guests: &[Guest], host: Option<&str>) -> Vec<(St
         }
     };
     let needs: Vec<Need> = guests.iter().map(|g| need(g, host)).collect();
-    let places = place(&outlook.rooms, &needs);
+    let places = place_all(&outlook.rooms, &needs);
     start_at(rack, &outlook, guests.iter().zip(places), host).await
 }
 
@@ -98,7 +99,7 @@ async fn start_one(
     rack: &Rack,
     guest: &Guest,
     wanted: Option<&str>,
-    place: Place,
+    mut place: Place,
     outlook: &Outlook,
     job: &Job,
 ) -> Result<Started, Failure> {
@@ -107,10 +108,11 @@ async fn start_one(
             .hint("run the same `guest create` again to finish it, or `guest delete` to clear it away"));
     }
     let mut claim = outlook.claim(guest.uuid);
+    let wants = need(guest, wanted);
     let mut newer: Option<Survey> = None;
     for _ in 0..ROUNDS {
         let survey = newer.as_ref().unwrap_or(&outlook.survey);
-        let host = match survey.standing(guest.uuid, &claim, &rack.run) {
+        let (host, promised) = match survey.standing(guest.uuid, &claim, &rack.run) {
             Standing::Runs(host) => {
                 settle_running(rack, guest, &claim, &host).await?;
                 return Ok(Started { name: guest.name.clone(), host, already: true });
@@ -129,7 +131,8 @@ async fn start_one(
                 newer = Some(Survey::take(&rack.hypervisors, false).await);
                 continue;
             }
-            Standing::FinishOn(host) if wanted.is_none_or(|w| w == host) => host,
+            // The host was promised to it by whoever began.
+            Standing::FinishOn(host) if wanted.is_none_or(|w| w == host) => (host, true),
             Standing::FinishOn(host) => {
                 return Err(Failure::msg(
                     Kind::Busy,
@@ -139,21 +142,34 @@ async fn start_one(
             Standing::Free => match &place {
                 Place::Host(host) => {
                     nobody_has_it_open(rack, guest, job).await?;
-                    host.clone()
+                    (host.clone(), false)
                 }
                 Place::Nowhere(why) => return Err(no_room(why)),
             },
         };
         let mine = claim.starting(&host, &rack.run);
         let written_at = boot_time();
-        match swap(rack, guest, &claim, &mine).await? {
-            Swap::Ours => return create(rack, guest, &host, mine, written_at).await,
-            Swap::Theirs(theirs) => {
-                job.step(format!("{} was quicker, looking again", theirs.by));
-                claim = theirs;
-                newer = Some(Survey::take(&rack.hypervisors, false).await);
-            }
+        if let Swap::Theirs(theirs) = swap(rack, guest, &claim, &mine).await? {
+            job.step(format!("{} was quicker, looking again", theirs.by));
+            claim = theirs;
+            newer = Some(Survey::take(&rack.hypervisors, false).await);
+            continue;
         }
+        let room = if promised { Ok(Ok(())) } else { promise::enter(rack, outlook, guest.uuid, &wants, &host).await };
+        if let Ok(Ok(())) = room {
+            return create(rack, guest, &host, mine, written_at).await;
+        }
+        // Nothing was sent to the host, so nobody has to wait for it.
+        claim = match swap(rack, guest, &mine, &mine.freed()).await? {
+            Swap::Ours => mine.freed(),
+            Swap::Theirs(theirs) => theirs,
+        };
+        if let Err(why) = room? {
+            job.step(format!("others were quicker on {host} ({why}), looking again"));
+        }
+        let again = Outlook::take(rack).await?;
+        place = place_all(&again.rooms, std::slice::from_ref(&wants)).remove(0);
+        newer = Some(again.survey);
     }
     Err(Failure::msg(Kind::Busy, format!("guest {} is started and stopped by others all the time", guest.name)))
 }

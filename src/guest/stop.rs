@@ -1,6 +1,7 @@
 //! Stopping and rebooting guests.
 
-use super::claim::{self, Claim, Phase};
+use super::claim::{self, Claim, Phase, Swap};
+use super::outlook::Outlook;
 use super::rack::Rack;
 use super::spec::{Desired, Guest};
 use super::start::{may_run, read, set_desired, swap};
@@ -17,6 +18,9 @@ use std::time::{Duration, Instant};
 pub const SHUTDOWN: Duration = Duration::from_secs(90);
 /// How long a killed QEMU may take to be gone.
 const DESTROY: Duration = Duration::from_secs(30);
+/// How often the power button is pressed: a guest that is still in its firmware or its early boot does not hear it,
+/// and one that is going down does not mind.
+const PRESS: Duration = Duration::from_secs(10);
 /// Time between two looks.
 const POLL: Duration = Duration::from_millis(200);
 
@@ -30,10 +34,14 @@ pub enum How {
 }
 
 /// Stops guests; one that is down is left alone. Tells whether each ran.
-pub async fn stop(rack: &Rack, guests: &[Guest], how: How) -> Vec<(String, Result<bool, Failure>)> {
+///
+/// # Errors
+/// When the cluster cannot be asked.
+pub async fn stop(rack: &Rack, guests: &[Guest], how: How) -> Result<Vec<(String, Result<bool, Failure>)>, Failure> {
+    let outlook = &Outlook::take(rack).await?;
     let stops = guests.iter().map(|guest| async move {
         let job = rack.ui.job(format!("stop {}", guest.name));
-        let result = stop_one(rack, guest, how, &job).await;
+        let result = stop_one(rack, outlook, guest, how, &job).await;
         match &result {
             Ok(true) => job.done(""),
             Ok(false) => job.end(Outcome::Unchanged, "was down"),
@@ -42,22 +50,33 @@ pub async fn stop(rack: &Rack, guests: &[Guest], how: How) -> Vec<(String, Resul
         }
         (guest.name.clone(), result)
     });
-    join_all(stops).await
+    Ok(join_all(stops).await)
 }
 
 /// Stops a guest and frees its claim after it was seen gone.
-pub(super) async fn stop_one(rack: &Rack, guest: &Guest, how: How, job: &Job) -> Result<bool, Failure> {
+pub(super) async fn stop_one(
+    rack: &Rack,
+    outlook: &Outlook,
+    guest: &Guest,
+    how: How,
+    job: &Job,
+) -> Result<bool, Failure> {
     set_desired(rack, guest, Desired::Stopped).await?;
-    let mut claim = read(rack, guest).await?;
+    let mut claim = outlook.claim(guest.uuid);
+    let mut newer: Option<Survey> = None;
     let mut ran = false;
     loop {
-        let survey = Survey::take(&rack.hypervisors, false).await;
+        let survey = newer.as_ref().unwrap_or(&outlook.survey);
         match survey.standing(guest.uuid, &claim, &rack.run) {
             Standing::Runs(host) => {
                 let hypervisor = rack.hypervisors.get(&host)?;
                 end(&hypervisor, guest, how, job).await?;
                 ran = true;
-                claim = read(rack, guest).await?;
+                // It was nowhere else, as long as its claim is what it was.
+                let here = claim.phase == Phase::Running && claim.host.as_deref() == Some(host.as_str());
+                if here && free(rack, guest, &claim).await? {
+                    return Ok(ran);
+                }
             }
             Standing::MayRun { host, why } => return Err(may_run(&host, &why)),
             Standing::FinishOn(_) | Standing::InTransit => {
@@ -71,13 +90,15 @@ pub(super) async fn stop_one(rack: &Rack, guest: &Guest, how: How, job: &Job) ->
                     free(rack, guest, &claim).await?;
                     return Ok(ran);
                 }
-                claim = read(rack, guest).await?;
             }
             Standing::Free => {
-                free(rack, guest, &claim).await?;
-                return Ok(ran);
+                if free(rack, guest, &claim).await? {
+                    return Ok(ran);
+                }
             }
         }
+        claim = read(rack, guest).await?;
+        newer = Some(Survey::take(&rack.hypervisors, false).await);
     }
 }
 
@@ -90,12 +111,12 @@ async fn seen_anywhere(rack: &Rack, guest: &Guest, claim: &Claim) -> Result<bool
     Ok(false)
 }
 
-/// Frees the claim that was read before the hosts were asked; if it changed since, it is somebody else's now.
-async fn free(rack: &Rack, guest: &Guest, claim: &Claim) -> Result<(), Failure> {
-    if claim.phase != Phase::Free {
-        swap(rack, guest, claim, &claim.freed()).await?;
+/// Frees the claim that was read before the hosts were asked; `false` when it changed since, and is somebody else's.
+async fn free(rack: &Rack, guest: &Guest, claim: &Claim) -> Result<bool, Failure> {
+    if claim.phase == Phase::Free {
+        return Ok(read(rack, guest).await? == *claim);
     }
-    Ok(())
+    Ok(swap(rack, guest, claim, &claim.freed()).await? == Swap::Ours)
 }
 
 /// Ends a running domain and waits until it is gone.
@@ -113,6 +134,7 @@ async fn end(hypervisor: &Arc<dyn Hypervisor>, guest: &Guest, how: How, job: &Jo
         Err(error) => return Err(error.into()),
     }
     let began = Instant::now();
+    let mut pressed = began;
     loop {
         match hypervisor.domain(guest.uuid).await {
             Ok(None) => return Ok(()),
@@ -127,6 +149,11 @@ async fn end(hypervisor: &Arc<dyn Hypervisor>, guest: &Guest, how: How, job: &Jo
                 How::Shutdown(_) => failure.hint("give it more time with --timeout, or pull its plug with --force"),
                 How::Force => failure.hint(format!("look at the storage: QEMU on {host} may wait for it")),
             });
+        }
+        if matches!(how, How::Shutdown(_)) && pressed.elapsed() > PRESS {
+            pressed = Instant::now();
+            // Whether it was heard shows above.
+            let _ = hypervisor.shutdown(guest.uuid).await;
         }
         job.step(format!("waits for it to go down on {host}"));
         tokio::time::sleep(POLL).await;

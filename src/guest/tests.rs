@@ -103,10 +103,10 @@ async fn a_guest_is_made_started_stopped_and_deleted_without_a_trace() {
     let claim = claim::read(world.rack.port(), guest.uuid).await.unwrap();
     assert_eq!((claim.phase, claim.host), (Phase::Running, Some(started.host)));
     assert!(start_one(&world.rack, &guest).await.unwrap().already);
-    conclude("stop", stop(&world.rack, std::slice::from_ref(&guest), How::Force).await).unwrap();
+    conclude("stop", stop(&world.rack, std::slice::from_ref(&guest), How::Force).await.unwrap()).unwrap();
     assert!(world.hosts.places(guest.uuid).is_empty());
     assert_eq!(claim::read(world.rack.port(), guest.uuid).await.unwrap().phase, Phase::Free);
-    conclude("delete", delete(&world.rack, &[guest]).await).unwrap();
+    conclude("delete", delete(&world.rack, &[guest]).await.unwrap()).unwrap();
     assert_eq!(traces(&world).await, Vec::<String>::new());
 }
 
@@ -209,11 +209,11 @@ async fn an_order_for_several_leaves_those_alone_that_are_there() {
 async fn a_protected_guest_is_not_deleted() {
     let world = world("").await;
     let guest = create(&world, Order { protected: true, ..order(&["web"]) }).await.unwrap().remove(0);
-    let refused = conclude("delete", delete(&world.rack, std::slice::from_ref(&guest)).await).unwrap_err();
+    let refused = conclude("delete", delete(&world.rack, std::slice::from_ref(&guest)).await.unwrap()).unwrap_err();
     assert_eq!(refused.kind, Kind::Refused);
     assert!(world.cluster.image(&guest.disks[0].image).await.unwrap().is_some());
     conclude("protect", protect(&world.rack, std::slice::from_ref(&guest), false).await).unwrap();
-    conclude("delete", delete(&world.rack, &[guest]).await).unwrap();
+    conclude("delete", delete(&world.rack, &[guest]).await.unwrap()).unwrap();
     assert_eq!(traces(&world).await, Vec::<String>::new());
 }
 
@@ -225,8 +225,8 @@ async fn a_guest_on_a_host_that_does_not_answer_is_started_nowhere() {
     world.hosts.fault(&host, FakeFault::Unreachable);
     for result in [
         start_one(&world.rack, &guest).await.map(drop),
-        conclude("stop", stop(&world.rack, std::slice::from_ref(&guest), How::Force).await).map(drop),
-        conclude("delete", delete(&world.rack, std::slice::from_ref(&guest)).await).map(drop),
+        conclude("stop", stop(&world.rack, std::slice::from_ref(&guest), How::Force).await.unwrap()).map(drop),
+        conclude("delete", delete(&world.rack, std::slice::from_ref(&guest)).await.unwrap()).map(drop),
     ] {
         let failure = result.unwrap_err();
         assert_eq!(failure.kind, Kind::Refused, "{failure}");
@@ -292,4 +292,64 @@ async fn of_many_starts_at_once_exactly_one_runs() {
         assert_eq!(world.hosts.places(guest.uuid).len(), 1);
         assert_eq!(fresh, 1, "one of them started it");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn operators_who_start_guests_at_the_same_moment_overfill_no_host() {
+    // Each host has 60 GiB for guests: three of these.
+    let big = |names: &[&str]| Order { memory: Size::gib(20), ..order(names) };
+    for _ in 0..10 {
+        let world = world("").await;
+        let mut made = Vec::new();
+        for batch in [["a", "b", "c", "d"], ["e", "f", "g", "h"], ["i", "j", "k", "l"]] {
+            made.push(create(&world, big(&batch)).await.unwrap());
+        }
+        let mut starts = Vec::new();
+        for guests in made {
+            let rack = Rack { run: Run { id: Uuid::new_v4().to_string(), ..Run::new() }, ..world.rack.clone() };
+            // All have looked before the first one starts anything.
+            let outlook = Outlook::take(&rack).await.unwrap();
+            starts.push(tokio::spawn(async move {
+                let needs: Vec<_> = guests.iter().map(|g| need(g, None)).collect();
+                let places = placement::place(&outlook.rooms, &needs);
+                start::start_at(&rack, &outlook, guests.iter().zip(places), None).await
+            }));
+        }
+        let (mut hosts, mut refused) = (std::collections::BTreeMap::new(), Vec::new());
+        for start in starts {
+            for (_, result) in start.await.unwrap() {
+                match result {
+                    Ok(started) => *hosts.entry(started.host).or_insert(0) += 1,
+                    Err(failure) => refused.push(failure.to_string()),
+                }
+            }
+        }
+        assert_eq!(hosts.into_values().collect::<Vec<_>>(), [3, 3, 3], "{refused:?}");
+        assert!(
+            refused.len() == 3 && refused.iter().all(|why| why.starts_with("no host has room: h1: ")),
+            "{refused:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_promise_is_worth_nothing_once_its_guest_is_not_on_its_way_any_more() {
+    let world = world("").await;
+    let guest = create(&world, Order { memory: Size::gib(40), ..order(&["web"]) }).await.unwrap().remove(0);
+    let (port, host) = (world.rack.port(), "h1");
+    let used = || async { Outlook::take(&world.rack).await.unwrap().rooms[0].used };
+    let starting = Claim::default().starting(host, &world.rack.run);
+    claim::swap(port, guest.uuid, &Claim::default(), &starting).await.unwrap();
+    let outlook = Outlook::take(&world.rack).await.unwrap();
+    promise::enter(&world.rack, &outlook, guest.uuid, &need(&guest, None), host).await.unwrap().unwrap();
+    assert_eq!(used().await, 40 << 30);
+    // Entered twice it counts once; another one of its size has no room beside it.
+    promise::enter(&world.rack, &outlook, guest.uuid, &need(&guest, None), host).await.unwrap().unwrap();
+    let other = promise::enter(&world.rack, &outlook, Uuid::nil(), &need(&guest, None), host).await.unwrap();
+    assert_eq!(other.unwrap_err(), "20 GiB of memory free, 40 GiB needed");
+    let moving = starting.running("h2").moving("h2", host, &world.rack.run);
+    claim::swap(port, guest.uuid, &starting, &moving).await.unwrap();
+    assert_eq!(used().await, 40 << 30);
+    claim::swap(port, guest.uuid, &moving, &moving.freed()).await.unwrap();
+    assert_eq!(used().await, 0);
 }

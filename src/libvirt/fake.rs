@@ -64,7 +64,11 @@ impl FakeRack {
 
     /// Puts a domain in a state on a host.
     pub fn put_as(&self, host: &str, name: &str, uuid: Uuid, state: DomainState) {
-        let domain = Domain { name: name.into(), uuid, state, reason: "booted".into(), memory: 1 << 30, cpus: 1 };
+        self.put_sized(host, name, uuid, state, 1 << 30);
+    }
+
+    fn put_sized(&self, host: &str, name: &str, uuid: Uuid, state: DomainState, memory: u64) {
+        let domain = Domain { name: name.into(), uuid, state, reason: "booted".into(), memory, cpus: 1 };
         self.world().domains.entry(host.to_owned()).or_default().insert(uuid, domain);
     }
 
@@ -145,8 +149,10 @@ impl FakeHost {
     }
 }
 
+/// The text of an element; attributes as they stand belong to `tag`.
 fn text(xml: &str, tag: &str) -> Option<String> {
     let (_, rest) = xml.split_once(&format!("<{tag}>"))?;
+    let tag = tag.split(' ').next()?;
     rest.split_once(&format!("</{tag}>")).map(|(value, _)| value.trim().to_owned())
 }
 
@@ -175,7 +181,8 @@ impl Hypervisor for FakeHost {
         }
         let state = if start == Start::Paused { DomainState::Paused } else { DomainState::Running };
         self.world()?.calls.push(format!("{} {call} {name}", self.name));
-        self.rack.put_as(&self.name, &name, uuid, state);
+        let kib = text(xml, "memory unit='KiB'").and_then(|m| m.parse::<u64>().ok());
+        self.rack.put_sized(&self.name, &name, uuid, state, kib.unwrap_or(1 << 20) << 10);
         self.domain(uuid).await?.ok_or_else(|| self.failed(call, "it ended at once"))
     }
 

@@ -7,7 +7,7 @@ use super::{Options, Urgency};
 use crate::cluster::ClusterError;
 use crate::error::{Failure, Kind};
 use crate::guest::claim::{self, Claim, Phase};
-use crate::guest::{Guest, Rack, Survey, read_host_states, rooms};
+use crate::guest::{Guest, Rack, Survey, read_host_states, read_promises, rooms};
 use crate::libvirt::DomainState;
 use futures::future::join_all;
 use tokio::sync::watch;
@@ -54,9 +54,11 @@ pub async fn gather(
     if change {
         finish_moves(rack, &guests, wanted, options, urgency).await?;
     }
-    let (survey, states) = tokio::join!(Survey::take(&rack.hypervisors, true), read_host_states(rack.port()));
-    let states = states.map_err(ClusterError::failure)?;
-    let rooms = rooms(&rack.inventory, &survey, &states, &guests);
+    let (states, promises) =
+        tokio::try_join!(read_host_states(rack.port()), read_promises(rack.port(), rack.hypervisors.names()))
+            .map_err(ClusterError::failure)?;
+    let survey = Survey::take(&rack.hypervisors, true).await;
+    let rooms = rooms(&rack.inventory, &survey, &states, &guests, &promises);
     Ok(Facts { rooms, guests: placed(&guests, &survey), link: link(rack) })
 }
 

@@ -107,7 +107,7 @@ pub fn assemble(inventory: &Inventory, seen: &Seen, now: Timestamp) -> Status {
         Ok(ceph) => (ceph, None),
         Err(error) => (&nothing, Some(error.clone())),
     };
-    let rooms = rooms(inventory, &seen.survey, &ceph.states, &ceph.guests);
+    let rooms = rooms(inventory, &seen.survey, &ceph.states, &ceph.guests, &BTreeMap::new());
     let homes = homes_after_loss(&rooms, seen, &ceph.guests);
     Status {
         cluster: inventory.cluster.name.clone(),

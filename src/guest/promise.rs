@@ -1,0 +1,151 @@
+//! Room of a host that is promised to guests on their way to it.
+//!
+//! What runs on a host shows there. What is about to start, or to arrive, does not yet, and two operators who look at
+//! the same moment would both give away the same memory. So whoever has written a claim that brings a guest to a host
+//! has it entered among the host's promises, one state object a host, changed by compare-and-swap: of two who would
+//! together overfill the host, the later one finds the entry of the earlier one, and gives way.
+//!
+//! An entry counts while the guest's claim says that it is on its way there. Nobody has to take it back: it is worth
+//! nothing once the claim says otherwise, and the next change leaves it out.
+
+use super::claim::{self, Claim, Phase};
+use super::outlook::{Outlook, fill};
+use super::placement::{HostRoom, Need, refusal};
+use super::rack::Rack;
+use super::spec::Guest;
+use crate::cluster::{ClusterError, ClusterPort, Document, Version, encode, fetch};
+use crate::error::{Failure, Kind};
+use crate::libvirt::Domain;
+use futures::future::{join_all, try_join_all};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+/// Tries of entering a promise while others do the same; each lost race means that somebody else got on.
+const TRIES: usize = 50;
+
+/// What a guest on its way will take of its host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Promise {
+    /// Memory in bytes.
+    pub memory: u64,
+    /// Virtual processors.
+    pub cpus: u32,
+    /// Tags.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
+}
+
+/// What a host is promised to, by guest.
+pub type Promises = BTreeMap<Uuid, Promise>;
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+struct Ledger {
+    guests: Promises,
+}
+
+impl Document for Ledger {
+    const SCHEMA: &'static str = "rackhand.room/1";
+}
+
+fn object(host: &str) -> String {
+    format!("room.{host}")
+}
+
+/// Whether a claim says that its guest is about to show on a host.
+fn on_its_way(claim: &Claim, host: &str) -> bool {
+    match claim.phase {
+        Phase::Starting => claim.host.as_deref() == Some(host),
+        Phase::Moving => claim.target.as_deref() == Some(host),
+        // One that was seen running shows on its host.
+        Phase::Running | Phase::Free => false,
+    }
+}
+
+/// What a host is promised to, and the version of that. To be read *before* the host is asked what it runs: a guest
+/// that comes up in between is then seen twice rather than not at all.
+async fn read(port: &dyn ClusterPort, host: &str) -> Result<(Promises, Option<Version>), ClusterError> {
+    let Some((ledger, version)) = fetch::<Ledger>(port, &object(host)).await? else {
+        return Ok((Promises::new(), None));
+    };
+    let entries = ledger.guests.into_iter().map(|(guest, promise)| async move {
+        let claim = claim::read(port, guest).await?;
+        Ok::<_, ClusterError>(on_its_way(&claim, host).then_some((guest, promise)))
+    });
+    Ok((try_join_all(entries).await?.into_iter().flatten().collect(), Some(version)))
+}
+
+/// What these hosts are promised to. To be read before they are asked what they run.
+///
+/// # Errors
+/// When the cluster cannot be asked.
+pub async fn read_all<'a>(
+    port: &dyn ClusterPort,
+    hosts: impl IntoIterator<Item = &'a str>,
+) -> Result<BTreeMap<String, Promises>, ClusterError> {
+    let each = hosts.into_iter().map(|host| async move { Ok((host.to_owned(), read(port, host).await?.0)) });
+    Ok(try_join_all(each).await?.into_iter().collect())
+}
+
+/// Has a guest entered among a host's promises, after the claim that brings it there was written; tells why not when
+/// the host has no room left for it.
+///
+/// # Errors
+/// When the host or the cluster cannot be asked.
+pub async fn enter(
+    rack: &Rack,
+    outlook: &Outlook,
+    guest: Uuid,
+    need: &Need,
+    host: &str,
+) -> Result<Result<(), String>, Failure> {
+    let port = rack.port();
+    let Some(before) = outlook.rooms.iter().find(|room| room.name == host) else {
+        return Err(Failure::failed(format!("{host} is no host of guests")));
+    };
+    // One of this run at a time, for they would only get into each other's way.
+    let _turn = outlook.turn(host).await;
+    for _ in 0..TRIES {
+        let (mut promises, version) = read(port, host).await.map_err(ClusterError::failure)?;
+        let here = rack.hypervisors.get(host)?.domains().await?;
+        let mut others = promises.clone();
+        others.remove(&guest);
+        let tags = tags(port, outlook, &here).await;
+        let (used, cpus_used) = (0, 0);
+        let mut room = HostRoom { used, cpus_used, tags: Vec::new(), ..before.clone() };
+        let running = here.iter().filter(|domain| domain.uuid != guest);
+        fill(&mut room, running, &others, |uuid| tags.get(&uuid).cloned().unwrap_or_default());
+        if let Some(why) = refusal(&room, need) {
+            return Ok(Err(why));
+        }
+        promises.insert(guest, Promise { memory: need.memory, cpus: need.cpus, tags: need.tags.clone() });
+        let text = encode(&Ledger { guests: promises }).map_err(ClusterError::failure)?;
+        let written = match version {
+            Some(version) => port.replace(&object(host), &text, version).await,
+            None => port.create(&object(host), &text).await,
+        };
+        match written {
+            Ok(_) => return Ok(Ok(())),
+            Err(ClusterError::Conflict(_) | ClusterError::Exists(_)) => {}
+            Err(error) => return Err(error.failure()),
+        }
+    }
+    Err(Failure::msg(Kind::Busy, format!("guests are brought to {host} by others all the time")))
+}
+
+/// Tags of guests that a host runs; of those that are younger than the outlook, they are read now.
+async fn tags(port: &dyn ClusterPort, outlook: &Outlook, here: &[Domain]) -> BTreeMap<Uuid, BTreeMap<String, String>> {
+    let tags = here.iter().map(|domain| async {
+        let known = outlook.guests.iter().find(|g| g.uuid == domain.uuid);
+        let tags = match known {
+            Some(guest) => guest.tags.clone(),
+            // What is no guest of ours has none.
+            None => match fetch::<Guest>(port, &Guest::object(domain.uuid)).await {
+                Ok(Some((guest, _))) => guest.tags,
+                _ => BTreeMap::new(),
+            },
+        };
+        (domain.uuid, tags)
+    });
+    join_all(tags).await.into_iter().collect()
+}
