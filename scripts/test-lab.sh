@@ -35,4 +35,4 @@ echo "provisioned in $(($(date +%s) - t0)) s"
 
 echo "== on the rack"
 export RACKHAND_TEST_RACK=$rack
-tests status guest movement provision
+tests status guest guest_order guest_inside image movement provision

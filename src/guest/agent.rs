@@ -39,7 +39,8 @@ pub async fn exec(rack: &Rack, guest: &Guest, command: &[String], limit: Duratio
         json!({"execute": "guest-exec", "arguments": {"path": program, "arg": arguments, "capture-output": true}});
     let answer = ask(&hypervisor, guest, &start)
         .await
-        .map_err(|failure| failure.hint("the guest needs qemu-guest-agent, running"))?;
+        .map_err(|failure| failure.hint("the guest needs qemu-guest-agent, running"))
+        .map_err(|failure| failure.context(format!("cannot run `{program}` in guest {}", guest.name)))?;
     let pid = answer["pid"].as_i64().ok_or_else(|| Failure::failed("the guest agent gave no process number"))?;
     let status = json!({"execute": "guest-exec-status", "arguments": {"pid": pid}});
     let began = Instant::now();

@@ -89,6 +89,15 @@ impl Rack {
         range.split_once('-').expect("two ends").1.to_owned()
     }
 
+    /// The bridge of this machine that its management network is on; guests of `lan` are too.
+    pub fn bridge(&self) -> String {
+        let inventory = self.json(&["inventory", "show"]);
+        let address = inventory["hosts"][0]["address"].as_str().expect("an address").to_owned();
+        let route = run(Command::new("ip").args(["-j", "route", "get", &address]));
+        let route: Value = serde_json::from_slice(&route.stdout).expect("ip -j is JSON");
+        route[0]["dev"].as_str().expect("a device").to_owned()
+    }
+
     /// A guest as `guest show` sees it.
     pub fn guest(&self, name: &str) -> Value {
         self.json(&["guest", "show", name])
@@ -107,9 +116,14 @@ impl Rack {
     /// Starts `name` from the template `tiny`; gone again when the value is dropped.
     pub fn tiny_guest(&self, name: &str, more: &[&str]) -> Guest<'_> {
         self.tiny();
+        self.guest_of("tiny", name, more)
+    }
+
+    /// Starts `name`, a guest as small as tiny, from a template.
+    pub fn guest_of(&self, image: &str, name: &str, more: &[&str]) -> Guest<'_> {
         // Left by a run that was killed.
         self.run(&["guest", "delete", name, "--yes"]);
-        let mut args = vec!["guest", "create", name, "--image", "tiny", "--memory", "128M", "--cpus", "1"];
+        let mut args = vec!["guest", "create", name, "--image", image, "--memory", "128M", "--cpus", "1"];
         args.extend(["--disk", "1G", "--network", "lan"]);
         args.extend(more);
         self.ok(&args);

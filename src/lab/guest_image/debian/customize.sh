@@ -29,6 +29,8 @@ cp "$root"/usr/lib/grub/i386-pc/*.mod "$root"/usr/lib/grub/i386-pc/*.lst "$root/
 cat > "$root/etc/cloud/cloud.cfg.d/90_rackhand.cfg" <<'EOF'
 datasource_list: [ NoCloud, None ]
 ssh_genkeytypes: [ ed25519 ]
+# Debian's minimal system has no other locale than C.UTF-8; setting one failed every first boot.
+locale: false
 system_info:
   network:
     renderers: [ networkd ]

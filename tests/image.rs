@@ -1,0 +1,151 @@
+//! Images from everywhere they come from, and what is no image, on a real rack.
+#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
+
+mod rack;
+
+use rack::Rack;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+fn stderr(output: &std::process::Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Imported images of these names, removed in the end.
+struct Names<'a>(&'a Rack, &'static [&'static str]);
+
+impl<'a> Names<'a> {
+    fn of(rack: &'a Rack, names: &'static [&'static str]) -> Self {
+        let names = Names(rack, names);
+        names.clear();
+        names
+    }
+
+    fn clear(&self) {
+        for name in self.1 {
+            self.0.run(&["image", "remove", name, "--yes"]);
+        }
+    }
+}
+
+impl Drop for Names<'_> {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+/// A web server on this machine.
+struct Web {
+    child: Child,
+    url: String,
+}
+
+impl Web {
+    fn of(directory: &Path) -> Web {
+        let mut child = Command::new("python3")
+            .args(["-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory"])
+            .arg(directory)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let port: u16 = line.split_whitespace().skip_while(|w| *w != "port").nth(1).unwrap().parse().unwrap();
+        Web { child, url: format!("http://127.0.0.1:{port}") }
+    }
+}
+
+impl Drop for Web {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn tiny_file(rack: &Rack) -> PathBuf {
+    let built = rack.ok(&["lab", "image", "build", "tiny"]);
+    PathBuf::from(String::from_utf8_lossy(&built.stdout).trim())
+}
+
+fn sha256(file: &Path) -> String {
+    let output = Command::new("sha256sum").arg(file).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).split_whitespace().next().unwrap().to_owned()
+}
+
+/// The tiny image as a compressed qcow2 file.
+fn qcow2(rack: &Rack, directory: &Path) -> PathBuf {
+    let file = directory.join("tiny.qcow2");
+    let made = Command::new("qemu-img")
+        .args(["convert", "-q", "-c", "-f", "raw", "-O", "qcow2"])
+        .args([&tiny_file(rack), &file])
+        .status()
+        .unwrap();
+    assert!(made.success());
+    file
+}
+
+#[test]
+fn an_image_comes_as_qcow2_from_the_web_or_raw_on_stdin_and_boots() {
+    let rack = Rack::provisioned();
+    let _names = Names::of(&rack, &["web", "piped"]);
+    let directory = tempfile::tempdir().unwrap();
+    let file = qcow2(&rack, directory.path());
+    let (web, sum) = (Web::of(directory.path()), sha256(&file));
+    let url = format!("{}/tiny.qcow2", web.url);
+    let shown = rack.json(&["image", "import", "web", &url, "--sha256", &sum]);
+    assert!(shown["schema"].is_string(), "{shown}");
+    let images = rack.json(&["image", "list"]);
+    let image = images["images"].as_array().unwrap().iter().find(|i| i["name"] == "web").unwrap();
+    assert_eq!((&image["versions"][0]["sha256"], &image["versions"][0]["source"]), (&sum.into(), &url.into()));
+    // The disk is the raw one's, not the file's.
+    let raw = std::fs::metadata(tiny_file(&rack)).unwrap().len();
+    let host = rack.hosts().remove(0);
+    let disk = image["versions"][0]["image"].as_str().unwrap();
+    assert!(rack.ssh(&host, &format!("rbd info --format json guests/{disk}")).contains(&format!("\"size\":{raw}")));
+    let guest = rack.guest_of("web", "fromweb", &[]);
+    guest.answers();
+    drop(guest);
+    // The same bytes from a pipe.
+    let raw = File::open(tiny_file(&rack)).unwrap();
+    let piped = rack.command(&["image", "import", "piped", "-"]).stdin(raw).output().unwrap();
+    assert!(piped.status.success(), "{}", stderr(&piped));
+    let sums =
+        rack.ssh(&host, "for i in web piped; do rbd export --no-progress guests/image.$i.v1@base - | sha256sum; done");
+    let sums: Vec<&str> = sums.lines().collect();
+    assert_eq!(sums[0], sums[1]);
+}
+
+#[test]
+fn what_is_no_image_or_not_the_one_meant_is_refused_and_leaves_nothing() {
+    let rack = Rack::provisioned();
+    let _names = Names::of(&rack, &["bad"]);
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name).display().to_string();
+    let web = Web::of(directory.path());
+    let file = qcow2(&rack, directory.path());
+    std::fs::write(at("notes.txt"), "no image at all\n".repeat(100)).unwrap();
+    std::fs::write(at("half.qcow2"), &std::fs::read(&file).unwrap()[..200_000]).unwrap();
+    let refused = |code: i32, args: &[&str]| stderr(&rack.exits(code, &[&["image", "import", "bad"], args].concat()));
+    // The file is sent before its sum is known; nothing of it stays.
+    let wrong = "0".repeat(64);
+    let text = refused(1, &[file.to_str().unwrap(), "--sha256", &wrong]);
+    assert!(text.contains("its SHA-256 is") && text.contains("not the one given"), "{text}");
+    refused(2, &[file.to_str().unwrap(), "--sha256", "abc"]);
+    let text = refused(2, &[&at("notes.txt")]);
+    assert!(text.contains("it is text"), "{text}");
+    let text = refused(2, &[&at("nowhere.qcow2")]);
+    assert!(text.contains("nowhere.qcow2"), "{text}");
+    // A page that is not there, and a file that looks like an image until it is read.
+    let text = refused(1, &[&format!("{}/nothing.qcow2", web.url)]);
+    assert!(text.contains("cannot fetch") && text.contains("404"), "{text}");
+    let text = refused(1, &[&format!("{}/half.qcow2", web.url)]);
+    assert!(text.contains("the file is damaged"), "{text}");
+    assert!(!rack.json(&["image", "list"]).to_string().contains("\"bad\""));
+    let host = rack.hosts().remove(0);
+    let left = rack.ssh(&host, "rbd ls guests; ls /var/tmp");
+    assert!(!left.contains("import.") && !left.contains("image.bad") && !left.contains("rackhand"), "{left}");
+}
