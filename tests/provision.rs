@@ -10,13 +10,17 @@ use std::time::Duration;
 
 const HOST: &str = "h2";
 
-/// What a careless hand does to a host, in every stage of provisioning.
+/// What a careless hand does to a host's network; it does not survive a reboot in this state.
+const NETWORK_DRIFT: &str = "
+rm -f /etc/systemd/network/05-rackhand-br-lan.network
+ip link set br-lan address 02:00:00:00:00:99
+";
+
+/// What a careless hand does to a host, in every other stage of provisioning.
 const DRIFT: &str = "
 while systemctl list-units --plain --no-legend --state=active,activating 'rackhand-*.service' | grep -q .; do sleep 0.2; done
 rm -f /etc/sysctl.d/90-rackhand.conf /etc/pki/qemu/server-key.pem /etc/libvirt/secrets/*
 sed -i s/migration_host/x_host/ /etc/libvirt/qemu.conf
-rm -f /etc/systemd/network/05-rackhand-br-lan.network
-ip link set br-lan address 02:00:00:00:00:99
 systemctl stop ceph-mgr@h2 libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket libvirtd
 dpkg --remove --force-depends curl >/dev/null 2>&1 || true
 ";
@@ -33,6 +37,11 @@ command -v curl >/dev/null
 virsh -q secret-list | grep -q ceph
 echo mended
 ";
+
+/// Does all of it to the host.
+fn drift(rack: &Rack) {
+    rack.ssh(HOST, &format!("{DRIFT}{NETWORK_DRIFT}"));
+}
 
 fn spawn(rack: &Rack) -> Child {
     rack.command(&["provision", "--yes"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
@@ -58,7 +67,7 @@ fn plan(rack: &Rack) -> Vec<(String, String)> {
 #[test]
 fn drift_is_shown_mended_and_gone() {
     let rack = at_rest();
-    rack.ssh(HOST, DRIFT);
+    drift(&rack);
     let found = plan(&rack);
     for step in ["os", "network", "packages", "tls", "libvirt", "secret"] {
         assert!(found.iter().any(|(s, _)| s == step), "{step} finds its drift: {found:?}");
@@ -85,7 +94,7 @@ fn without_yes_and_without_a_terminal_nothing_is_changed() {
 #[test]
 fn a_second_run_is_told_who_holds_the_hosts_and_a_killed_one_holds_nothing() {
     let rack = at_rest();
-    rack.ssh(HOST, DRIFT);
+    drift(&rack);
     let mut first = spawn(&rack);
     eventually("the first run to hold its lock", Duration::from_secs(20), || {
         let taken = "flock -n /run/rackhand/provision.lock true || echo taken";
@@ -106,7 +115,7 @@ fn a_second_run_is_told_who_holds_the_hosts_and_a_killed_one_holds_nothing() {
 fn killed_at_random_moments_the_next_run_finishes_it() {
     let rack = Rack::provisioned();
     for round in 0..6 {
-        rack.ssh(HOST, DRIFT);
+        drift(&rack);
         let mut run = spawn(&rack);
         // Any moment will do; it is said, so that a failure can be repeated.
         let after = Duration::from_millis(u64::from(rand::random::<u16>() % 9000) + 300);
@@ -120,6 +129,41 @@ fn killed_at_random_moments_the_next_run_finishes_it() {
     });
     assert_eq!(plan(&rack), []);
     assert_eq!(rack.ssh(HOST, MENDED).trim(), "mended");
+}
+
+#[test]
+fn a_host_that_reboots_in_the_middle_is_finished_by_the_next_run() {
+    let rack = at_rest();
+    rack.ssh(HOST, DRIFT);
+    let mut run = spawn(&rack);
+    eventually("the run to change the host", Duration::from_secs(60), || {
+        (rack.ssh(HOST, "test -s /etc/sysctl.d/90-rackhand.conf && echo yes || true").trim() == "yes").then_some(())
+    });
+    rack.lab(&["power", "reset", HOST]);
+    // It ends by itself, whatever it reached.
+    run.wait().unwrap();
+    eventually("a run that finishes it", Duration::from_secs(180), || {
+        rack.run(&["provision", "--yes"]).status.success().then_some(())
+    });
+    assert_eq!(plan(&rack), []);
+    assert_eq!(rack.ssh(HOST, MENDED).trim(), "mended");
+}
+
+#[test]
+fn a_full_disk_is_named_with_its_host_and_the_others_go_on() {
+    let rack = at_rest();
+    for host in [HOST, "h3"] {
+        rack.ssh(host, "rm /etc/sysctl.d/90-rackhand.conf");
+    }
+    rack.ssh(HOST, "mount -t tmpfs -o size=4k full /etc/sysctl.d && ! cat /dev/zero >/etc/sysctl.d/full 2>/dev/null");
+    let output = rack.run(&["provision", "--yes"]);
+    rack.ssh(HOST, "umount /etc/sysctl.d");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.lines().any(|l| l.contains("No space left on device") && l.contains(HOST)), "{said}");
+    assert!(rack.ssh("h3", "ls /etc/sysctl.d").contains("90-rackhand.conf"), "the others go on");
+    rack.ok(&["provision", "--yes"]);
+    assert_eq!(plan(&rack), []);
 }
 
 #[test]

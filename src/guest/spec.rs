@@ -133,6 +133,13 @@ pub struct Machine {
     pub cpu: String,
 }
 
+impl Machine {
+    /// Whether the processor is emulated, which only a lab wants.
+    pub fn is_emulated(&self) -> bool {
+        self.virt != "kvm"
+    }
+}
+
 impl Document for Machine {
     const SCHEMA: &'static str = "rackhand.machine/1";
 }

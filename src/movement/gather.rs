@@ -79,6 +79,7 @@ fn placed(guests: &[Guest], survey: &Survey) -> Vec<Placed> {
             pinned: guest.pinned.clone(),
             host: host.clone(),
             state: domain.state,
+            emulated: guest.machine.is_emulated(),
         });
     }
     all
@@ -107,6 +108,7 @@ async fn finish_moves(
             bytes: guest.memory.bytes(),
             seconds: 0.0,
             priority: guest.priority,
+            emulated: guest.machine.is_emulated(),
         });
     }
     let pairs = Pairs::default();

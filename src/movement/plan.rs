@@ -35,6 +35,8 @@ pub struct Placed {
     pub host: String,
     /// What it is doing there.
     pub state: DomainState,
+    /// Whether its processor is emulated.
+    pub emulated: bool,
 }
 
 /// What planning starts from.
@@ -65,6 +67,8 @@ pub struct Move {
     pub seconds: f64,
     /// Higher goes first.
     pub priority: i32,
+    /// Whether its processor is emulated.
+    pub emulated: bool,
 }
 
 /// A guest that does not move.
@@ -187,6 +191,7 @@ fn a_move(guest: &Placed, to: &str, link: Option<u64>) -> Move {
         bytes: guest.memory,
         seconds: SETUP_SECONDS + sending(guest.memory, link),
         priority: guest.priority,
+        emulated: guest.emulated,
     }
 }
 
@@ -296,6 +301,7 @@ mod tests {
             pinned: None,
             host: host.into(),
             state: DomainState::Running,
+            emulated: false,
         }
     }
 

@@ -3,7 +3,7 @@
 use super::plan::Move;
 use super::preflight::{self, Pairs, before_it_began};
 use super::settle::{Found, Sides};
-use super::stall::{Progress, pause};
+use super::stall::{Progress, pause, stop_emulated};
 use super::{Options, Urgency};
 use crate::cluster::ClusterError;
 use crate::error::{Failure, Kind};
@@ -19,6 +19,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 /// Time between two looks at a running move; cheap (0.3 ms), and the bars and the link budget live on it.
 const POLL: Duration = Duration::from_millis(100);
+/// The same for an emulated guest, whose end of the first round must not be missed.
+const POLL_EMULATED: Duration = Duration::from_millis(15);
 /// How long an aborted move may take to come to its end.
 const ABORT: Duration = Duration::from_secs(20);
 /// How long the cluster may be out of reach while the outcome of a move is to be written down.
@@ -173,7 +175,8 @@ impl Transfer<'_> {
         let began = Instant::now();
         let mut progress = Progress::default();
         let mut paused = Duration::ZERO;
-        let mut tick = interval(POLL);
+        let mut stopped = !self.a_move.emulated;
+        let mut tick = interval(if stopped { POLL } else { POLL_EMULATED });
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let stats = tokio::select! {
@@ -190,6 +193,11 @@ impl Transfer<'_> {
                 let wanted = pause(self.options.max_downtime, stats.iteration);
                 if wanted != paused && sides.source.set_max_downtime(self.a_move.uuid, wanted).await.is_ok() {
                     paused = wanted;
+                }
+                let limit = self.options.bandwidth.map(|mib| mib << 20);
+                if !stopped && stop_emulated(stats, limit) {
+                    // libvirt lets it go on where the move ends, here or there.
+                    stopped = sides.source.suspend(self.a_move.uuid).await.is_ok();
                 }
             }
             let stalled = progress.stalled(running, began.elapsed());

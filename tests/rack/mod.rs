@@ -183,6 +183,14 @@ impl Guest<'_> {
         })
     }
 
+    /// Waits until its counter goes on: it runs, and its disk takes what it writes.
+    pub fn counts(&self) -> (String, u64) {
+        let (boot, first) = self.answers();
+        eventually(&format!("{} to count on after {first}", self.name), Duration::from_secs(30), || {
+            self.answer().filter(|(same, now)| *same == boot && *now > first)
+        })
+    }
+
     /// The host it runs on.
     pub fn host(&self) -> String {
         self.rack.guest(&self.name)["host"].as_str().expect("it runs somewhere").to_owned()
