@@ -13,8 +13,15 @@ ping_begin() {
   return 1
 }
 
-# Ends a ping; the longest time between two answers, in ms, is then in `gap`. Usage: ping_end PID LOG
+# Ends a ping after one more answer, so that a gap that lasts still counts whole; the longest time between two answers,
+# in ms, is then in `gap`. Usage: ping_end PID LOG
 ping_end() {
+  local answers
+  answers=$(grep -c 'bytes from' "$2")
+  for _ in $(seq 600); do
+    [ "$(grep -c 'bytes from' "$2")" -le "$answers" ] || break
+    sleep 0.02
+  done
   kill -INT "$1"
   wait "$1" || true
   pinger=

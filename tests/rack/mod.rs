@@ -235,9 +235,12 @@ impl Pinger {
         text.lines().filter_map(answer).collect()
     }
 
-    /// The longest time without an answer so far.
+    /// The longest time without an answer up to the next answer: one that lasts still counts whole.
     pub fn longest_gap(&self) -> Duration {
-        let times = self.times();
+        let so_far = self.times().len();
+        let times = eventually("one more answer to a ping", Duration::from_secs(60), || {
+            Some(self.times()).filter(|times| times.len() > so_far)
+        });
         let longest = times.windows(2).map(|w| w[1] - w[0]).fold(0.0, f64::max);
         Duration::from_secs_f64(longest)
     }
