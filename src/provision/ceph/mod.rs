@@ -23,9 +23,10 @@ mod todo;
 
 use super::{Ctx, Step};
 use crate::cluster::STATE_POOL;
-use crate::error::Failure;
+use crate::error::{Failure, Kind};
 use crate::inventory::{Inventory, Role};
 use crate::playbook::{Change, Findings};
+use crate::ui::Job;
 use async_trait::async_trait;
 use facts::Facts;
 use std::collections::BTreeSet;
@@ -171,27 +172,41 @@ fn shortens_leases(todos: &[Todo]) -> bool {
     todos.iter().filter(sets).any(|t| t.change.object.starts_with("setting ") && name(t))
 }
 
+/// What the end of the time means: a failure where something essential is missing, else a warning.
+fn give_up(ctx: &Ctx, wait: &Wait, facts: &Facts, job: Job, missing: &str) -> Result<(), Failure> {
+    let seconds = wait.deadline.as_secs();
+    if let Some(essential) = (wait.essential)(&ctx.inventory, facts) {
+        job.fail(format!("waited {seconds} s for {essential}"));
+        return Err(Failure::failed(format!("waited {seconds} s for {essential}"))
+            .hint("`ceph health detail` on a monitor host says more; run again when it is mended"));
+    }
+    job.done(format!("still waiting for {missing}"));
+    ctx.ui.warn(format!("after {seconds} s the cluster still waits for {missing}"));
+    Ok(())
+}
+
 impl CephStep {
     /// Looks until nothing is missing; says all the time what is.
     async fn wait_for(&self, ctx: &Ctx, wait: &Wait) -> Result<(), Failure> {
         let end = Instant::now() + wait.deadline;
         let job = ctx.ui.job(format!("{}: wait", self.name));
         loop {
-            let facts = self.shared.fresh(ctx).await?;
+            let facts = match self.shared.fresh(ctx).await {
+                Ok(facts) => facts,
+                // A host that is busy may answer late; while there is time it is asked again.
+                Err(failure) if failure.kind != Kind::Refused && Instant::now() < end => {
+                    job.step(format!("for an answer: {failure}"));
+                    sleep(PAUSE).await;
+                    continue;
+                }
+                Err(failure) => return Err(failure),
+            };
             let Some(missing) = (wait.missing)(&ctx.inventory, &facts) else {
                 job.done("");
                 return Ok(());
             };
             if Instant::now() >= end {
-                let seconds = wait.deadline.as_secs();
-                if let Some(essential) = (wait.essential)(&ctx.inventory, &facts) {
-                    job.fail(format!("waited {seconds} s for {essential}"));
-                    return Err(Failure::failed(format!("waited {seconds} s for {essential}"))
-                        .hint("`ceph health detail` on a monitor host says more; run again when it is mended"));
-                }
-                job.done(format!("still waiting for {missing}"));
-                ctx.ui.warn(format!("after {seconds} s the cluster still waits for {missing}"));
-                return Ok(());
+                return give_up(ctx, wait, &facts, job, &missing);
             }
             job.step(format!("for {missing}"));
             sleep(PAUSE).await;

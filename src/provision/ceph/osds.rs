@@ -47,7 +47,7 @@ pub(super) fn plan(inventory: &Inventory, facts: &Facts) -> Result<Vec<Todo>, Fa
     }
     if !refused.is_empty() {
         return Err(Failure::refused(format!("these disks must not be touched: {}", refused.join("; ")))
-            .hint("take them off the host's `osds` in the inventory, or, if what is on them may be lost, clear them yourself (`wipefs -a`, or `ceph-volume lvm zap`)"));
+            .hint("take them off the host's `osds` in the inventory, or, if what is on them may be lost, clear them yourself (`wipefs -a DISK; dd if=/dev/zero of=DISK bs=1M count=10`, or `ceph-volume lvm zap --destroy DISK`)"));
     }
     todos.extend(orphans(inventory, facts, &on_disks)?);
     Ok(todos)
