@@ -94,6 +94,9 @@ fn what_cannot_be_ordered_is_a_usage_error_and_makes_nothing() {
         assert!(text.contains(says), "{args:?}: {text}");
     }
     rack.exits(2, &["guest", "show", "wrong"]);
+    // Not even its name is taken.
+    let list = stderr(&rack.ok(&["guest", "list"]));
+    assert!(!list.contains("wrong"), "{list}");
     assert!(!rack.json(&["network", "pool", "lan"]).to_string().contains("wrong"));
 }
 

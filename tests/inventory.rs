@@ -101,3 +101,16 @@ fn a_secret_in_the_file_is_never_shown() {
         }
     }
 }
+
+#[test]
+fn a_rack_without_an_osd_is_refused_before_any_host_is_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(rackhand(dir.path(), &THREE).status.code(), Some(0));
+    for command in [&["check"][..], &["provision", "--dry-run"], &["provision", "--yes"]] {
+        let output = rackhand(dir.path(), command);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("error: the inventory has no OSD"), "{said}");
+        assert!(said.contains("hint: list disks of 3 hosts or more under `osds:`"), "{said}");
+    }
+}

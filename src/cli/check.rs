@@ -32,9 +32,10 @@ struct Document {
 /// Runs `rackhand check`.
 ///
 /// # Errors
-/// When something is wrong (exit 4).
+/// When something is wrong (exit 4), or the inventory has no OSD (exit 2).
 pub async fn run(_: CheckArgs, context: &Context) -> Result<(), Failure> {
     let inventory = context.inventory()?;
+    inventory.require_osds()?;
     let fleet = context.fleet(&inventory)?;
     let job = context.ui.job(format!("check {} hosts", inventory.hosts.len()));
     let seen = look(&inventory, &fleet).await;

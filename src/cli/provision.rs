@@ -44,6 +44,7 @@ struct Report {
 /// As the command-line contract says.
 pub async fn run(args: ProvisionArgs, context: &Context) -> Result<(), Failure> {
     let inventory = context.inventory()?;
+    inventory.require_osds()?;
     let hosts = inventory.hosts.iter().map(|h| h.name.clone()).collect();
     let library = Library::new(args.playbooks);
     carry_out(context, Work { inventory, stages: stages(), library, hosts }).await

@@ -77,7 +77,10 @@ fn range(first: IpAddr, last: IpAddr) -> Box<dyn Iterator<Item = IpAddr>> {
 }
 
 /// Checks that a guest may have exactly this address.
-fn check(name: &str, network: &GuestNetwork, address: IpAddr) -> Result<(), Failure> {
+///
+/// # Errors
+/// When it is not one of the network, or not for guests.
+pub fn check(name: &str, network: &GuestNetwork, address: IpAddr) -> Result<(), Failure> {
     let outside = !network.cidr.contains(&address);
     let edge = address == network.cidr.network() || matches!(network.cidr, IpNet::V4(v4) if address == v4.broadcast());
     if outside || edge {

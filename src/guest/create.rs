@@ -1,6 +1,6 @@
 //! What an order for guests comes down to, worked out before anything is made.
 
-use super::address::Wish;
+use super::address::{self, Wish};
 use super::image::{self, TemplateName, TemplateVersion};
 use super::machine;
 use super::outlook::Outlook;
@@ -82,11 +82,12 @@ pub struct Plan {
 /// # Errors
 /// Everything that would make it fail for sure.
 pub async fn plan(rack: &Rack, order: Order) -> Result<Plan, Failure> {
-    network(rack, &order.network)?;
-    if let Wish::Exactly(_) = order.address
-        && order.names.len() > 1
-    {
-        return Err(Failure::usage("one address cannot go to several guests").hint("leave --address out"));
+    let pool = network(rack, &order.network)?;
+    if let Wish::Exactly(wanted) = order.address {
+        if order.names.len() > 1 {
+            return Err(Failure::usage("one address cannot go to several guests").hint("leave --address out"));
+        }
+        address::check(&order.network, pool, wanted)?;
     }
     if let Some(host) = order.host.as_deref().filter(|h| rack.hypervisors.get(h).is_err()) {
         return Err(Failure::usage(format!("the inventory has no host `{host}` that runs guests")));

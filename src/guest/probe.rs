@@ -7,8 +7,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 const SCRIPT: &str = include_str!("probe.py");
-/// How long answers are waited for; on one segment they come within a few milliseconds, a sleeping NIC may take more.
-const WAIT_MS: u64 = 250;
+/// How long answers are waited for; on one segment they come within a few milliseconds, a sleeping NIC may take more. The
+/// longest wait in making a guest: its disk and seed take half of that.
+const WAIT_MS: u64 = 200;
 
 /// Asks the segment of a bridge who has these addresses; one round trip for all of them. IPv6 addresses are not
 /// asked for.

@@ -169,6 +169,10 @@ async fn an_address_that_a_stranger_has_fails_the_guest_that_insists_and_leaves_
     let failure = create(&world, wanted).await.unwrap_err();
     assert!(failure.to_string().contains("taken by a stranger with MAC 52:54:00:00:00:99"), "{failure}");
     assert_eq!(traces(&world).await, Vec::<String>::new());
+    // Nor does an address that is none of the network's.
+    let elsewhere = Order { address: Wish::Exactly(IpAddr::from([192, 0, 2, 1])), ..order(&["db"]) };
+    assert_eq!(create(&world, elsewhere).await.unwrap_err().kind, Kind::Usage);
+    assert_eq!(traces(&world).await, Vec::<String>::new());
 }
 
 #[tokio::test]

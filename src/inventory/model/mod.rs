@@ -10,6 +10,7 @@ pub use networks::{GuestNetwork, HostNetwork, IpoibMode, LinkKind, MigrationNetw
 pub use storage::{BackupSpec, BackupStorage, CephSpec, FailoverProfile, FailureDomain, GuestDefaults};
 pub use units::{AddressRange, LinkSpeed, Size};
 
+use crate::error::Failure;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -58,6 +59,22 @@ impl Inventory {
     /// Memory a host keeps back for itself and its OSDs.
     pub fn reserve(&self, host: &HostSpec) -> Size {
         host.reserve.unwrap_or(self.guests.host_reserve)
+    }
+
+    /// Checks that there is anything to store on. A rack without OSDs may be looked at, and its inventory edited; it can
+    /// neither be checked for what it is to become nor provisioned.
+    ///
+    /// # Errors
+    /// When no host has an OSD (exit 2).
+    pub fn require_osds(&self) -> Result<(), Failure> {
+        if self.with_role(Role::Osd).any(|host| !host.osds.is_empty()) {
+            return Ok(());
+        }
+        let failure = Failure::usage("the inventory has no OSD: Ceph would have nowhere to store anything");
+        Err(failure.hint(format!(
+            "list disks of {} hosts or more under `osds:`; `rackhand facts` shows what each host has",
+            self.ceph.size
+        )))
     }
 
     /// The network that carries migrations.
