@@ -35,10 +35,10 @@ pub(super) fn diagnose(target: Target<'_>, said: &str) -> RemoteError {
 
 /// Whether trying again in a moment may help: the server refused to talk before any login.
 pub(super) fn is_crowded(said: &str) -> bool {
-    ["kex_exchange_identification", "ssh_exchange_identification", "Exceeded MaxStartups"]
-        .iter()
-        .any(|words| said.contains(words))
-        && !said.contains("timed out")
+    let has = |words: &[&str]| words.iter().any(|words| said.contains(words));
+    has(&["kex_exchange_identification", "ssh_exchange_identification", "Exceeded MaxStartups"])
+        // A jump host that refuses looks the same from beyond it, but says more.
+        && !has(&["timed out", "Permission denied", "verification failed", "Connection refused", "open failed"])
 }
 
 fn changed_key(target: Target<'_>, said: &str) -> String {
@@ -150,5 +150,8 @@ Host key verification failed.
         assert!(is_crowded("kex_exchange_identification: Connection closed by remote host"));
         assert!(!is_crowded("kex_exchange_identification: read: Connection timed out"));
         assert!(!is_crowded("connect to host 10.0.0.1 port 22: Connection refused"));
+        let refused =
+            "op@gate: Permission denied (publickey).\nkex_exchange_identification: Connection closed by remote host";
+        assert!(!is_crowded(refused));
     }
 }

@@ -3,6 +3,7 @@
 use super::control::{ControlDir, quoted};
 use super::diagnose::{Target, diagnose};
 use super::exec::RemoteError;
+use super::words::way_through;
 use crate::inventory::{HostSpec, Inventory};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -53,7 +54,7 @@ impl HostKey {
             command.args(["-l", user]);
         }
         if let Some(jump) = &inventory.ssh.jump {
-            command.args(["-J", jump]);
+            command.arg("-o").arg(format!("ProxyCommand={}", way_through(jump, dir.config(), &log)));
         }
         command.args(["--", &address, "true"]).kill_on_drop(true).process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

@@ -1,11 +1,13 @@
 //! One ssh master process a host: it holds the connection, commands go through its socket.
 
 use super::control::ControlDir;
+use super::words::way_through;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use openssh::Session;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::fs::OpenOptions;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,19 +32,25 @@ impl Master {
     pub(super) async fn connect(
         dir: &Arc<ControlDir>,
         arguments: &[OsString],
+        jump: Option<&str>,
         destination: &str,
         limit: Duration,
     ) -> Result<Self, String> {
         let socket = dir.fresh('m');
-        let (log, jumps) = (socket.with_extension("log"), socket.with_extension("err"));
+        let log = socket.with_extension("log");
         // Made before the process: dropped half-way, it ends what has been started.
         let session = Session::resume_mux(socket.clone().into(), None);
         let mut master =
             Master { socket: socket.clone(), pid: None, session: Arc::new(session), _dir: Arc::clone(dir) };
-        let stderr = std::fs::File::create(&jumps).map_err(|e| format!("cannot write {}: {e}", jumps.display()))?;
+        let stderr = OpenOptions::new().create(true).append(true).open(&log);
+        let stderr = stderr.map_err(|e| format!("cannot write {}: {e}", log.display()))?;
         let mut command = Command::new("ssh");
         command.arg("-F").arg(dir.config()).arg("-E").arg(&log).arg("-S").arg(&socket);
-        command.args(["-M", "-f", "-N", "-o", IDLE]).args(arguments).arg("--").arg(destination);
+        command.args(["-M", "-f", "-N", "-o", IDLE]).args(arguments);
+        if let Some(jump) = jump {
+            command.arg("-o").arg(format!("ProxyCommand={}", way_through(jump, dir.config(), &log)));
+        }
+        command.arg("--").arg(destination);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).kill_on_drop(true);
         // Out of the terminal's reach: Ctrl-C is for this process to answer.
         command.process_group(0);
@@ -51,7 +59,7 @@ impl Master {
         match timeout(limit + LOGIN, child.wait()).await {
             Err(_) => Err(format!("no login within {} s", (limit + LOGIN).as_secs())),
             Ok(Err(error)) => Err(format!("cannot wait for ssh: {error}")),
-            Ok(Ok(status)) if !status.success() => Err(said(&log, &jumps)),
+            Ok(Ok(status)) if !status.success() => Err(std::fs::read_to_string(&log).unwrap_or_default()),
             Ok(Ok(_)) => {
                 let mut link = openssh_mux_client::Connection::connect(&socket).await.map_err(|e| e.to_string())?;
                 master.pid = link.send_alive_check().await.ok().map(|pid| pid.get());
@@ -88,13 +96,6 @@ impl Drop for Master {
                 let _ = openssh_mux_client::shutdown_mux_master(&self.socket);
             }
         }
-        for leftover in ["log", "err"] {
-            let _ = std::fs::remove_file(self.socket.with_extension(leftover));
-        }
+        let _ = std::fs::remove_file(self.socket.with_extension("log"));
     }
-}
-
-fn said(log: &Path, jumps: &Path) -> String {
-    let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
-    format!("{}\n{}", read(jumps), read(log))
 }

@@ -42,6 +42,7 @@ pub(super) struct SshHost {
     address: String,
     known_hosts: Option<PathBuf>,
     arguments: Vec<OsString>,
+    jump: Option<String>,
     /// `None`: the login name comes from the operator's ssh configuration and is asked for once connected.
     is_root: Option<bool>,
     sudo: AtomicBool,
@@ -86,14 +87,12 @@ impl SshHost {
         if let Some(file) = &known_hosts {
             push(&["-o", &format!("UserKnownHostsFile={}", quoted(file))]);
         }
-        if let Some(jump) = &defaults.jump {
-            push(&["-J", jump]);
-        }
         SshHost {
             name: host.name.clone(),
             address: host.address.to_string(),
             known_hosts,
             arguments,
+            jump: defaults.jump.clone(),
             is_root: user.map(|user| user == "root"),
             sudo: AtomicBool::new(user.is_some_and(|user| user != "root")),
             link: Mutex::default(),
@@ -140,7 +139,8 @@ impl SshHost {
         let mut attempt = 1;
         let master = loop {
             let said = {
-                let work = Master::connect(&self.shared.dir, &self.arguments, &self.address, self.shared.connect);
+                let (shared, jump) = (&self.shared, self.jump.as_deref());
+                let work = Master::connect(&shared.dir, &self.arguments, jump, &self.address, shared.connect);
                 match self.shared.gate.pass(work).await {
                     Ok(master) => break Arc::new(master),
                     Err(said) => said,

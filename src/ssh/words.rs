@@ -1,6 +1,7 @@
 //! The command line a host's login shell gets.
 
 use super::exec::Exec;
+use std::path::Path;
 use std::time::Duration;
 
 /// Quotes one word for a POSIX shell.
@@ -11,6 +12,18 @@ pub(super) fn quote(word: &str) -> String {
     } else {
         format!("'{}'", word.replace('\'', r"'\''"))
     }
+}
+
+/// The way through jump hosts, as a value of ssh's `ProxyCommand`; `jump` is what `ssh -J` takes.
+///
+/// `-J` itself would leave what they say without a reader: beside ControlPersist, ssh gives its proxy /dev/null.
+pub(super) fn way_through(jump: &str, config: &Path, log: &Path) -> String {
+    let file = |path: &Path| quote(&path.display().to_string());
+    let (before, last) = jump.rsplit_once(',').map_or((None, jump), |(before, last)| (Some(before), last));
+    let before = before.map_or_else(String::new, |hops| format!(" -J {}", quote(hops)));
+    let last = if last.starts_with("ssh://") { last.to_owned() } else { format!("ssh://{last}") };
+    let start = format!("ssh -F {} -E {}{before}", file(config), file(log)).replace('%', "%%");
+    format!("{start} -W '[%h]:%p' -- {}", quote(&last).replace('%', "%%"))
 }
 
 /// `sudo -n` where asked, the deadline on the host's own clock, the quoted argv.
@@ -70,6 +83,13 @@ mod tests {
         let line = command_line(&exec, true, Some(Duration::from_millis(1500)));
         assert_eq!(line, "sudo -n -- timeout -k 5 1.500 ceph 'osd tree'; exit $?");
         assert_eq!(command_line(&exec.as_login(), true, None), "ceph 'osd tree'; exit $?");
+    }
+
+    #[test]
+    fn jump_hosts_write_to_the_same_log() {
+        let way = |jump| way_through(jump, Path::new("/tmp/a b/config"), Path::new("/tmp/m%1.log"));
+        assert_eq!(way("op@gate:2222"), "ssh -F '/tmp/a b/config' -E /tmp/m%%1.log -W '[%h]:%p' -- ssh://op@gate:2222");
+        assert!(way("one,op@two,ssh://three:22").ends_with(" -J one,op@two -W '[%h]:%p' -- ssh://three:22"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The transport against a real sshd on loopback.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod jump;
 mod server;
 
 use futures::future::join_all;
@@ -14,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-fn sh(script: &str) -> Exec {
+pub(crate) fn sh(script: &str) -> Exec {
     Exec::script(script, Vec::<String>::new()).deadline(MINUTE)
 }
 
