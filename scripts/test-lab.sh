@@ -29,10 +29,11 @@ RACKHAND_INVENTORY=$("$rackhand" lab list --name "$rack" -o json | python3 -c '
 import json, sys
 print(next(rack["inventory"] for rack in json.load(sys.stdin)["racks"] if rack["name"] == sys.argv[1]))' "$rack")
 export RACKHAND_INVENTORY
+export RACKHAND_TEST_RACK=$rack
+tests hosts
 t0=$(date +%s)
 "$rackhand" provision --yes
 echo "provisioned in $(($(date +%s) - t0)) s"
 
 echo "== on the rack"
-export RACKHAND_TEST_RACK=$rack
 tests status guest guest_order guest_inside image movement provision

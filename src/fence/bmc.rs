@@ -14,6 +14,9 @@ use std::time::Duration;
 /// What one request may take; a BMC is slow, but not slower than this.
 const REQUEST: Duration = Duration::from_secs(10);
 
+/// The question; without `-v` a refused password looks like a BMC that does not answer.
+const POWER: &str = "-v chassis power status";
+
 /// Power state of a machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -146,8 +149,8 @@ fn curl_config(bmc: &BmcSpec, password: &Secret, path: &str) -> String {
 
 async fn ipmi(place: &dyn Remote, bmc: &BmcSpec, password: &Secret) -> Result<BmcState, BmcError> {
     // The strong suite first; older BMCs, iDRAC 7 among them, know the weaker one alone.
-    let (suite, status) = match ipmitool(place, bmc, password, "17", "chassis power status").await {
-        Err(BmcError::Strange { .. }) => ("3", ipmitool(place, bmc, password, "3", "chassis power status").await?),
+    let (suite, status) = match ipmitool(place, bmc, password, "17", POWER).await {
+        Err(BmcError::Strange { .. }) => ("3", ipmitool(place, bmc, password, "3", POWER).await?),
         other => ("17", other?),
     };
     let power = match status.trim() {
@@ -219,11 +222,9 @@ async fn run(place: &dyn Remote, exec: Exec, bmc: &BmcSpec, tool: &'static str) 
 }
 
 fn unreachable(place: &dyn Remote, bmc: &BmcSpec, output: &Output) -> BmcError {
-    BmcError::Unreachable {
-        place: place.name().to_owned(),
-        address: bmc.address,
-        reason: output.tail().replace('\n', "; "),
-    }
+    let tail = output.tail();
+    let reason: Vec<&str> = tail.lines().filter(|line| !line.starts_with("Loading ")).collect();
+    BmcError::Unreachable { place: place.name().to_owned(), address: bmc.address, reason: reason.join("; ") }
 }
 
 #[cfg(test)]
@@ -291,7 +292,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_wrong_ipmi_password_is_said_plainly() {
-        let stderr = "> RAKP 2 HMAC is invalid\nError: Unable to establish IPMI v2 / RMCP+ session\n";
+        let stderr = "Loading IANA PEN Registry...\n> RAKP 2 HMAC is invalid\nError: Unable to establish IPMI v2 / RMCP+ session\n";
         let place = FakeRemote::new("h2").rule(move |_| answers(1, "", stderr));
         let error = look(&place, &spec("ipmi"), &Secret::new("x")).await.unwrap_err();
         assert!(matches!(error, BmcError::Login { .. }));

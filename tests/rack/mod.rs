@@ -17,10 +17,15 @@ pub struct Rack {
 }
 
 impl Rack {
-    /// The rack the environment names; `make test` brings one up and provisions it.
+    /// The rack the environment names, provisioned; `make test` brings one up and provisions it.
     pub fn provisioned() -> Rack {
-        let name = std::env::var("RACKHAND_TEST_RACK")
-            .expect("RACKHAND_TEST_RACK has to name a provisioned rack; `make test` makes one");
+        Rack::up()
+    }
+
+    /// The rack the environment names, provisioned or not.
+    pub fn up() -> Rack {
+        let name =
+            std::env::var("RACKHAND_TEST_RACK").expect("RACKHAND_TEST_RACK has to name a rack; `make test` makes one");
         let list = run(&mut binary(&["lab", "list", "-o", "json"]));
         let list: Value = serde_json::from_slice(&list.stdout).expect("lab list -o json is JSON");
         let racks = list["racks"].as_array().expect("racks");
