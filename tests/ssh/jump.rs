@@ -58,7 +58,7 @@ async fn a_host_behind_a_jump_host_is_reached_through_it() {
     let again = host.run(sh("echo again")).await;
     // Found dead before the command was sent, or lost under it: never silent.
     let again = match again {
-        Err(error) if matches!(error, RemoteError::Lost { .. }) => host.run(sh("echo again")).await,
+        Err(RemoteError::Lost { .. }) => host.run(sh("echo again")).await,
         other => other,
     };
     assert_eq!(again.unwrap().text(), "again\n");
