@@ -1,5 +1,6 @@
 //! Hosts as operators reach them: a login that needs sudo, work that outlives its connection, host keys, BMCs. Any rack
 //! will do, provisioned or not.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod rack;
 
