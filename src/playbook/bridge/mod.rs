@@ -231,8 +231,13 @@ fn edit_script(bridge: &Bridge, edit: &Edit) -> String {
 
 fn confirm_script(bridge: &Bridge, edit: &Edit) -> String {
     let name = quote(&bridge.name);
+    let port = quote(&port(bridge));
+    // Not confirmed, the edit is taken back by its timer.
     let mut s = format!(
-        "set -eu\nfor i in $(seq 80); do ip -br link show dev {name} up | grep -q UP && break; sleep 0.1; done\n\
+        "set -eu\nfor i in $(seq 80); do [ -e /sys/class/net/{name}/brif/{port} ] && break; sleep 0.1; done\n\
+         if ! [ -e /sys/class/net/{name}/brif/{port} ]; then\n\
+         echo 'port {port} did not come into the bridge; the edit is taken back' >&2\n\
+         journalctl -u systemd-networkd -u networking --since=-1min -o cat 2>/dev/null | grep -iE 'fail|could not|not supported' | tail -n 3 >&2; exit 8; fi\n\
          if ! systemctl is-active -q rackhand-revert-{name}.timer; then echo 'the edit was taken back before it was confirmed' >&2; exit 9; fi\n\
          systemctl stop rackhand-revert-{name}.timer\n"
     );
