@@ -1,5 +1,5 @@
 # The two commands are `make demo` and `make test`; see README.md.
-.PHONY: deps build lint deny unit test release demo demo-down lab-tests bench-move bench-ssh
+.PHONY: deps build lint deny unit test release demo demo-down lab-tests test-vm bench-move bench-ssh
 
 deps:
 	bash scripts/deps.sh
@@ -33,6 +33,10 @@ demo-down:
 
 lab-tests: deps
 	bash scripts/test-lab.sh
+
+# A host with a kernel of its own, for what containers cannot show. Not part of `make test`: see docs/lab-vm.md.
+test-vm: deps
+	bash scripts/test-vm.sh
 
 bench-move: release
 	bash bench/move.sh target/release/rackhand
