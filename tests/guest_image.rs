@@ -2,6 +2,9 @@
 //! and a counter that goes on where it was when the power went. Needs root, QEMU and the tools of the lab.
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
+mod rack;
+
+use rack::eventually;
 use rackhand::lab::guest_image::{self, ImageKind, RING_LENGTH, RING_START};
 use rackhand::ui::Ui;
 use std::fs::File;
@@ -12,7 +15,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const ADDRESS: &str = "10.77.1.10";
 const MAC: &str = "52:54:00:12:34:56";
@@ -22,17 +25,6 @@ const PATIENCE: Duration = Duration::from_secs(90);
 fn run(program: &str, args: &[&str]) {
     let output = Command::new(program).args(args).output().unwrap();
     assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
-fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let began = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(began.elapsed() < PATIENCE, "{what}: not within {} s", PATIENCE.as_secs());
-        thread::sleep(Duration::from_millis(50));
-    }
 }
 
 /// A network namespace with one tap device; gone with the value.
@@ -171,9 +163,10 @@ async fn the_tiny_guest_counts_on_after_the_power_went() {
     let net = Net::new("power");
 
     let machine = Machine::start(&net, "pc", &disk, &seed);
-    until("ping", || net.pings().then_some(()));
-    let (boot, first) = until("answer", || net.ask());
-    let (again, last) = until("a higher counter", || net.ask().filter(|(_, counter)| *counter > first + 2));
+    eventually("ping", PATIENCE, || net.pings().then_some(()));
+    let (boot, first) = eventually("answer", PATIENCE, || net.ask());
+    let (again, last) =
+        eventually("a higher counter", PATIENCE, || net.ask().filter(|(_, counter)| *counter > first + 2));
     assert_eq!(boot, again);
     drop(machine);
 
@@ -182,7 +175,7 @@ async fn the_tiny_guest_counts_on_after_the_power_went() {
     assert!(records.iter().all(|r| r.boot == boot));
 
     let machine = Machine::start(&net, "q35", &disk, &seed);
-    let (other, resumed) = until("answer after the restart", || net.ask());
+    let (other, resumed) = eventually("answer after the restart", PATIENCE, || net.ask());
     assert_ne!(boot, other);
     assert!(resumed > last, "{resumed} after {last}");
     drop(machine);
@@ -195,8 +188,8 @@ async fn the_tiny_guest_powers_off_at_the_button() {
     let (disk, seed) = (fresh_disk(directory.path()).await, seed(directory.path()));
     let net = Net::new("button");
     let mut machine = Machine::start(&net, "q35", &disk, &seed);
-    until("answer", || net.ask());
+    eventually("answer", PATIENCE, || net.ask());
     machine.press_power_button();
-    let status = until("power-off", || machine.process.try_wait().unwrap());
+    let status = eventually("power-off", PATIENCE, || machine.process.try_wait().unwrap());
     assert!(status.success());
 }

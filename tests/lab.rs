@@ -2,26 +2,17 @@
 //! tools of the lab; the first test builds the host image where there is none.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
 
+mod rack;
+
+use rack::eventually;
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Far more than a loaded machine needs for a boot.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let began = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(began.elapsed() < PATIENCE, "{what}: not within {} s", PATIENCE.as_secs());
-        thread::sleep(Duration::from_millis(50));
-    }
-}
 
 fn rackhand(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rackhand"));
@@ -170,7 +161,7 @@ print(answer.read().decode())";
     }
 
     fn wait_for_power(&self, i: usize, power: &str) {
-        until(&format!("h{i} {power}"), || (self.field(i, "power") == power).then_some(()));
+        eventually(&format!("h{i} {power}"), PATIENCE, || (self.field(i, "power") == power).then_some(()));
     }
 }
 
@@ -249,7 +240,9 @@ fn both_faces_of_a_bmc_switch_the_power() {
     assert!(!lab.ipmi(2, &["chassis", "power", "reset"]).status.success());
     assert!(lab.ipmi(2, &["chassis", "power", "on"]).status.success());
     lab.wait_for_power(2, "on");
-    until("h2 logs in", || lab.command(&["ssh", "h2", "--", "true"]).output().unwrap().status.success().then_some(()));
+    eventually("h2 logs in", PATIENCE, || {
+        lab.command(&["ssh", "h2", "--", "true"]).output().unwrap().status.success().then_some(())
+    });
 }
 
 #[test]
@@ -269,14 +262,14 @@ fn cords_and_cables_can_be_pulled_and_put_back() {
     lab.ok(&["power", "reset", "h2"]);
     assert!(!sees(&storage).status.success());
     lab.ok(&["heal", "h2"]);
-    until("h2 is back", || sees(&storage).status.success().then_some(()));
+    eventually("h2 is back", PATIENCE, || sees(&storage).status.success().then_some(()));
 
     lab.ok(&["cut", "h2"]);
     assert_eq!(lab.field(2, "power"), "cut");
     assert!(!pings(&bmc) && !sees(&storage).status.success());
     lab.exits(1, &["power", "reset", "h2"]);
     lab.ok(&["power", "on", "h2"]);
-    until("h2 is back", || sees(&storage).status.success().then_some(()));
+    eventually("h2 is back", PATIENCE, || sees(&storage).status.success().then_some(()));
     assert!(pings(&bmc));
 }
 
@@ -285,7 +278,7 @@ fn a_host_reboots_and_powers_off_from_inside() {
     let lab = Lab::up("t-inside", "1");
     let boot = lab.ssh("h1", "cat /proc/sys/kernel/random/boot_id; touch /root/kept /run/gone");
     lab.command(&["ssh", "h1", "--", "systemctl reboot"]).output().unwrap();
-    until("h1 is back", || {
+    eventually("h1 is back", PATIENCE, || {
         let now = lab.command(&["ssh", "h1", "--", "cat /proc/sys/kernel/random/boot_id"]).output().unwrap();
         (now.status.success() && stdout(&now) != boot).then_some(())
     });
@@ -303,16 +296,16 @@ fn a_killed_up_leaves_nothing_that_the_next_command_does_not_sweep() {
     let lab = Lab::named("t-kill");
     for stage in ["lab.json", "hosts/h1", "hosts/h1/console.log"] {
         let mut up = lab.command(&["up", "--hosts", "2"]).spawn().unwrap();
-        until(stage, || lab.dir().join(stage).exists().then_some(()));
+        eventually(stage, PATIENCE, || lab.dir().join(stage).exists().then_some(()));
         up.kill().unwrap();
         up.wait().unwrap();
-        let prefix = until("its record", || lab.link_prefix());
+        let prefix = eventually("its record", PATIENCE, || lab.link_prefix());
         lab.ok(&["down"]);
         assert_eq!(lab.traces(&prefix), Vec::<String>::new(), "after {stage}");
     }
     // The next `up` sweeps as well.
     let mut up = lab.command(&["up", "--hosts", "2"]).spawn().unwrap();
-    until("a host that boots", || lab.dir().join("hosts/h1/console.log").exists().then_some(()));
+    eventually("a host that boots", PATIENCE, || lab.dir().join("hosts/h1/console.log").exists().then_some(()));
     up.kill().unwrap();
     up.wait().unwrap();
     lab.ok(&["up", "--hosts", "1"]);
@@ -325,7 +318,7 @@ fn a_rack_whose_processes_were_killed_is_recognised_and_swept() {
     let prefix = lab.link_prefix().unwrap();
     fs::write(lab.cgroup().unwrap().join("cgroup.kill"), "1").unwrap();
     // Its processes die one after the other.
-    until("the rack is seen to be dead", || {
+    eventually("the rack is seen to be dead", PATIENCE, || {
         let list = lab.json();
         let rack = list["racks"].as_array().unwrap().iter().find(|r| r["name"] == lab.name).unwrap();
         (rack["whole"] == false).then_some(())
