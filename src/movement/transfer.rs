@@ -184,7 +184,8 @@ impl Transfer<'_> {
                 stats = async { tick.tick().await; sides.source.job(self.a_move.uuid).await } => stats.ok(),
             };
             let running = stats.as_ref().filter(|s| s.kind == JobKind::Running);
-            if followed && stats.is_some() && running.is_none() {
+            // No figures: the guest may have left, or its host. Both sides are looked at anew.
+            if followed && running.is_none() {
                 return None;
             }
             if let Some(stats) = running {
@@ -194,8 +195,7 @@ impl Transfer<'_> {
                 if wanted != paused && sides.source.set_max_downtime(self.a_move.uuid, wanted).await.is_ok() {
                     paused = wanted;
                 }
-                let limit = self.options.bandwidth.map(|mib| mib << 20);
-                if !stopped && stop_emulated(stats, limit) {
+                if !stopped && stop_emulated(stats) {
                     // libvirt lets it go on where the move ends, here or there.
                     stopped = sides.source.suspend(self.a_move.uuid).await.is_ok();
                 }
