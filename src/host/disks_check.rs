@@ -29,7 +29,7 @@ pub(super) fn disks(inventory: &Inventory, host: &HostSpec, facts: &Facts, repor
             Some(osd) if osd.fsid == fsid => continue,
             Some(osd) => {
                 let what = format!("{name} ({}) holds storage of another Ceph cluster, {}", disk.path, osd.fsid);
-                report.error("disk-used", what, format!("if it may go, `wipefs -a {}` on the host", disk.path));
+                report.error("disk-used", what, clearing(&disk.path));
                 continue;
             }
             None => {}
@@ -39,7 +39,7 @@ pub(super) fn disks(inventory: &Inventory, host: &HostSpec, facts: &Facts, repor
             report.error("disk-used", what, "take it from the host's osds: it is in use");
         } else if !disk.content.is_empty() {
             let what = format!("{name} ({}) holds {}", disk.path, disk.content.join(", "));
-            report.error("disk-used", what, format!("if its data may go, `wipefs -a {}` on the host", disk.path));
+            report.error("disk-used", what, clearing(&disk.path));
         } else if disk.read_only {
             report.error("disk-read-only", format!("{name} ({}) cannot be written", disk.path), "replace the disk");
         } else if disk.size < SMALLEST {
@@ -47,4 +47,11 @@ pub(super) fn disks(inventory: &Inventory, host: &HostSpec, facts: &Facts, repor
             report.error("disk-small", what, "use a disk of 5 GiB at least");
         }
     }
+}
+
+/// How a disk is cleared: signatures alone are not all that provisioning takes for data.
+fn clearing(path: &str) -> String {
+    format!(
+        "if what is on it may be lost, clear it on the host: `wipefs -a {path}; dd if=/dev/zero of={path} bs=1M count=10`"
+    )
 }
