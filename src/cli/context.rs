@@ -54,7 +54,7 @@ impl Context {
     ///
     /// # Errors
     /// When the answer is no or nobody can be asked.
-    pub fn confirm(&self, question: &str) -> Result<(), Failure> {
-        if self.global.yes { Ok(()) } else { self.ui.confirm(question) }
+    pub async fn confirm(&self, question: &str) -> Result<(), Failure> {
+        if self.global.yes { Ok(()) } else { self.ui.confirm(question).await }
     }
 }

@@ -131,7 +131,7 @@ pub async fn delete(args: DeleteArgs, context: &Context) -> Result<(), Failure> 
         return Ok(());
     }
     let names: Vec<&str> = guests.iter().map(|g| g.name.as_str()).collect();
-    context.confirm(&format!("delete {} with all data", names.join(", ")))?;
+    context.confirm(&format!("delete {} with all data", names.join(", "))).await?;
     conclude("delete", guest::delete(&rack, &guests).await?).map(drop)
 }
 

@@ -90,7 +90,7 @@ async fn add(args: AddArgs, context: &Context) -> Result<(), Failure> {
             context.ui.note(format!("host {} at {} presents {print}", host.name, host.address));
         }
         if !context.global.dry_run {
-            context.confirm(&format!("record this key of {} in {}?", host.name, key.file.display()))?;
+            context.confirm(&format!("record this key of {} in {}?", host.name, key.file.display())).await?;
             key.record()?;
         }
     }

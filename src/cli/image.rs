@@ -83,7 +83,7 @@ pub async fn run(args: ImageArgs, context: &Context) -> Result<(), Failure> {
                 context.ui.note(format!("would remove image {}", args.name.name));
                 return Ok(());
             }
-            context.confirm(&format!("remove image {}", args.name.name))?;
+            context.confirm(&format!("remove image {}", args.name.name)).await?;
             let removed = image::remove(rack.port(), &args.name).await?;
             let versions: Vec<String> = removed.iter().map(ToString::to_string).collect();
             context.ui.note(format!("image {}: version {} removed", args.name.name, versions.join(", ")));

@@ -109,7 +109,9 @@ pub async fn run(args: InitArgs, context: &Context) -> Result<(), Failure> {
     } else if !args.hosts.is_empty() {
         from_flags(&args)?
     } else if context.ui.can_ask() {
-        from_flags(&ask(args.clone(), &mut |question| context.ui.ask(question))?)?
+        let (ui, args) = (context.ui.clone(), args.clone());
+        let asked = tokio::task::spawn_blocking(move || ask(args, &mut |question| ui.ask(question)));
+        from_flags(&asked.await??)?
     } else {
         return Err(Failure::usage("no host is given, and there is nobody to ask")
             .hint("rackhand init --management 10.0.0.0/24 --storage 10.1.0.0/24 --host h1=10.0.0.11 --host h2=10.0.0.12 ...")

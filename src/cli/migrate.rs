@@ -4,7 +4,7 @@ use super::Context;
 use super::moving::{self, MoveArgs};
 use crate::error::Failure;
 use crate::guest::{Guest, Rack, Selection};
-use crate::movement::{Facts, Stay, Wanted, gather, on_signals, plan};
+use crate::movement::{Facts, Stay, Wanted, gather, plan};
 use clap::Args;
 use uuid::Uuid;
 
@@ -44,7 +44,7 @@ pub async fn run(args: MigrateArgs, context: &Context) -> Result<(), Failure> {
             return Err(Failure::usage(format!("the inventory has no host `{host}` that runs guests")));
         }
     }
-    let urgency = on_signals(&context.ui)?;
+    let urgency = context.ui.urgency();
     let options = args.how.options(context, &rack);
     let chosen = choose(&args, &rack).await?;
     let wanted = Wanted::Guests(chosen.clone());
@@ -63,7 +63,7 @@ pub async fn run(args: MigrateArgs, context: &Context) -> Result<(), Failure> {
         return moving::show(context, &plan);
     }
     if !plan.is_empty() {
-        moving::confirm(context, &plan, &format!("move {} guests?", plan.moves.len()))?;
+        moving::confirm(context, &plan, &format!("move {} guests?", plan.moves.len())).await?;
     }
     let report = moving::carry_out(&rack, &plan, &options, &urgency).await;
     moving::conclude(context, &plan, &report)

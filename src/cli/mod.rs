@@ -145,8 +145,8 @@ pub fn main() -> ExitCode {
 }
 
 impl Command {
-    /// Whether it follows Ctrl-C and `--deadline` itself: what is under way must not be dropped there.
-    fn ends_by_itself(&self) -> bool {
+    /// Whether it follows `--deadline` itself: what is under way must not be dropped there.
+    fn keeps_the_deadline(&self) -> bool {
         matches!(self, Command::Migrate(_) | Command::Evacuate(_) | Command::Return(_) | Command::Lab(_))
     }
 }
@@ -154,11 +154,8 @@ impl Command {
 /// Runs a command until it ends, its deadline passes or the operator interrupts it. What it had begun on hosts ends by
 /// its own deadline there; the same command run again looks before it acts.
 async fn bounded(command: Command, context: &Context) -> Result<(), Failure> {
-    if command.ends_by_itself() {
-        return run(command, context).await;
-    }
     let again = "the same command run again finishes what was begun";
-    let deadline = context.global.deadline;
+    let deadline = context.global.deadline.filter(|_| !command.keeps_the_deadline());
     let passed = async {
         match deadline {
             Some(deadline) => tokio::time::sleep(deadline).await,
@@ -167,7 +164,10 @@ async fn bounded(command: Command, context: &Context) -> Result<(), Failure> {
     };
     tokio::select! {
         outcome = run(command, context) => outcome,
-        _ = tokio::signal::ctrl_c() => Err(Failure::msg(Kind::Interrupted, "interrupted").hint(again)),
+        signals = context.ui.interrupted() => {
+            signals?;
+            Err(Failure::msg(Kind::Interrupted, "interrupted").hint(again))
+        }
         () = passed => {
             let limit = humantime::format_duration(deadline.unwrap_or_default());
             Err(Failure::msg(Kind::Unknown, format!("not done within {limit}")).hint(again))

@@ -3,7 +3,8 @@
 use super::Context;
 use crate::error::{Failure, Kind};
 use crate::guest::Rack;
-use crate::movement::{GuestResult, Options, Plan, Report, Urgency, execute, link};
+use crate::movement::{GuestResult, Options, Plan, Report, execute, link};
+use crate::ui::Urgency;
 use clap::Args;
 use serde::Serialize;
 use std::time::Duration;
@@ -53,9 +54,9 @@ pub fn show(context: &Context, plan: &Plan) -> Result<(), Failure> {
 }
 
 /// Shows the plan and asks.
-pub fn confirm(context: &Context, plan: &Plan, question: &str) -> Result<(), Failure> {
+pub async fn confirm(context: &Context, plan: &Plan, question: &str) -> Result<(), Failure> {
     context.ui.note(plan.render());
-    context.confirm(question)
+    context.confirm(question).await
 }
 
 /// Carries out the plan.

@@ -89,7 +89,9 @@ pub(super) async fn carry_out(context: &Context, work: Work) -> Result<(), Failu
     }
     if !plan.is_empty() {
         context.ui.note(plan.render());
-        context.confirm(&format!("make {} on {}?", counted(plan.len(), "change"), counted(hosts.len(), "host")))?;
+        context
+            .confirm(&format!("make {} on {}?", counted(plan.len(), "change"), counted(hosts.len(), "host")))
+            .await?;
         provision.apply(&survey).await?;
         settle(context, &provision).await?;
     }

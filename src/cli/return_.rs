@@ -3,7 +3,7 @@
 use super::Context;
 use super::moving::{self, MoveArgs};
 use crate::error::Failure;
-use crate::movement::{Homecoming, on_signals};
+use crate::movement::Homecoming;
 use clap::Args;
 use uuid::Uuid;
 
@@ -25,7 +25,7 @@ pub struct ReturnArgs {
 /// Exit 3 when some guests could not be moved, 5 when none may be, 6 when nobody can tell where one is.
 pub async fn run(args: ReturnArgs, context: &Context) -> Result<(), Failure> {
     let rack = moving::connect(context).await?;
-    let urgency = on_signals(&context.ui)?;
+    let urgency = context.ui.urgency();
     let options = args.how.options(context, &rack);
     let change = !context.global.dry_run;
     let home = Homecoming::plan(&rack, &args.host, &options, &urgency, change).await?;
@@ -34,7 +34,7 @@ pub async fn run(args: ReturnArgs, context: &Context) -> Result<(), Failure> {
         return moving::show(context, plan);
     }
     let question = format!("take {} out of maintenance and move {} guests back?", args.host, plan.moves.len());
-    moving::confirm(context, plan, &question)?;
+    moving::confirm(context, plan, &question).await?;
     home.begin(&rack).await?;
     let report = moving::carry_out(&rack, plan, &options, &urgency).await;
     let missing: Vec<Uuid> =

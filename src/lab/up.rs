@@ -10,7 +10,7 @@ use super::vm_image::{self, VmImage};
 use super::{bmc, disk, image, inventory_file, network, preflight, rootfs, save, supervisor, sweep};
 use crate::error::{Failure, Kind, ResultExt};
 use crate::inventory::Size;
-use crate::ui::Ui;
+use crate::ui::{Patience, Ui};
 use futures::future::try_join_all;
 use std::fs::File;
 use std::time::Duration;
@@ -58,9 +58,15 @@ pub async fn up(new: &NewLab, ui: &Ui) -> Result<(), Failure> {
     let (record, _lock) = claim(&lab, wanted, new.from.is_some()).await?;
     let job = ui.job(format!("lab {}", new.name));
     job.step(format!("booting {} hosts", record.hosts));
+    let mut urgency = ui.urgency();
+    let _unhurried = ui.unhurried(Patience {
+        once: "removing what was made of the lab",
+        twice: "still removing it",
+        aborts_itself: true,
+    });
     let built = tokio::select! {
         built = build(&lab, &record, new.from.as_ref()) => built,
-        _ = tokio::signal::ctrl_c() => Err(Failure::msg(Kind::Interrupted, "interrupted")),
+        _ = urgency.changed() => Err(Failure::msg(Kind::Interrupted, "interrupted")),
     };
     if let Err(failure) = built {
         job.fail("removing what was made of it");

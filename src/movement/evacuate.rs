@@ -1,11 +1,12 @@
 //! Emptying a host, and bringing back what left it.
 
+use super::Options;
 use super::gather::{Wanted, gather};
 use super::plan::{Facts, Plan, Stay, plan, plan_evacuation};
-use super::{Options, Urgency};
 use crate::cluster::{ClusterError, update};
 use crate::error::Failure;
 use crate::guest::{HostState, Maintenance, Rack, read_host_states, set_maintenance};
+use crate::ui::Urgency;
 use std::collections::BTreeMap;
 use tokio::sync::watch;
 use uuid::Uuid;

@@ -1,14 +1,16 @@
 //! What planning starts from, after moves that were left half-done have been finished.
 
+use super::Options;
 use super::plan::{Facts, Move, Placed};
 use super::preflight::Pairs;
+use super::run::PATIENCE;
 use super::transfer::{Transfer, finish};
-use super::{Options, Urgency};
 use crate::cluster::ClusterError;
 use crate::error::{Failure, Kind};
 use crate::guest::claim::{self, Claim, Phase};
 use crate::guest::{Guest, Rack, Survey, read_host_states, read_promises, rooms};
 use crate::libvirt::DomainState;
+use crate::ui::Urgency;
 use futures::future::join_all;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -111,6 +113,7 @@ async fn finish_moves(
             emulated: guest.machine.is_emulated(),
         });
     }
+    let _unhurried = (!moves.is_empty()).then(|| rack.ui.unhurried(PATIENCE));
     let pairs = Pairs::default();
     let finishes = moves.iter().map(|a_move| {
         let mut transfer = Transfer { rack, a_move, options, pairs: &pairs, urgency: urgency.clone() };

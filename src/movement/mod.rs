@@ -15,7 +15,6 @@ mod stall;
 #[cfg(test)]
 mod tests;
 mod transfer;
-mod urgency;
 mod verdict;
 
 pub use evacuate::{Evacuation, Homecoming};
@@ -24,7 +23,6 @@ pub use plan::{Facts, LINK_SHARE, Loss, Move, Placed, Plan, Stay, plan, plan_eva
 pub use preflight::{data_uri, libvirt_uri};
 pub use run::{GuestResult, Report, execute};
 pub use transfer::{Ended, Figures};
-pub use urgency::{Urgency, on_signals};
 pub use verdict::{Side, Verdict, judge};
 
 use std::time::Duration;

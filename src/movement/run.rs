@@ -1,13 +1,14 @@
 //! The executor: carries out a plan as fast as the links allow, and tells what came of each guest.
 
+use super::Options;
 use super::budget::{Flow, may_start};
 use super::plan::{Move, Plan};
 use super::preflight::Pairs;
 use super::transfer::{Ended, Figures, Transfer};
-use super::{Options, Urgency};
 use crate::error::{Failure, Kind};
 use crate::guest::Rack;
 use crate::ui::Table;
+use crate::ui::{Patience, Urgency};
 use futures::stream::{FuturesUnordered, StreamExt};
 use serde::Serialize;
 use std::collections::{BTreeMap, VecDeque};
@@ -19,6 +20,13 @@ use uuid::Uuid;
 
 /// How often it is looked at whether the next move may start.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// Moves under way are never dropped: they end by themselves, at the first interruption as at the second.
+pub(super) const PATIENCE: Patience = Patience {
+    once: "begins no more moves, waits for those under way; once more to abort them",
+    twice: "aborts the moves under way; their guests stay where they are",
+    aborts_itself: true,
+};
 
 /// What came of a guest.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -56,6 +64,7 @@ pub struct Report {
 /// Carries out a plan. The first interruption lets what runs finish and starts nothing more; the second aborts.
 pub async fn execute(rack: &Rack, plan: &Plan, options: &Options, urgency: watch::Receiver<Urgency>) -> Report {
     let began = Instant::now();
+    let _unhurried = rack.ui.unhurried(PATIENCE);
     let pairs = Pairs::default();
     let flows: Arc<Mutex<BTreeMap<Uuid, (Flow, Instant)>>> = Arc::default();
     let mut waiting: VecDeque<&Move> = plan.moves.iter().collect();

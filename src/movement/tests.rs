@@ -9,6 +9,7 @@ use crate::inventory;
 use crate::libvirt::{DomainState, FakeFault, FakeRack};
 use crate::ssh::{FakeRemote, Fleet, Remote};
 use crate::ui::Ui;
+use crate::ui::Urgency;
 use std::sync::Arc;
 use tokio::sync::watch;
 use uuid::Uuid;

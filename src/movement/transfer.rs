@@ -1,15 +1,16 @@
 //! One guest's move, from the claim to the claim.
 
+use super::Options;
 use super::plan::Move;
 use super::preflight::{self, Pairs, before_it_began};
 use super::settle::{Found, Sides};
 use super::stall::{Progress, pause, stop_emulated};
-use super::{Options, Urgency};
 use crate::cluster::ClusterError;
 use crate::error::{Failure, Kind};
 use crate::guest::Rack;
 use crate::guest::claim::{self, Claim, Phase, Swap};
 use crate::libvirt::{JobKind, JobStats, MigrateParams, VirtError};
+use crate::ui::Urgency;
 use crate::ui::{Job, Outcome};
 use serde::Serialize;
 use std::pin::Pin;

@@ -5,15 +5,20 @@
 
 mod events;
 mod table;
+mod urgency;
 
 pub use events::{Event, EventStyle, Job, Outcome};
 pub use table::Table;
+pub use urgency::{Patience, Unhurried, Urgency};
 
 use crate::error::Failure;
 use events::Sink;
 use serde::Serialize;
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use urgency::Interruptions;
 
 /// How the result is written to stdout.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -43,6 +48,7 @@ pub struct Ui {
     output: OutputFormat,
     color: bool,
     sink: Arc<Sink>,
+    interruptions: Arc<Interruptions>,
 }
 
 impl Ui {
@@ -54,12 +60,12 @@ impl Ui {
             ColorChoice::Auto => std::env::var_os("NO_COLOR").is_none() && std::io::stdout().is_terminal(),
         };
         let style = style.unwrap_or(if std::io::stderr().is_terminal() { EventStyle::Bars } else { EventStyle::Plain });
-        Ui { output, color, sink: Arc::new(Sink::new(style, quiet)) }
+        Ui { output, color, sink: Arc::new(Sink::new(style, quiet)), interruptions: Arc::default() }
     }
 
     /// A Ui that shows nothing, for tests.
     pub fn hidden() -> Self {
-        Ui { output: OutputFormat::Table, color: false, sink: Arc::new(Sink::new(EventStyle::Plain, true)) }
+        Ui::new(OutputFormat::Table, ColorChoice::Never, true, Some(EventStyle::Plain))
     }
 
     /// Whether the result is to be JSON.
@@ -130,22 +136,20 @@ impl Ui {
     ///
     /// # Errors
     /// When nobody can be asked, or the answer is no.
-    pub fn confirm(&self, question: &str) -> Result<(), Failure> {
+    pub async fn confirm(&self, question: &str) -> Result<(), Failure> {
         if !self.can_ask() {
             return Err(Failure::refused(format!("{question}: nobody to ask")).hint("pass --yes to go ahead"));
         }
-        self.sink.suspend(|| {
-            eprint!("{question} [y/N] ");
-            let mut answer = String::new();
-            std::io::stdin().read_line(&mut answer)?;
-            match answer.trim() {
-                "y" | "Y" | "yes" => Ok(()),
-                _ => Err(Failure::refused("answered no; nothing was changed")),
-            }
-        })
+        let (ui, question) = (self.clone(), format!("{question} [y/N]"));
+        // On a thread of its own: an interruption must be seen while the question is open.
+        let answer = tokio::task::spawn_blocking(move || ui.ask(&question)).await??;
+        match answer.as_str() {
+            "y" | "Y" | "yes" => Ok(()),
+            _ => Err(Failure::refused("answered no; nothing was changed")),
+        }
     }
 
-    /// Asks a question on the terminal; the answer without the blanks around it.
+    /// Asks a question on the terminal; the answer without the blanks around it. Blocks: not for an async task.
     ///
     /// # Errors
     /// When there are no more answers.
@@ -158,6 +162,38 @@ impl Ui {
                 _ => Ok(answer.trim().to_owned()),
             }
         })
+    }
+
+    /// How much of a hurry the operator is in, from now on.
+    pub fn urgency(&self) -> watch::Receiver<Urgency> {
+        self.interruptions.follow()
+    }
+
+    /// Work begins that must not be dropped half-way; until the guard is dropped, it is told of interruptions by
+    /// [`Ui::urgency`].
+    pub fn unhurried(&self, patience: Patience) -> Unhurried {
+        self.interruptions.unhurried(patience)
+    }
+
+    /// Follows Ctrl-C and SIGTERM until one of them means that the command is to be dropped.
+    ///
+    /// # Errors
+    /// When signals cannot be followed.
+    pub async fn interrupted(&self) -> std::io::Result<()> {
+        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            let (words, drop) = self.interruptions.one_more();
+            if let Some(words) = words {
+                self.warn(format!("interrupted: {words}"));
+            }
+            if drop {
+                return Ok(());
+            }
+        }
     }
 
     /// Reports a failure on stderr, with its hints.

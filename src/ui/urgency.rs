@@ -1,0 +1,102 @@
+//! Ctrl-C and SIGTERM: how much of a hurry the operator is in.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::watch;
+
+/// What an interruption asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    /// Nothing: carry on.
+    #[default]
+    None,
+    /// Begin nothing more, finish what runs.
+    Finish,
+    /// Abort what runs, cleanly.
+    Abort,
+}
+
+/// How work that must not be dropped half-way takes interruptions.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// What the first interruption leads to, in words.
+    pub once: &'static str,
+    /// What the second leads to, in words.
+    pub twice: &'static str,
+    /// Whether the work follows the second one itself; else its future is dropped.
+    pub aborts_itself: bool,
+}
+
+/// The interruptions of this run, and what they mean just now.
+#[derive(Debug, Default)]
+pub(super) struct Interruptions {
+    urgency: watch::Sender<Urgency>,
+    patience: Mutex<Option<Patience>>,
+}
+
+/// While it lives, the first interruption lets what runs come to its end.
+#[derive(Debug)]
+#[must_use = "dropped at once, it grants nothing"]
+pub struct Unhurried(Arc<Interruptions>);
+
+impl Drop for Unhurried {
+    fn drop(&mut self) {
+        self.0.set(None);
+    }
+}
+
+impl Interruptions {
+    pub(super) fn follow(&self) -> watch::Receiver<Urgency> {
+        self.urgency.subscribe()
+    }
+
+    pub(super) fn unhurried(self: &Arc<Self>, patience: Patience) -> Unhurried {
+        self.set(Some(patience));
+        Unhurried(Arc::clone(self))
+    }
+
+    fn set(&self, patience: Option<Patience>) {
+        *self.patience.lock().unwrap_or_else(PoisonError::into_inner) = patience;
+    }
+
+    /// Takes note of one more interruption: what to tell the operator, and whether the command is to be dropped.
+    pub(super) fn one_more(&self) -> (Option<&'static str>, bool) {
+        let patience = *self.patience.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = *self.urgency.borrow();
+        let (now, words, drop) = match (patience, before) {
+            (None, _) => (Urgency::Abort, None, true),
+            (Some(p), Urgency::None) => (Urgency::Finish, Some(p.once), false),
+            (Some(p), Urgency::Finish) => (Urgency::Abort, Some(p.twice), !p.aborts_itself),
+            // What is being aborted has deadlines of its own.
+            (Some(_), Urgency::Abort) => (Urgency::Abort, None, false),
+        };
+        self.urgency.send_replace(now);
+        (words, drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WORK: Patience = Patience { once: "finishing", twice: "aborting", aborts_itself: true };
+
+    #[test]
+    fn a_command_that_only_looks_ends_at_once() {
+        let all = Arc::new(Interruptions::default());
+        assert_eq!(all.one_more(), (None, true));
+    }
+
+    #[test]
+    fn work_is_finished_first_and_aborted_then() {
+        for aborts_itself in [true, false] {
+            let all = Arc::new(Interruptions::default());
+            let urgency = all.follow();
+            let guard = all.unhurried(Patience { aborts_itself, ..WORK });
+            assert_eq!((all.one_more(), *urgency.borrow()), ((Some("finishing"), false), Urgency::Finish));
+            assert_eq!((all.one_more(), *urgency.borrow()), ((Some("aborting"), !aborts_itself), Urgency::Abort));
+            assert_eq!(all.one_more(), (None, false));
+            drop(guard);
+            assert_eq!(all.one_more(), (None, true), "the work is over");
+        }
+    }
+}
