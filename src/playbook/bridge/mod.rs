@@ -23,6 +23,8 @@ use std::time::{Duration, Instant};
 const REVERT_AFTER: u64 = 25;
 /// How long the confirmation itself may take.
 const CONFIRM: Duration = Duration::from_secs(12);
+/// How the confirmation ends when the host has taken the edit back already.
+const UNDONE: i32 = 9;
 
 /// Makes a connection that shares nothing with those there are.
 pub type Fresh<'a> = &'a (dyn Fn() -> Result<Arc<dyn Remote>, Failure> + Send + Sync);
@@ -185,15 +187,20 @@ pub(super) async fn apply(remote: &dyn Remote, bridge: &Bridge, fresh: Fresh<'_>
     let confirm = confirm_script(bridge, &edit);
     let until = began + Duration::from_secs(REVERT_AFTER);
     loop {
+        let mut undone = Instant::now() > until;
         let error = match fresh() {
             Err(error) => error,
             Ok(new) => match new.check(Exec::argv(["bash", "-s"]).stdin(confirm.as_str()).deadline(CONFIRM)).await {
                 Ok(_) => return Ok(()),
+                Err(error @ RemoteError::Status { status: UNDONE, .. }) => {
+                    undone = true;
+                    error.into()
+                }
                 Err(error @ RemoteError::Status { .. }) => return Err(error.into()),
                 Err(error) => error.into(),
             },
         };
-        if Instant::now() > until {
+        if undone {
             let what = format!("bridge {}: the host was not reachable after the edit and has undone it", bridge.name);
             return Err(error.context(what).hint("check that the uplink in the inventory is the right port"));
         }
@@ -232,13 +239,18 @@ fn edit_script(bridge: &Bridge, edit: &Edit) -> String {
 fn confirm_script(bridge: &Bridge, edit: &Edit) -> String {
     let name = quote(&bridge.name);
     let port = quote(&port(bridge));
-    // Not confirmed, the edit is taken back by its timer.
+    let armed = format!(
+        "systemctl is-active -q rackhand-revert-{name}.timer ||\n\
+         {{ echo 'the edit was taken back before it could be confirmed' >&2; exit {UNDONE}; }}\n"
+    );
+    // Not confirmed, the edit is taken back by its timer. A connection may come through only once it has been.
     let mut s = format!(
-        "set -eu\nfor i in $(seq 80); do [ -e /sys/class/net/{name}/brif/{port} ] && break; sleep 0.1; done\n\
+        "set -eu\n{armed}\
+         for i in $(seq 80); do [ -e /sys/class/net/{name}/brif/{port} ] && break; sleep 0.1; done\n\
+         {armed}\
          if ! [ -e /sys/class/net/{name}/brif/{port} ]; then\n\
          echo 'port {port} did not come into the bridge; the edit is taken back' >&2\n\
          journalctl -u systemd-networkd -u networking --since=-1min -o cat 2>/dev/null | grep -iE 'fail|could not|not supported' | tail -n 3 >&2; exit 8; fi\n\
-         if ! systemctl is-active -q rackhand-revert-{name}.timer; then echo 'the edit was taken back before it was confirmed' >&2; exit 9; fi\n\
          systemctl stop rackhand-revert-{name}.timer\n"
     );
     for (path, text) in &edit.files {
