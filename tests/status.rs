@@ -34,7 +34,7 @@ fn a_host_without_power_is_shown_as_such() {
     rack.lab(&["power", "off", "h3"]);
     let status = rack.json(&["status"]);
     let host = status["hosts"].as_array().unwrap().iter().find(|h| h["name"] == "h3").unwrap().clone();
-    assert_eq!(host["reachable"], false);
+    assert_eq!((&host["reachable"], &host["power"]), (&false.into(), &"off".into()), "its BMC says so: {host}");
     assert!(host["error"].as_str().unwrap().contains("h3"), "{host}");
     rack.exits(4, &["doctor"]);
     rack.lab(&["power", "on", "h3"]);

@@ -2,18 +2,15 @@
 
 use super::Context;
 use crate::error::{Failure, Kind};
-use crate::fence::{self, BmcError, Power};
-use crate::host::{self, BmcSeen, Finding, Seen, Severity};
-use crate::inventory::{HostSpec, Inventory, secret};
-use crate::ssh::{Fleet, LocalHost, Remote};
+use crate::fence;
+use crate::host::{self, Finding, Seen, Severity};
+use crate::inventory::Inventory;
+use crate::ssh::{Fleet, Remote};
 use crate::ui::Table;
 use clap::Args;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// Peers a BMC is asked from, should this machine have no way to it.
-const PEERS: usize = 3;
 
 /// Compare the inventory with reality, before anything is changed.
 ///
@@ -54,7 +51,7 @@ async fn look(inventory: &Inventory, fleet: &Fleet) -> BTreeMap<String, Seen> {
     let one = |remote: Arc<dyn Remote>| async move {
         let spec = inventory.host(remote.name());
         let ((facts, clock, paths), bmc) =
-            tokio::join!(of_host(remote.as_ref(), inventory), async { bmc(spec?, inventory, fleet).await });
+            tokio::join!(of_host(remote.as_ref(), inventory), async { fence::ask(spec?, inventory, fleet).await });
         Seen { facts, paths, clock, bmc }
     };
     fleet.each(inventory.hosts.iter().map(|h| h.name.as_str()), one).await
@@ -73,35 +70,6 @@ async fn of_host(remote: &dyn Remote, inventory: &Inventory) -> OfHost {
         Ok(paths) => (facts, clock, Some(paths)),
         Err(error) => (Err(error), clock, None),
     }
-}
-
-/// Asks a host's BMC from here, else from peers.
-async fn bmc(host: &HostSpec, inventory: &Inventory, fleet: &Fleet) -> Option<BmcSeen> {
-    let spec = host.bmc.as_ref()?;
-    let password = match secret::resolve(&spec.password, &inventory.base).await {
-        Ok(password) => password,
-        Err(failure) => return Some(BmcSeen::Failed { why: failure.to_string(), login: true }),
-    };
-    let peers = fleet.all().filter(|peer| peer.name() != host.name).take(PEERS).map(Arc::clone);
-    let places = std::iter::once(Arc::new(LocalHost) as Arc<dyn Remote>).chain(peers);
-    let mut failures: Vec<BmcError> = Vec::new();
-    for place in places {
-        match fence::look(place.as_ref(), spec, &password).await {
-            Ok(state) => return Some(BmcSeen::Answered { on: state.power == Power::On, serials: state.serials }),
-            Err(error) if error.is_about_the_place() => failures.push(error),
-            Err(error) => {
-                let login = matches!(error, BmcError::Login { .. });
-                return Some(BmcSeen::Failed { why: format!("BMC {error} (asked from {})", place.name()), login });
-            }
-        }
-    }
-    let why = failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-    if failures.iter().all(|e| matches!(e, BmcError::NoTool { .. })) {
-        return Some(BmcSeen::Untried { why });
-    }
-    let tried = failures.into_iter().filter(|e| !matches!(e, BmcError::NoTool { .. }));
-    let why = tried.map(|e| e.to_string()).collect::<Vec<_>>().join("; ");
-    Some(BmcSeen::Failed { why: format!("BMC: {why}"), login: false })
 }
 
 fn table(document: &Document) -> String {

@@ -77,7 +77,12 @@ fn hosts(status: &Status) -> Vec<Finding> {
         let mut add = |severity, what: String, fix: String| found.push(finding(severity, &object, what, fix));
         let Some(pulse) = &host.pulse else {
             let what = host.error.clone().unwrap_or_else(|| "does not answer".to_owned());
-            add(Severity::Error, what, "look at its power and links; its BMC is in the inventory".to_owned());
+            let fix = match host.power {
+                "off" => "its BMC says that it has no power: find out why, then switch it on",
+                "on" => "its BMC says that it has power: look at its console and its links",
+                _ => "look at its power and its links; nor did a BMC say anything of it",
+            };
+            add(Severity::Error, what, fix.to_owned());
             continue;
         };
         if host.mon == "out of quorum" {

@@ -1,9 +1,11 @@
 //! Looks at hosts, hypervisors and the cluster at once; each has its own deadline and delays nobody else.
 
 use super::pulse::{Pulse, pulse};
-use crate::cluster::{CephStatus, Cluster, ClusterError, ClusterPort, Target, all, status};
+use crate::cluster::{CephStatus, Cluster, ClusterError, ClusterPort, Target, all, decode, status};
+use crate::fence;
 use crate::guest::claim::Claim;
 use crate::guest::{Guest, HostState, Survey};
+use crate::host::BmcSeen;
 use crate::inventory::{Inventory, Role};
 use crate::libvirt::Hypervisors;
 use crate::ssh::Fleet;
@@ -17,6 +19,8 @@ use uuid::Uuid;
 const HOST: Duration = Duration::from_secs(8);
 /// How long the cluster may take to say everything.
 const CEPH: Duration = Duration::from_secs(15);
+/// How long the BMC of a host that does not answer may take.
+const BMC: Duration = Duration::from_secs(5);
 /// Deadline of one question to the monitors.
 const QUESTION: Duration = Duration::from_secs(8);
 
@@ -46,11 +50,20 @@ pub struct CephSeen {
     pub states: BTreeMap<String, HostState>,
 }
 
+/// A host that does not answer.
+#[derive(Clone, Debug)]
+pub struct Silent {
+    /// Why not.
+    pub error: String,
+    /// What its BMC says: whether it has power; nothing where there is none to ask.
+    pub power: Option<bool>,
+}
+
 /// Everything that was seen at about one time.
 #[derive(Clone, Debug)]
 pub struct Seen {
     /// Each host, or why it does not answer.
-    pub pulses: BTreeMap<String, Result<Pulse, String>>,
+    pub pulses: BTreeMap<String, Result<Pulse, Silent>>,
     /// What runs where.
     pub survey: Survey,
     /// The cluster, or why it does not answer.
@@ -62,10 +75,12 @@ pub async fn look(inventory: &Inventory, fleet: &Fleet) -> Seen {
     let names: Vec<&str> = inventory.with_role(Role::Guests).map(|h| h.name.as_str()).collect();
     let hypervisors = Hypervisors::over(fleet, names);
     let hosts = fleet.each(fleet.names(), |remote| async move {
-        match timeout(HOST, pulse(remote.as_ref())).await {
-            Ok(answer) => answer.map_err(|e| e.to_string()),
-            Err(_) => Err(format!("host {}: no answer within {} s", remote.name(), HOST.as_secs())),
-        }
+        let error = match timeout(HOST, pulse(remote.as_ref())).await {
+            Ok(Ok(pulse)) => return Ok(pulse),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("host {}: no answer within {} s", remote.name(), HOST.as_secs()),
+        };
+        Err(Silent { error, power: power(inventory, fleet, remote.name()).await })
     });
     let ceph = async {
         match timeout(CEPH, ask_ceph(inventory, fleet)).await {
@@ -77,6 +92,14 @@ pub async fn look(inventory: &Inventory, fleet: &Fleet) -> Seen {
     Seen { pulses, survey, ceph }
 }
 
+/// Whether a host has power, where its BMC says so in time.
+async fn power(inventory: &Inventory, fleet: &Fleet, host: &str) -> Option<bool> {
+    match timeout(BMC, fence::ask(inventory.host(host)?, inventory, fleet)).await {
+        Ok(Some(BmcSeen::Answered { on, .. })) => Some(on),
+        _ => None,
+    }
+}
+
 async fn ask_ceph(inventory: &Inventory, fleet: &Fleet) -> Result<CephSeen, ClusterError> {
     let cluster = Cluster::connect(fleet, inventory).await?;
     let port: &dyn ClusterPort = &cluster;
@@ -85,10 +108,8 @@ async fn ask_ceph(inventory: &Inventory, fleet: &Fleet) -> Result<CephSeen, Clus
         let objects = port.list("claim.").await?;
         let mut claims = BTreeMap::new();
         for object in objects {
-            let uuid = object.name.strip_prefix("claim.").and_then(|u| Uuid::parse_str(u).ok());
-            if let (Some(uuid), Ok(claim)) = (uuid, serde_json::from_str::<Claim>(&object.data)) {
-                claims.insert(uuid, claim);
-            }
+            let Some(uuid) = object.name.strip_prefix("claim.").and_then(|u| Uuid::parse_str(u).ok()) else { continue };
+            claims.insert(uuid, decode::<Claim>(&object.name, &object.data)?);
         }
         Ok(claims)
     };

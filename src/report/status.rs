@@ -1,6 +1,6 @@
 //! One picture of the rack, put together from what was seen. Pure.
 
-use super::look::{CephSeen, Seen};
+use super::look::{CephSeen, Seen, Silent};
 use super::pulse::Pulse;
 use crate::cluster::CephStatus;
 use crate::guest::placement::{self, HostRoom, Need, Place, place};
@@ -37,6 +37,8 @@ pub struct HostLine {
     pub reachable: bool,
     /// Why not.
     pub error: Option<String>,
+    /// `on` or `off`; `unknown` where the host does not answer and its BMC does not tell.
+    pub power: &'static str,
     /// How it is.
     pub pulse: Option<Pulse>,
     /// Whether libvirt answers, where the host runs guests.
@@ -132,7 +134,12 @@ fn host_line(inventory: &Inventory, spec: &HostSpec, seen: &Seen, ceph: &CephSee
     HostLine {
         name: spec.name.clone(),
         reachable: matches!(pulse, Some(Ok(_))),
-        error: pulse.and_then(|p| p.as_ref().err().cloned()),
+        error: pulse.and_then(|p| p.as_ref().err().map(|silent| silent.error.clone())),
+        power: match pulse {
+            Some(Ok(_) | Err(Silent { power: Some(true), .. })) => "on",
+            Some(Err(Silent { power: Some(false), .. })) => "off",
+            Some(Err(Silent { power: None, .. })) | None => "unknown",
+        },
         pulse: pulse.and_then(|p| p.as_ref().ok().cloned()),
         libvirt: spec.has(Role::Guests).then(|| seen.survey.hosts.contains_key(&spec.name)),
         memory_reserved: inventory.reserve(spec).bytes(),

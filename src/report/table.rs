@@ -9,16 +9,17 @@ use std::fmt::Write;
 pub fn status_table(status: &Status) -> String {
     let mut text = ceph_line(status);
     let mut hosts =
-        Table::new(["host", "state", "load", "mem free", "reserved", "guests", "osds", "mon", "clock", "up"])
-            .right(2)
+        Table::new(["host", "state", "power", "load", "mem free", "reserved", "guests", "osds", "mon", "clock", "up"])
             .right(3)
             .right(4)
-            .right(5);
+            .right(5)
+            .right(6);
     for host in &status.hosts {
         let pulse = host.pulse.as_ref();
         hosts.row([
             host.name.clone(),
             host_state(host),
+            host.power.to_owned(),
             pulse.map(|p| format!("{:.2}", p.load)).unwrap_or_default(),
             size(host.memory_free),
             size(host.memory_reserved),

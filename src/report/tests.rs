@@ -1,6 +1,6 @@
 //! The picture and the findings of a rack of three with something wrong everywhere.
 
-use super::look::{CephSeen, Osd, Seen};
+use super::look::{CephSeen, Osd, Seen, Silent};
 use super::pulse::Pulse;
 use super::{Severity, assemble, examine, findings_table, status_table};
 use crate::cluster::CephStatus;
@@ -97,7 +97,7 @@ fn seen() -> Seen {
         guests,
         states: BTreeMap::new(),
     };
-    let silent = Err("host h3: cannot connect: no route".to_owned());
+    let silent = Err(Silent { error: "host h3: cannot connect: no route".to_owned(), power: Some(false) });
     let pulses = [("h1", Ok(pulse.clone())), ("h2", Ok(pulse)), ("h3", silent)];
     Seen { pulses: pulses.map(|(n, p)| (n.to_owned(), p)).into(), survey, ceph: Ok(ceph) }
 }
