@@ -20,6 +20,9 @@ const COMMAND: &str = "60";
 /// A disk of the host that is not in the inventory used here.
 const SPARE: &str = "disk1";
 
+/// A network of guests with a tag, on the port that is in a bridge of its own already.
+const TAGGED: &str = "    dmz: {bridge: br-dmz, uplink: eno1, vlan: 20, cidr: 10.99.20.0/24, ranges: [10.99.20.100-10.99.20.120]}\nceph:";
+
 /// What provisioning has to have made of the host, now and after each start. It stops at the first line that fails.
 const STANDS: &str = r#"
 set -ex
@@ -27,6 +30,8 @@ test "$(ip -o link show br-lan | grep -o 'link/ether [^ ]*')" = "$(ip -o link sh
 ip -o -4 addr show br-lan | grep -qwF ADDRESS
 ip -o -4 addr show eno2 | grep -qwF STORAGE
 test -z "$(ip -o -4 addr show eno1)"
+bridge link show dev eno1.20 | grep -w 'master br-dmz'
+ip -d link show dev eno1.20 | grep -w 'vlan protocol 802.1Q id 20'
 for module in tun vhost_net 8021q; do test -d /sys/module/$module; done
 test "$(cat /proc/sys/vm/swappiness /proc/sys/kernel/panic /proc/sys/net/ipv4/conf/all/arp_ignore | xargs)" = "10 20 1"
 test "$(cat /proc/sys/fs/aio-max-nr)" = 1048576
@@ -77,8 +82,9 @@ impl Host {
         let stands = STANDS.replace("ADDRESS", &address).replace("STORAGE", storage);
         // Beside the lab's own, which lists both disks: paths in it are relative to it.
         let one_disk: Vec<&str> = text.lines().filter(|l| !l.ends_with(SPARE)).collect();
+        let text = (one_disk.join("\n") + "\n").replacen("ceph:", TAGGED, 1);
         let file = rack.inventory.replace("inventory.yaml", "one-disk.yaml");
-        std::fs::write(&file, one_disk.join("\n") + "\n").unwrap();
+        std::fs::write(&file, text).unwrap();
         rack.inventory = file;
         Host { rack, address, stands, began: Instant::now() }
     }

@@ -246,11 +246,11 @@ fn confirm_script(bridge: &Bridge, edit: &Edit) -> String {
     // Not confirmed, the edit is taken back by its timer. A connection may come through only once it has been.
     let mut s = format!(
         "set -eu\n{armed}\
-         for i in $(seq 80); do [ -e /sys/class/net/{name}/brif/{port} ] && break; sleep 0.1; done\n\
-         {armed}\
+         until [ -e /sys/class/net/{name}/brif/{port} ] || [ $SECONDS -ge 8 ]; do sleep 0.1; done\n\
          if ! [ -e /sys/class/net/{name}/brif/{port} ]; then\n\
          echo 'port {port} did not come into the bridge; the edit is taken back' >&2\n\
          journalctl -u systemd-networkd -u networking --since=-1min -o cat 2>/dev/null | grep -iE 'fail|could not|not supported' | tail -n 3 >&2; exit 8; fi\n\
+         {armed}\
          systemctl stop rackhand-revert-{name}.timer\n"
     );
     for (path, text) in &edit.files {

@@ -127,15 +127,24 @@ pub(super) fn address_file(bridge: &Bridge) -> String {
     format!("/etc/systemd/network/05-rackhand-{}.network", bridge.name)
 }
 
+/// What a file is called in `/run`, where it is tried out. A drop-in has to go by the name that the port's file has just
+/// now: the one of its try until the host restarts, the one in `/etc` afterwards.
+fn tried(file: &str) -> Vec<String> {
+    let tried = file.replacen("05-rackhand-", "04-rackhand-try-", 1);
+    if file.contains(".d/") && tried != file { vec![tried, file.to_owned()] } else { vec![tried] }
+}
+
 pub(super) fn edit(bridge: &Bridge, mac: &str, found: &BridgeState) -> Result<Edit, String> {
     let files = files(bridge, mac, found)?;
     let (name, uplink) = (quote(&bridge.name), quote(&bridge.uplink));
     let mut make = String::new();
     let mut tries = Vec::new();
     for (file, text) in &files {
-        let path = format!("/run/systemd/network/{}", file.replacen("05-rackhand-", "04-rackhand-try-", 1));
-        make.push_str(&super::here_file(&path, text));
-        tries.push(quote(&path));
+        for name in tried(file) {
+            let path = format!("/run/systemd/network/{name}");
+            make.push_str(&super::here_file(&path, text));
+            tries.push(quote(&path));
+        }
     }
     let _ = writeln!(
         make,
@@ -209,5 +218,10 @@ mod tests {
         assert!(files["10-netplan-eno1.network.d/rackhand-eno1.42.conf"].contains("VLAN=eno1.42"));
         assert!(files["05-rackhand-eno1.42.network"].contains("Bridge=br-dmz"));
         assert!(files["05-rackhand-eno1.42.link"].contains("OriginalName=eno1.42"));
+        let edit = edit(&bridge, "02:00:00:00:00:01", &found).unwrap();
+        for parent in ["10-netplan-eno1", "05-rackhand-eno1", "04-rackhand-try-eno1"] {
+            let file = format!("/run/systemd/network/{parent}.network.d/rackhand-eno1.42.conf");
+            assert!(edit.make.contains(&file) && edit.revert.contains(&file), "{file}");
+        }
     }
 }
