@@ -39,7 +39,7 @@ pub struct InitArgs {
     /// A device for an OSD, by stable path.
     #[arg(long = "osd", value_name = "HOST=DEVICE", value_parser = osd_flag, conflicts_with = "probe")]
     osds: Vec<(String, PathBuf)>,
-    /// Hosts to look at; names, networks and empty disks are taken from them.
+    /// Hosts to look at; names, networks, empty disks and BMCs are taken from them.
     #[arg(long, value_name = "ADDRESS", num_args = 1..)]
     pub(super) probe: Vec<IpAddr>,
     /// Login name.
@@ -178,6 +178,7 @@ fn from_flags(args: &InitArgs) -> Result<Draft, Failure> {
             address: flag.address,
             storage_address,
             osds: args.osds.iter().filter(|(host, _)| *host == flag.name).map(|(_, device)| device.clone()).collect(),
+            bmc: None,
             about: None,
             memory: None,
         });

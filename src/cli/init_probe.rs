@@ -3,11 +3,13 @@
 use super::Context;
 use super::init::InitArgs;
 use crate::error::{Failure, Kind};
-use crate::host::{self, Disk, Facts, Nic};
+use crate::host::{self, Disk, Facts, Nic, OwnBmc};
 use crate::inventory::{
-    BackupSpec, CephSpec, ClusterIdentity, Draft, DraftHost, DraftNetwork, GuestDefaults, HostNetwork, HostSpec,
-    Inventory, IpoibMode, LinkKind, LinkSpeed, Location, MigrationNetwork, Networks, Role, Size, SshDefaults,
+    BackupSpec, BmcKind, CephSpec, ClusterIdentity, Draft, DraftBmc, DraftHost, DraftNetwork, GuestDefaults,
+    HostNetwork, HostSpec, Inventory, IpoibMode, LinkKind, LinkSpeed, Location, MigrationNetwork, Networks, Role, Size,
+    SshDefaults,
 };
+use crate::ssh::RemoteError;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -26,24 +28,42 @@ pub(super) async fn draft(args: &InitArgs, context: &Context) -> Result<Draft, F
     let fleet = context.fleet(&inventory)?;
     let job = context.ui.job(format!("looking at {} hosts", inventory.hosts.len()));
     let names: Vec<&str> = inventory.hosts.iter().map(|h| h.name.as_str()).collect();
-    let look = |host: std::sync::Arc<dyn crate::ssh::Remote>| async move { host::gather(host.as_ref()).await };
+    let look = |host: std::sync::Arc<dyn crate::ssh::Remote>| async move {
+        Ok::<_, RemoteError>((host::gather(host.as_ref()).await?, host::own_bmc(host.as_ref()).await?))
+    };
     let mut found = fleet.each(names.iter().copied(), look).await;
-    let mut facts = Vec::new();
+    let mut seen = Vec::new();
     let mut failed = Vec::new();
     for spec in &inventory.hosts {
         match found.remove(&spec.name) {
-            Some(Ok(known)) => facts.push((spec.address, known)),
+            Some(Ok((facts, bmc))) => seen.push(Probed { address: spec.address, facts, bmc }),
             Some(Err(error)) => failed.push(error.to_string()),
             None => failed.push(format!("host {}: not looked at", spec.name)),
         }
     }
     if !failed.is_empty() {
         job.fail(format!("{} did not answer", failed.len()));
-        return Err(Failure::new(Kind::Failed, anyhow::anyhow!("{}", failed.join("\n")))
-            .hint("nothing was written; a host that is new is trusted after `ssh ADDRESS` was confirmed once"));
+        return Err(Failure::new(Kind::Failed, anyhow::anyhow!("{}", failed.join("\n"))).hint(format!(
+            "nothing was written; a host that is new is trusted after `{}` was confirmed once",
+            login(args)
+        )));
     }
     job.done("");
-    from_facts(args, &facts)
+    from_facts(args, &seen)
+}
+
+/// How a new host's key gets to where it is looked for.
+fn login(args: &InitArgs) -> String {
+    let known_hosts = args.known_hosts.as_ref().map(|file| format!("-o UserKnownHostsFile={} ", file.display()));
+    format!("ssh {}ADDRESS", known_hosts.unwrap_or_default())
+}
+
+/// What was seen of a host that was reached by this address.
+#[derive(Clone, Debug)]
+struct Probed {
+    address: IpAddr,
+    facts: Facts,
+    bmc: Option<OwnBmc>,
 }
 
 /// Just enough of an inventory to reach the hosts, each named by its address.
@@ -97,14 +117,14 @@ fn member<'f>(facts: &'f Facts, network: &IpNet) -> Option<(IpAddr, &'f Nic)> {
     facts.nics.iter().find_map(|nic| addresses(nic).find(|(_, net)| net == network).map(|(address, _)| (address, nic)))
 }
 
-fn from_facts(args: &InitArgs, facts: &[(IpAddr, Facts)]) -> Result<Draft, Failure> {
+fn from_facts(args: &InitArgs, seen: &[Probed]) -> Result<Draft, Failure> {
     let management = match args.management {
         Some(network) => network.trunc(),
-        None => own_network(facts)?,
+        None => own_network(seen)?,
     };
-    let storage = args.storage.map(|n| n.trunc()).or_else(|| fastest(facts, &management)).unwrap_or(management);
+    let storage = args.storage.map(|n| n.trunc()).or_else(|| fastest(seen, &management)).unwrap_or(management);
     let mut hosts = Vec::new();
-    for (address, facts) in facts {
+    for Probed { address, facts, bmc } in seen {
         let Some((storage_address, _)) = member(facts, &storage) else {
             return Err(Failure::usage(format!(
                 "host {} has no address in the storage network {storage}",
@@ -118,6 +138,7 @@ fn from_facts(args: &InitArgs, facts: &[(IpAddr, Facts)]) -> Result<Draft, Failu
             address: *address,
             storage_address: if storage == management { *address } else { storage_address },
             osds: facts.disks.iter().filter_map(osd).collect(),
+            bmc: bmc.map(|bmc| DraftBmc { kind: bmc_kind(&bmc, facts), address: bmc.address }),
             about: Some(about(facts)),
             memory: Some(Size(facts.memory.total)),
         });
@@ -129,18 +150,24 @@ fn from_facts(args: &InitArgs, facts: &[(IpAddr, Facts)]) -> Result<Draft, Failu
         user: args.user.clone(),
         identity: args.identity.clone(),
         known_hosts: args.known_hosts.clone(),
-        management: network(facts, management, None),
-        storage: network(facts, storage, args.storage_mtu),
+        management: network(seen, management, None),
+        storage: network(seen, storage, args.storage_mtu),
         guest_ranges: args.guest_ranges.clone(),
         gateway: args.gateway,
         hosts,
     })
 }
 
+/// How a BMC is spoken to: over Redfish where it speaks that; every iDRAC since the R620's does.
+fn bmc_kind(bmc: &OwnBmc, facts: &Facts) -> BmcKind {
+    let likely = facts.machine.vendor.starts_with("Dell");
+    if bmc.redfish.unwrap_or(likely) { BmcKind::Redfish } else { BmcKind::Ipmi }
+}
+
 /// The one network that the addresses they were reached by are in.
-fn own_network(facts: &[(IpAddr, Facts)]) -> Result<IpNet, Failure> {
+fn own_network(seen: &[Probed]) -> Result<IpNet, Failure> {
     let mut networks = BTreeSet::new();
-    for (address, facts) in facts {
+    for Probed { address, facts, .. } in seen {
         let own = facts.nics.iter().flat_map(addresses).find(|(own, _)| own == address);
         let (_, network) = own.ok_or_else(|| {
             Failure::usage(format!("{address} is on no interface of host {}", facts.hostname))
@@ -159,37 +186,39 @@ fn own_network(facts: &[(IpAddr, Facts)]) -> Result<IpNet, Failure> {
 }
 
 /// The fastest network beside the management network that every host is in.
-fn fastest(facts: &[(IpAddr, Facts)], management: &IpNet) -> Option<IpNet> {
-    let (_, first) = facts.first()?;
+fn fastest(seen: &[Probed], management: &IpNet) -> Option<IpNet> {
+    let first = &seen.first()?.facts;
     let candidates: BTreeSet<IpNet> = first.nics.iter().flat_map(addresses).map(|(_, net)| net).collect();
     let common = candidates.into_iter().filter(|net| {
         let apart = !net.contains(management) && !management.contains(net) && !net.addr().is_loopback();
-        apart && net.prefix_len() < net.max_prefix_len() && facts.iter().all(|(_, f)| member(f, net).is_some())
+        // What has the same address on every host is a bridge of each host's own, as libvirt's and Docker's.
+        let own: BTreeSet<IpAddr> = seen.iter().filter_map(|p| member(&p.facts, net)).map(|(own, _)| own).collect();
+        apart && net.prefix_len() < net.max_prefix_len() && own.len() == seen.len()
     });
     common.max_by_key(|net| {
         let infiniband = member(first, net).is_some_and(|(_, nic)| nic.kind == "infiniband");
-        (infiniband, speed(facts, net), net.addr().is_ipv4())
+        (infiniband, speed(seen, net), net.addr().is_ipv4())
     })
 }
 
 /// The speed that every host's port has.
-fn speed(facts: &[(IpAddr, Facts)], network: &IpNet) -> Option<u64> {
+fn speed(seen: &[Probed], network: &IpNet) -> Option<u64> {
     let of = |facts: &Facts| {
         let (_, nic) = member(facts, network)?;
         let port = facts.infiniband.iter().find(|p| p.nics.contains(&nic.name)).map(|p| p.speed);
         nic.speed.or(port)
     };
-    facts.iter().map(|(_, f)| of(f)).min().flatten().filter(|s| *s > 0)
+    seen.iter().map(|p| of(&p.facts)).min().flatten().filter(|s| *s > 0)
 }
 
 /// A network as the hosts have it.
-fn network(facts: &[(IpAddr, Facts)], cidr: IpNet, mtu: Option<u32>) -> DraftNetwork {
-    let nics: Vec<&Nic> = facts.iter().filter_map(|(_, f)| member(f, &cidr)).map(|(_, nic)| nic).collect();
+fn network(seen: &[Probed], cidr: IpNet, mtu: Option<u32>) -> DraftNetwork {
+    let nics: Vec<&Nic> = seen.iter().filter_map(|p| member(&p.facts, &cidr)).map(|(_, nic)| nic).collect();
     let mtu = mtu.or_else(|| nics.iter().map(|nic| nic.mtu).min()).filter(|mtu| *mtu != 1500);
     let infiniband = !nics.is_empty() && nics.iter().all(|nic| nic.kind == "infiniband");
     let connected = mtu.is_some_and(|mtu| mtu > IpoibMode::Datagram.max_mtu());
     let mode = if connected { IpoibMode::Connected } else { IpoibMode::Datagram };
-    DraftNetwork { cidr, mtu, ipoib: infiniband.then_some(mode), speed: speed(facts, &cidr).map(LinkSpeed) }
+    DraftNetwork { cidr, mtu, ipoib: infiniband.then_some(mode), speed: speed(seen, &cidr).map(LinkSpeed) }
 }
 
 /// The stable name of a disk that can become an OSD: nothing is on it.
@@ -247,7 +276,7 @@ mod tests {
         }
     }
 
-    fn host(n: u8) -> (IpAddr, Facts) {
+    fn host(n: u8) -> Probed {
         let facts = Facts {
             hostname: format!("H{n}.example.org"),
             machine: Machine {
@@ -272,7 +301,7 @@ mod tests {
             ],
             ..Facts::default()
         };
-        ([10, 0, 0, n].into(), facts)
+        Probed { address: [10, 0, 0, n].into(), facts, bmc: None }
     }
 
     #[test]
@@ -292,19 +321,45 @@ mod tests {
     }
 
     #[test]
+    fn a_bmc_that_a_host_has_is_in_its_inventory() {
+        let mut seen: Vec<_> = (1..=3).map(host).collect();
+        let own = |n, redfish| Some(OwnBmc { address: [10, 3, 0, n].into(), redfish });
+        (seen[0].bmc, seen[1].bmc) = (own(1, None), own(2, Some(false)));
+        let text = from_facts(&InitArgs::default(), &seen).unwrap().to_yaml();
+        let inventory = parse("f.yaml", &text).map_err(|m| m.to_string()).unwrap();
+        let kinds: Vec<_> = inventory.hosts.iter().map(|h| h.bmc.as_ref().map(|b| b.kind)).collect();
+        assert_eq!(kinds, [Some(BmcKind::Redfish), Some(BmcKind::Ipmi), None]);
+        // One BMC behind two hosts would be found as well.
+        seen[1].bmc = seen[0].bmc;
+        let text = from_facts(&InitArgs::default(), &seen).unwrap().to_yaml();
+        assert!(parse("f.yaml", &text).unwrap_err().to_string().contains("its BMC 10.3.0.1 is that of host h1"));
+    }
+
+    #[test]
+    fn a_new_host_is_trusted_where_its_key_is_looked_for() {
+        let mut args = InitArgs::default();
+        assert_eq!(login(&args), "ssh ADDRESS");
+        args.known_hosts = Some("rack/known_hosts".into());
+        assert_eq!(login(&args), "ssh -o UserKnownHostsFile=rack/known_hosts ADDRESS");
+    }
+
+    #[test]
     fn hosts_that_do_not_fit_together_are_refused() {
         let mut facts: Vec<_> = (1..=3).map(host).collect();
-        facts[2].1.nics[1].addresses = vec!["10.9.0.3/24".to_owned()];
-        facts[2].0 = [10, 9, 0, 3].into();
+        facts[2].facts.nics[1].addresses = vec!["10.9.0.3/24".to_owned()];
+        facts[2].address = [10, 9, 0, 3].into();
         assert!(from_facts(&InitArgs::default(), &facts).unwrap_err().to_string().contains("different networks"));
-        facts[2].0 = [192, 0, 2, 1].into();
+        facts[2].address = [192, 0, 2, 1].into();
         assert!(from_facts(&InitArgs::default(), &facts).unwrap_err().to_string().contains("no interface"));
     }
 
     #[test]
     fn one_network_is_enough() {
         let mut facts: Vec<_> = (1..=3).map(host).collect();
-        facts.iter_mut().for_each(|(_, f)| f.nics.truncate(2));
+        for host in &mut facts {
+            host.facts.nics.truncate(2);
+            host.facts.nics.push(nic("virbr0", "bridge", "192.168.122.1/24", 1500, None));
+        }
         let draft = from_facts(&InitArgs::default(), &facts).unwrap();
         assert_eq!(draft.storage.cidr, draft.management.cidr);
         assert!(parse("f.yaml", &draft.to_yaml()).is_ok());

@@ -6,9 +6,11 @@ mod disks_check;
 mod facts;
 mod network_check;
 mod nics;
+mod own_bmc;
 mod parse;
 mod paths;
 
 pub use check::{BmcSeen, Finding, Seen, Severity, evaluate};
 pub use facts::*;
+pub use own_bmc::{OwnBmc, own_bmc};
 pub use paths::{Net, Paths, Way, clock, probe};

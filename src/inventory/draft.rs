@@ -1,6 +1,6 @@
 //! A new inventory, as commented text for its owners to go on with.
 
-use super::{AddressRange, IpoibMode, LinkSpeed, Role, Size};
+use super::{AddressRange, BmcKind, IpoibMode, LinkSpeed, Role, Size};
 use ipnet::IpNet;
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -68,10 +68,21 @@ pub struct DraftHost {
     pub storage_address: IpAddr,
     /// Devices for OSDs, by stable path.
     pub osds: Vec<PathBuf>,
+    /// Its management controller, where that is known.
+    pub bmc: Option<DraftBmc>,
     /// What is known of it, for a comment.
     pub about: Option<String>,
     /// Its memory, where that is known.
     pub memory: Option<Size>,
+}
+
+/// A machine's management controller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DraftBmc {
+    /// How it is spoken to.
+    pub kind: BmcKind,
+    /// Its address.
+    pub address: IpAddr,
 }
 
 /// The address with the same host part in another network.
@@ -215,7 +226,13 @@ impl Draft {
                 }
             }
         }
-        writeln!(out, "    # bmc: {{kind: redfish, address: ..., user: root, password: {{env: BMC_PASSWORD}}}}")
+        let (sign, kind, address) = match host.bmc {
+            Some(bmc) => ("", bmc.kind.word(), bmc.address.to_string()),
+            None => ("# ", BmcKind::Redfish.word(), "...".to_owned()),
+        };
+        // Dell's own login; the password is looked for when the BMC is spoken to.
+        let login = "user: root, password: {env: BMC_PASSWORD}";
+        writeln!(out, "    {sign}bmc: {{kind: {kind}, address: {}, {login}}}", scalar_in_flow(&address))
     }
 }
 
@@ -232,6 +249,11 @@ fn network(out: &mut String, network: &DraftNetwork) -> std::fmt::Result {
         writeln!(out, "    speed: {speed}")?;
     }
     Ok(())
+}
+
+/// The same between braces, where a colon may end a word.
+fn scalar_in_flow(text: &str) -> String {
+    if text.contains(':') { serde_json::Value::from(text).to_string() } else { text.to_owned() }
 }
 
 /// A text as YAML: quoted unless it is plainly a word.
@@ -259,6 +281,7 @@ mod tests {
             address: [10, 0, 0, number].into(),
             storage_address: [10, 1, 0, number].into(),
             osds: (0..disks).map(|d| format!("/dev/disk/by-id/wwn-{number}-{d}").into()).collect(),
+            bmc: None,
             about: None,
             memory: None,
         }
@@ -289,7 +312,9 @@ mod tests {
         draft.guest_ranges = vec!["10.0.0.100-10.0.0.199".parse().unwrap()];
         draft.gateway = Some([10, 0, 0, 254].into());
         draft.hosts[0].about = Some("Dell PowerEdge R720xd".to_owned());
-        insta::assert_snapshot!(draft.to_yaml(), @"
+        draft.hosts[0].bmc = Some(DraftBmc { kind: BmcKind::Redfish, address: [10, 2, 0, 1].into() });
+        draft.hosts[1].bmc = Some(DraftBmc { kind: BmcKind::Ipmi, address: "fd00::2".parse().unwrap() });
+        insta::assert_snapshot!(draft.to_yaml(), @r#"
         # yaml-language-server: $schema=./inventory.schema.json
         # Inventory of rackhand. Every key is explained in docs/inventory.md. Keep it in git; no secret stands in it.
         #   rackhand inventory check                             what is wrong in this file
@@ -346,7 +371,7 @@ mod tests {
             osds:
               - /dev/disk/by-id/wwn-1-0
               - /dev/disk/by-id/wwn-1-1
-            # bmc: {kind: redfish, address: ..., user: root, password: {env: BMC_PASSWORD}}
+            bmc: {kind: redfish, address: 10.2.0.1, user: root, password: {env: BMC_PASSWORD}}
           - name: h2
             address: 10.0.0.2
             storage_address: 10.1.0.2
@@ -354,7 +379,7 @@ mod tests {
             osds:
               - /dev/disk/by-id/wwn-2-0
               - /dev/disk/by-id/wwn-2-1
-            # bmc: {kind: redfish, address: ..., user: root, password: {env: BMC_PASSWORD}}
+            bmc: {kind: ipmi, address: "fd00::2", user: root, password: {env: BMC_PASSWORD}}
           - name: h3
             address: 10.0.0.3
             storage_address: 10.1.0.3
@@ -363,7 +388,7 @@ mod tests {
               - /dev/disk/by-id/wwn-3-0
               - /dev/disk/by-id/wwn-3-1
             # bmc: {kind: redfish, address: ..., user: root, password: {env: BMC_PASSWORD}}
-        ");
+        "#);
     }
 
     #[test]
@@ -388,12 +413,14 @@ mod tests {
             about in proptest::option::of(any::<String>()),
             one_network in any::<bool>(),
             range in any::<bool>(),
+            bmc in proptest::option::of(any::<u8>()),
         ) {
             let hosts = disks.iter().enumerate().map(|(n, disks)| host(u8::try_from(n + 1).unwrap(), *disks));
             let mut draft = draft(hosts.collect());
             draft.name.clone_from(&name);
             draft.user.clone_from(&user);
             draft.hosts[0].about = about;
+            draft.hosts[0].bmc = bmc.map(|last| DraftBmc { kind: BmcKind::Ipmi, address: [10, 2, 0, last].into() });
             draft.guest_ranges = if range { vec!["10.0.0.100-10.0.0.199".parse().unwrap()] } else { Vec::new() };
             if one_network {
                 draft.storage = draft.management;
@@ -406,6 +433,7 @@ mod tests {
             prop_assert_eq!(inventory.cluster.name, name);
             prop_assert_eq!(inventory.ssh.user, user);
             prop_assert_eq!(inventory.hosts.len(), disks.len());
+            prop_assert_eq!(inventory.hosts[0].bmc.is_some(), bmc.is_some());
         }
     }
 }

@@ -16,7 +16,7 @@ mod tests;
 mod tree;
 mod view;
 
-pub use draft::{Draft, DraftHost, DraftNetwork, counterpart};
+pub use draft::{Draft, DraftBmc, DraftHost, DraftNetwork, counterpart};
 pub use mistake::{Mistake, Mistakes, Span};
 pub use model::*;
 pub use schema::schema;

@@ -132,6 +132,14 @@ pub enum BmcKind {
 }
 
 impl BmcKind {
+    /// The word in the inventory.
+    pub const fn word(self) -> &'static str {
+        match self {
+            BmcKind::Redfish => "redfish",
+            BmcKind::Ipmi => "ipmi",
+        }
+    }
+
     /// The protocol's own port.
     pub const fn port(self) -> u16 {
         match self {
