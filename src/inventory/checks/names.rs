@@ -62,12 +62,20 @@ fn plain(name: &str) -> bool {
     !name.is_empty() && name.len() <= LABEL_LENGTH && name.chars().all(allowed) && !name.starts_with(['-', '.'])
 }
 
+/// The top of the CRUSH map, which Ceph makes itself.
+const ROOT: &str = "default";
+
 /// CRUSH knows hosts, racks and data centres by name alone, in one namespace.
 fn crush(view: &View, mistakes: &mut Vec<Mistake>) {
     let hosts: HashMap<&str, Span> =
         view.hosts.iter().filter_map(|h| h.name.as_ref()).map(|n| (n.value.as_str(), n.span)).collect();
     let mut kinds: HashMap<&str, (&str, Span)> = hosts.iter().map(|(name, span)| (*name, ("host", *span))).collect();
     let mut racks: HashMap<&str, (Option<&str>, Span)> = HashMap::new();
+    let names = view.hosts.iter().flat_map(|h| [&h.name, &h.rack, &h.datacenter]).flatten();
+    for name in names.filter(|name| name.value == ROOT) {
+        let message = format!("`{ROOT}` is the name of the CRUSH map's own root");
+        mistakes.push(Mistake::new(name.span, message, "Ceph tells places apart by name only: choose another"));
+    }
     for host in &view.hosts {
         for (kind, name) in [("rack", &host.rack), ("datacenter", &host.datacenter)] {
             let Some(name) = name else { continue };

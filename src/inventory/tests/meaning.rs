@@ -42,6 +42,18 @@ fn host_names_that_are_none() {
 }
 
 #[test]
+fn a_name_that_ceph_has_already() {
+    insta::assert_snapshot!(said(&[("    address: 10.0.0.11", "    location: {datacenter: default, rack: r1}\n    address: 10.0.0.11")]), @"
+    f.yaml has 1 mistake
+
+    f.yaml:21:28: `default` is the name of the CRUSH map's own root
+      21 |     location: {datacenter: default, rack: r1}
+         |                            ^^^^^^^
+      fix: Ceph tells places apart by name only: choose another
+    ");
+}
+
+#[test]
 fn an_address_given_twice() {
     insta::assert_snapshot!(said(&[("10.0.0.12", "10.0.0.11")]), @"
     f.yaml has 1 mistake
