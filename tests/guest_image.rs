@@ -144,7 +144,7 @@ fn seed(directory: &Path) -> PathBuf {
 }
 
 async fn fresh_disk(directory: &Path) -> PathBuf {
-    let image = guest_image::build(ImageKind::Tiny, &Ui::hidden()).await.unwrap();
+    let image = guest_image::build(ImageKind::Tiny, None, &Ui::hidden()).await.unwrap();
     let disk = directory.join("disk.img");
     run("cp", &["--sparse=always", image.to_str().unwrap(), disk.to_str().unwrap()]);
     disk

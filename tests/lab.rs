@@ -232,6 +232,19 @@ fn both_faces_of_a_bmc_switch_the_power() {
     assert!(!pings(&lab.field(1, "management")));
     assert_eq!(reset("On"), 204);
     lab.wait_for_power(1, "on");
+    let boot = || {
+        let asked =
+            lab.command(&["ssh", "h1", "--", "cat /proc/sys/kernel/random/boot_id; ls /root"]).output().unwrap();
+        asked.status.success().then(|| stdout(&asked))
+    };
+    let before = eventually("h1 logs in", PATIENCE, boot);
+    // It shuts down in order, and comes back.
+    let unit = "[Service]\\nExecStop=/usr/bin/touch /root/ended\\n";
+    let directory = "/etc/systemd/system/ssh.service.d";
+    lab.ssh("h1", &format!("mkdir {directory}; printf '{unit}' > {directory}/end.conf; systemctl daemon-reload"));
+    assert_eq!(reset("GracefulRestart"), 204);
+    let after = eventually("h1 has restarted", PATIENCE, || boot().filter(|after| *after != before));
+    assert!(after.ends_with("ended\n"), "{after}");
 
     assert!(stdout(&lab.ipmi(2, &["chassis", "power", "status"])).contains("is on"));
     assert!(stdout(&lab.ipmi(2, &["fru"])).contains(&lab.field(2, "serial")));
@@ -341,8 +354,20 @@ fn two_labs_live_side_by_side() {
     assert_ne!(one.ssh("h1", "cat /etc/machine-id"), two.ssh("h1", "cat /etc/machine-id"));
     let across = one.command(&["ssh", "h1", "--", "ping", "-c1", "-W1", &two.field(1, "storage")]).output().unwrap();
     assert!(!across.status.success());
+    // What is asked of one says nothing of the other.
+    assert_eq!(one.json()["racks"].as_array().unwrap().len(), 1);
+    rackhand(&["lab", "list", "--name", "t-three"]).output().map(|o| assert_eq!(o.status.code(), Some(2))).unwrap();
+    // A lab whose record cannot be read is left alone by commands on others, and can be taken away.
+    let prefix = one.link_prefix().unwrap();
+    fs::write(one.dir().join("lab.json"), r#"{"schema": "rackhand.lab/99"}"#).unwrap();
+    two.ok(&["down"]);
+    let list: Value =
+        serde_json::from_slice(&rackhand(&["lab", "list", "-o", "json"]).output().unwrap().stdout).unwrap();
+    let broken = list["racks"].as_array().unwrap().iter().find(|rack| rack["name"] == "t-one").unwrap();
+    assert_eq!(broken["whole"], false);
+    assert!(run("ip", &["-oneline", "link"]).contains(&format!(" {prefix}m1")), "its links are gone");
     one.ok(&["down"]);
-    assert_eq!(two.ssh("h1", "hostname").trim(), "h1");
+    assert_eq!(one.traces(&prefix), Vec::<String>::new());
 }
 
 #[test]
@@ -363,8 +388,34 @@ fn a_saved_rack_comes_up_as_it_was() {
     assert_eq!((other.field(2, "management"), self::fsid(&other)), (address, fsid));
     let seen = other.ssh("h2", &format!("ls /etc/cron.daily 2>/dev/null; cat /root/file; head -c 4 {disk}"));
     assert_eq!(seen, "kept\ndisk");
-    fs::remove_dir_all(saved).unwrap();
+    // Nobody deletes it by accident; the lab that came up from it lives on.
+    assert_eq!(rackhand(&["lab", "forget", "t-saved"]).output().unwrap().status.code(), Some(5));
+    assert!(saved.is_dir());
+    assert!(rackhand(&["lab", "forget", "t-saved", "--yes"]).status().unwrap().success());
+    assert!(!saved.exists());
+    assert_eq!(other.ssh("h2", "cat /root/file").trim(), "kept");
+    let gone = rackhand(&["lab", "forget", "t-saved", "--yes"]).output().unwrap();
+    assert_eq!(gone.status.code(), Some(2), "{}", stderr(&gone));
+    other.ok(&["down"]);
     other.exits(2, &["up", "--from", "t-saved"]);
+}
+
+#[test]
+fn a_save_that_is_broken_off_boots_the_hosts_again() {
+    let lab = Lab::up("t-halfsave", "2");
+    lab.ssh("h1", "head -c 300M /dev/urandom > /root/file");
+    let mut save = lab.command(&["save", "t-halfsaved"]).spawn().unwrap();
+    let unfinished = Path::new("/var/lib/rackhand/saved/t-halfsaved.new");
+    eventually("it copies", PATIENCE, || unfinished.join("hosts/h1").exists().then_some(()));
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(save.id().cast_signed()), nix::sys::signal::Signal::SIGINT)
+        .unwrap();
+    assert_eq!(save.wait().unwrap().code(), Some(130));
+    for host in ["h1", "h2"] {
+        assert_eq!(lab.ssh(host, "hostname").trim(), host);
+    }
+    assert!(!Path::new("/var/lib/rackhand/saved/t-halfsaved").exists());
+    rackhand(&["lab", "forget", "t-halfsaved", "--yes"]).status().unwrap();
+    assert!(!unfinished.exists());
 }
 
 fn fsid(lab: &Lab) -> String {
@@ -392,11 +443,20 @@ fn mistakes_are_said_before_anything_is_made() {
     assert_eq!(stranger.status.code(), Some(2));
     assert!(stderr(&stranger).contains("needs root"), "{}", stderr(&stranger));
     assert!(!lab.dir().exists());
+    // Too little time: what was made is gone again.
+    let late = lab.exits(1, &["up", "--hosts", "1", "--deadline", "300ms"]);
+    assert!(stderr(&late).contains("not done within 300ms"), "{}", stderr(&late));
+    assert!(!lab.dir().exists() && lab.cgroup().is_none());
 }
 
 #[test]
 fn a_lab_somebody_works_on_is_left_alone() {
-    let lab = Lab::up("t-busy", "1");
+    let lab = Lab::named("t-busy");
+    // A rack does not hold on to what the command that made it had open.
+    let script = "exec 9<\"$0\"; flock 9; \"$@\"";
+    let up = [env!("CARGO_BIN_EXE_rackhand"), "lab", "up", "--name", lab.name, "--hosts", "1", "-q"];
+    run("bash", &[&["-c", script, "/etc/hostname"], &up[..]].concat());
+    run("flock", &["--nonblock", "/etc/hostname", "true"]);
     let held = fs::File::open(lab.dir()).unwrap();
     held.lock().unwrap();
     lab.exits(75, &["down"]);

@@ -30,7 +30,7 @@ enum ImageCommand {
 pub async fn run(args: ImageArgs, context: &Context) -> Result<(), Failure> {
     match args.command {
         ImageCommand::Build { kind } => {
-            let file = guest_image::build(kind, &context.ui).await?;
+            let file = guest_image::build(kind, context.global.deadline, &context.ui).await?;
             let document = json!({ "name": kind.name(), "file": file });
             context.ui.result("rackhand.lab.image/1", &document, |_| file.display().to_string())
         }

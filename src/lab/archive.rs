@@ -1,6 +1,6 @@
 //! The package archive that this machine's own apt is set up for, as a source of new Debian roots.
 
-use super::cgroup::Cgroup;
+use super::site::Site;
 use super::tool::Tool;
 use crate::error::{Failure, Kind};
 use std::fmt::Write;
@@ -37,10 +37,10 @@ impl Archive {
         Ok(Archive { suite, sources, proxies: proxies(&settings) })
     }
 
-    /// Installs a root with `packages` into the directory `root` and runs `hook` on it, within `group` where there is one.
+    /// Installs a root with `packages` into the directory `root` and runs `hook` on it.
     pub(super) async fn install(
         &self,
-        group: Option<&Cgroup>,
+        site: &Site,
         packages: &[&str],
         hook: &Path,
         root: &Path,
@@ -52,10 +52,7 @@ impl Archive {
         for proxy in &self.proxies {
             call = call.arg(format!("--aptopt={proxy}"));
         }
-        call = call.arg(&self.suite).arg(root).arg("-");
-        if let Some(group) = group {
-            call = call.within(group);
-        }
+        call = call.arg(&self.suite).arg(root).arg("-").within(&site.group);
         call.stdin(self.sources.clone()).deadline(BUILD).run().await.map(drop)
     }
 }

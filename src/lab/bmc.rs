@@ -62,7 +62,7 @@ fn start_ipmi(lab: &LabDir, host: HostPlan, password: &str, namespace: &Namespac
     let dir = lab.host(&host.name()).bmc();
     let state = store::make_dir(&dir.join("state"))?;
     let [config, commands, script, fru_file] = ["lan.conf", "commands", "chassis", "fru.bin"].map(|f| dir.join(f));
-    write(&script, chassis_script(&lab.name, host, &std::env::current_exe()?).as_bytes(), 0o755)?;
+    write(&script, chassis_script(&lab.name, host).as_bytes(), 0o755)?;
     write(&config, lan_config(host, password, &script).as_bytes(), 0o600)?;
     let fru = fru::image(VENDOR, MODEL, &host.serial());
     write(&fru_file, &fru, 0o644)?;
@@ -111,9 +111,10 @@ fn simulator_commands(fru: &Path, size: usize) -> String {
     )
 }
 
-/// What the simulator calls to look at and switch the power; a path with a blank would split in it.
-fn chassis_script(lab: &LabName, host: HostPlan, program: &Path) -> String {
-    format!("#!/bin/sh\nexec '{}' lab chassis {} --name {lab} -- \"$@\"\n", program.display(), host.name())
+/// What the simulator calls to look at and switch the power. It runs among the processes of the supervisor, which is
+/// the first of them: the very program that runs is called, also when its file was replaced since.
+fn chassis_script(lab: &LabName, host: HostPlan) -> String {
+    format!("#!/bin/sh\nexec /proc/1/exe lab chassis {} --name {lab} -- \"$@\"\n", host.name())
 }
 
 /// A stable identity of a host's hardware.
@@ -144,7 +145,7 @@ mod tests {
         chassis_control "/lab/chassis"
         user 2 true "root" "secret" admin 10 md5
         "#);
-        let script = chassis_script(&"rack".parse().unwrap(), host, Path::new("/bin/rackhand"));
-        assert_eq!(script, "#!/bin/sh\nexec '/bin/rackhand' lab chassis h2 --name rack -- \"$@\"\n");
+        let script = chassis_script(&"rack".parse().unwrap(), host);
+        assert_eq!(script, "#!/bin/sh\nexec /proc/1/exe lab chassis h2 --name rack -- \"$@\"\n");
     }
 }

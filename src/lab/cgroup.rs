@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Joins a control group before becoming the program, so that no process of it is ever outside.
-pub(super) const JOIN: &str = r#"echo $$ > "$0" && exec "$@""#;
+/// Descriptors that the caller left open are closed: a rack must not hold on to the lock it was brought up under.
+pub(super) const JOIN: &str = r#"echo $$ > "$0" && exec "$@" 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-"#;
 /// What the name of a lab's group begins with.
 const PREFIX: &str = "rackhand-lab-";
-/// Processes in uninterruptible I/O die late; longer than this is a kernel problem.
-const KILL: Duration = Duration::from_secs(20);
+/// A killed host ends when its file systems and loop devices have been written back, which takes as long as the
+/// machine's disk does; less than what a supervisor is granted for its answer.
+const KILL: Duration = Duration::from_secs(90);
 
 /// A directory of the unified hierarchy.
 #[derive(Clone, Debug)]
@@ -24,9 +26,9 @@ impl Cgroup {
         Ok(Cgroup(root()?.join(format!("{PREFIX}{name}"))))
     }
 
-    /// The group of what builds an image of this kind.
-    pub(super) fn of_build(kind: &str) -> Result<Self, Failure> {
-        Ok(Cgroup(root()?.join(format!("rackhand-build-{kind}"))))
+    /// The group of what builds images.
+    pub(super) fn of_builds() -> Result<Self, Failure> {
+        Ok(Cgroup(root()?.join("rackhand-build")))
     }
 
     /// The group of tools that work on a lab for long.
@@ -63,6 +65,19 @@ impl Cgroup {
         is_populated(&events)
     }
 
+    /// Its processes and those below, as `name (id) state`.
+    fn members(&self) -> Vec<String> {
+        let ids = fs::read_to_string(self.procs()).unwrap_or_default();
+        let mut all: Vec<String> = ids.lines().map(describe).collect();
+        for name in entries(&self.0).unwrap_or_default() {
+            let below = self.0.join(name);
+            if below.is_dir() {
+                all.extend(Cgroup(below).members());
+            }
+        }
+        all
+    }
+
     /// SIGKILLs every process in it and below, and waits until they are gone.
     pub(super) async fn kill(&self) -> Result<(), Failure> {
         if !self.exists() {
@@ -73,7 +88,11 @@ impl Cgroup {
         let began = Instant::now();
         while self.populated() {
             if began.elapsed() > KILL {
-                return Err(Failure::failed("its processes do not die").context(doing()));
+                let left = self.members().join(", ");
+                let message = format!("after {} s there still are: {left}", KILL.as_secs());
+                return Err(Failure::failed(message)
+                    .context(doing())
+                    .hint("they were killed and wait for the machine's disks; run the same command again"));
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -113,6 +132,18 @@ fn remove_tree(dir: &Path) -> Result<(), Failure> {
     fs::remove_dir(dir).while_doing(|| format!("cannot remove control group {}", dir.display()))
 }
 
+/// A process for people: `ceph-osd (812) D`.
+fn describe(id: &str) -> String {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    let (name, state) = name_and_state(&stat).unwrap_or(("?", "?"));
+    format!("{name} ({id}) {state}")
+}
+
+fn name_and_state(stat: &str) -> Option<(&str, &str)> {
+    let (left, right) = stat.rsplit_once(") ")?;
+    Some((left.split_once('(')?.1, right.split(' ').next()?))
+}
+
 fn is_populated(events: &str) -> bool {
     events.lines().any(|l| l == "populated 1")
 }
@@ -144,6 +175,12 @@ mod tests {
                       41 31 0:38 / /sys/fs/cgroup/unified rw,relatime shared:9 - cgroup2 cgroup2 rw\n";
         assert_eq!(find_root(mounts).unwrap(), Path::new("/sys/fs/cgroup/unified"));
         assert_eq!(find_root("1 2 0:3 / / rw - ext4 /dev/vda rw"), None);
+    }
+
+    #[test]
+    fn a_process_that_does_not_die_is_named() {
+        assert_eq!(name_and_state("812 (tmux: (a) b) D 1 812 0"), Some(("tmux: (a) b", "D")));
+        assert!(describe(&std::process::id().to_string()).contains(&format!("({}) ", std::process::id())));
     }
 
     #[test]

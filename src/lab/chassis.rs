@@ -41,13 +41,15 @@ pub(super) struct Chassis {
     partitioned: Vec<Wire>,
     /// When a host that was asked to shut down is killed.
     soft_off: Option<Instant>,
+    /// Whether it is booted again when it has shut down.
+    back_on: bool,
 }
 
 impl Chassis {
     /// A host that is off, with its BMC alive.
     pub(super) async fn new(lab: LabDir, hardware: Hardware, handle: Handle) -> Result<Self, Failure> {
-        let partitioned = Vec::new();
-        let mut chassis = Chassis { lab, hardware, handle, machine: None, bmc: None, partitioned, soft_off: None };
+        let (machine, bmc, partitioned, soft_off, back_on) = (None, None, Vec::new(), None, false);
+        let mut chassis = Chassis { lab, hardware, handle, machine, bmc, partitioned, soft_off, back_on };
         chassis.plug_in_cords().await?;
         Ok(chassis)
     }
@@ -72,8 +74,9 @@ impl Chassis {
                 self.on().await
             }
             Request::Off => self.off().await,
-            Request::Soft => self.soft_off(),
-            Request::Reset if self.machine.is_none() => Err(Failure::refused("it is off")),
+            Request::Soft => self.soft_off(false),
+            Request::Reset | Request::SoftReset if self.machine.is_none() => Err(Failure::refused("it is off")),
+            Request::SoftReset => self.soft_off(true),
             Request::Reset | Request::Cycle => {
                 self.off().await?;
                 self.on().await
@@ -112,11 +115,9 @@ impl Chassis {
 
     /// Does what follows from such an event.
     pub(super) async fn follow(&mut self, event: Event) -> Result<(), Failure> {
+        let again = self.back_on || event == Event::Ended(End::Reboot);
         self.off().await?;
-        match event {
-            Event::Ended(End::Reboot) => self.on().await,
-            Event::Ended(End::Off) | Event::GraceOver => Ok(()),
-        }
+        if again { self.on().await } else { Ok(()) }
     }
 
     async fn on(&mut self) -> Result<(), Failure> {
@@ -128,13 +129,15 @@ impl Chassis {
 
     async fn off(&mut self) -> Result<(), Failure> {
         self.soft_off = None;
+        self.back_on = false;
         self.machine = None;
         self.hardware.clear().await
     }
 
-    fn soft_off(&mut self) -> Result<(), Failure> {
+    fn soft_off(&mut self, back_on: bool) -> Result<(), Failure> {
         if let Some(machine) = &self.machine {
             machine.press_power_button()?;
+            self.back_on = back_on;
             let grace = if self.hardware.kind == HostKind::Vm { VM_SOFT_OFF } else { SOFT_OFF };
             self.soft_off.get_or_insert_with(|| Instant::now() + grace);
         }

@@ -7,8 +7,10 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
-/// Longer than a supervisor needs for anything but a soft power-off, which it does not wait for.
-const ANSWER: Duration = Duration::from_secs(30);
+/// Longer than a supervisor needs for anything it waits for: killing a host whose disks are slow takes longest.
+const ANSWER: Duration = Duration::from_secs(120);
+/// For a look: a supervisor answers in milliseconds, unless it is busy with a request.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// What a supervisor can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -22,6 +24,8 @@ pub(super) enum Request {
     Off,
     /// Ask the host to shut down; SIGKILL after a grace.
     Soft,
+    /// The same, and on again when it has ended; refused when off.
+    SoftReset,
     /// Off and on again at once; refused when off.
     Reset,
     /// Off when it is on, then on.
@@ -48,6 +52,8 @@ pub enum Power {
     Off,
     /// Its cords are pulled: its BMC is dead too.
     Cut,
+    /// Its supervisor is busy and did not say.
+    Unknown,
     /// Nobody looks after it: its supervisor is gone.
     Lost,
 }
@@ -59,6 +65,7 @@ impl Power {
             Power::On => "on",
             Power::Off => "off",
             Power::Cut => "cut",
+            Power::Unknown => "unknown",
             Power::Lost => "lost",
         }
     }
@@ -83,10 +90,12 @@ pub(super) struct Reply {
 
 /// Asks a host's supervisor, and waits for the answer.
 pub(super) async fn ask(host: &str, dir: &HostDir, request: Request) -> Result<State, Failure> {
-    let answer = tokio::time::timeout(ANSWER, exchange(dir, request)).await;
+    let patience = if request == Request::Status { LOOK } else { ANSWER };
+    let answer = tokio::time::timeout(patience, exchange(dir, request)).await;
     let reply = answer
         .map_err(|_| {
-            Failure::msg(Kind::Unknown, format!("the supervisor did not answer within {} s", ANSWER.as_secs()))
+            let message = format!("its supervisor did not answer within {} s", patience.as_secs());
+            Failure::msg(Kind::Unknown, message).hint("`rackhand lab list` shows what became of it")
         })
         .and_then(|r| r)
         .while_doing(|| format!("host {host}"))?;
@@ -119,6 +128,16 @@ mod tests {
         assert_eq!(serde_json::to_string(&Request::PartitionStorage).unwrap(), "\"partition-storage\"");
         let state = State { power: Power::Cut, partitioned: vec![] };
         assert_eq!(serde_json::to_string(&state).unwrap(), r#"{"power":"cut","partitioned":[]}"#);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_supervisor_that_does_not_answer_is_not_waited_for_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = HostDir { path: dir.path().to_owned() };
+        let _listener = tokio::net::UnixListener::bind(host.socket()).unwrap();
+        for request in [Request::Status, Request::Off] {
+            assert_eq!(ask("h1", &host, request).await.unwrap_err().kind, Kind::Unknown);
+        }
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@ use crate::error::{Failure, ResultExt};
 use serde::Deserialize;
 use std::fs::File;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// A loop device, held open; the kernel frees it when its last user is gone, however that came.
 #[derive(Debug)]
@@ -44,13 +45,29 @@ struct Device {
     back_file: Option<String>,
 }
 
-/// Frees loop devices on files below a directory, should any be left.
+/// How long a loop device may take to go: its last user may be looking at it just now, as udev does.
+const RELEASE: Duration = Duration::from_secs(20);
+
+/// Frees loop devices on files below a directory, should any be left, and waits until they are gone.
 pub(super) async fn detach_below(dir: &Path) -> Result<(), Failure> {
-    let listing = Tool::new("losetup").args(["--list", "--json"]).run().await?;
-    for node in on_files_below(&listing, dir)? {
-        Tool::new("losetup").args(["--detach", &node]).run().await?;
+    let began = Instant::now();
+    loop {
+        let listing = Tool::new("losetup").args(["--list", "--json"]).run().await?;
+        let left = on_files_below(&listing, dir)?;
+        let mut last = Ok(());
+        for node in &left {
+            // One that frees itself may have gone since it was listed: the next list says.
+            last = Tool::new("losetup").args(["--detach", node]).run().await.map(drop);
+        }
+        if left.is_empty() {
+            return Ok(());
+        }
+        if began.elapsed() > RELEASE {
+            let still = || format!("{} is still in use", left.join(", "));
+            return last.and_then(|()| Err(Failure::failed("somebody has it open or mounted"))).while_doing(still);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    Ok(())
 }
 
 fn on_files_below(listing: &str, dir: &Path) -> Result<Vec<String>, Failure> {

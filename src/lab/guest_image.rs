@@ -10,15 +10,13 @@ mod tiny;
 
 pub use counter::{Fault, RING_LENGTH, RING_START, Record, history};
 
-use super::{archive, tool};
+use super::stop::Stop;
+use super::{archive, preflight, site, store, tool};
 use crate::error::{Failure, ResultExt};
 use crate::ui::Ui;
-use sha2::{Digest, Sha256};
 use std::fs;
 use std::path::{Path, PathBuf};
-
-/// Where images are kept; they can be built again at any time.
-const CACHE: &str = "/var/cache/rackhand/guest-images";
+use std::time::Duration;
 
 /// A guest image this crate knows how to build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -54,39 +52,40 @@ impl ImageKind {
     }
 }
 
-/// The image's file; built first where the cache does not have it.
+/// The image's file; built first where the cache does not have it, within `deadline`.
 ///
 /// # Errors
 /// When a tool is missing or the package archive cannot be reached; the cache is left as it was.
-pub async fn build(kind: ImageKind, ui: &Ui) -> Result<PathBuf, Failure> {
-    let (directory, name) = (Path::new(CACHE), kind.name());
+pub async fn build(kind: ImageKind, deadline: Option<Duration>, ui: &Ui) -> Result<PathBuf, Failure> {
+    preflight::root()?;
+    let (directory, name) = (&store::cache().join("guest-images"), kind.name());
     let file = directory.join(format!("{name}-{}.img", digest(kind, &archive::own_suite()?)));
     if file.is_file() {
         return Ok(file);
     }
     tool::require(kind.tools())?;
-    let job = ui.job(format!("build guest image {name}"));
-    fs::create_dir_all(directory).while_doing(|| format!("cannot make {CACHE}"))?;
-    let work = tempfile::Builder::new().prefix(".building-").tempdir_in(directory)?;
-    let made = match kind {
-        ImageKind::Tiny => tiny::build(work.path(), &job).await,
-        ImageKind::Debian => debian::build(work.path(), &job).await,
-    };
-    let made = made.while_doing(|| format!("cannot build guest image {name}"))?;
-    // Two builds at once make the same image; the last one stays.
-    fs::rename(&made, &file).while_doing(|| format!("cannot write {}", file.display()))?;
-    remove_superseded(directory, name, &file);
-    job.done(file.display().to_string());
+    site::build(&format!("guest image {name}"), &Stop::new(deadline, ui), async |site| {
+        if file.is_file() {
+            return Ok(());
+        }
+        let job = ui.job(format!("build guest image {name}"));
+        let made = match kind {
+            ImageKind::Tiny => tiny::build(site, &job).await,
+            ImageKind::Debian => debian::build(site, &job).await,
+        };
+        let made = made.while_doing(|| format!("cannot build guest image {name}"))?;
+        store::make_dir(directory)?;
+        fs::rename(&made, &file).while_doing(|| format!("cannot write {}", file.display()))?;
+        remove_superseded(directory, name, &file);
+        job.done(file.display().to_string());
+        Ok(())
+    })
+    .await?;
     Ok(file)
 }
 
 fn digest(kind: ImageKind, suite: &str) -> String {
-    let mut hash = Sha256::new();
-    for part in kind.recipe().into_iter().chain([suite.as_bytes()]) {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part);
-    }
-    hash.finalize().iter().take(6).map(|b| format!("{b:02x}")).collect()
+    site::digest(kind.recipe().into_iter().chain([suite.as_bytes()]))
 }
 
 /// Images of older recipes are of no more use; one in the way of nothing may stay if it cannot be removed.
@@ -98,6 +97,12 @@ fn remove_superseded(directory: &Path, name: &str, current: &Path) {
             let _ = fs::remove_file(entry.path());
         }
     }
+}
+
+/// What building any of the images takes from the machine.
+#[cfg(test)]
+pub(super) fn tools() -> Vec<&'static str> {
+    [ImageKind::Tiny, ImageKind::Debian].iter().flat_map(|kind| kind.tools()).copied().collect()
 }
 
 #[cfg(test)]

@@ -50,12 +50,13 @@ fn mons(hosts: u8) -> u8 {
 }
 
 fn render_host(text: &mut String, record: &Record, host: HostPlan) {
-    let roles = if host.i <= mons(record.hosts) { "mon, mgr, osd, guests" } else { "osd, guests" };
+    let mon = if host.i <= mons(record.hosts) { "mon, mgr, " } else { "" };
+    let osd = if record.disks > 0 { "osd, " } else { "" };
     // Writing to a string cannot fail.
     let _ = write!(
         text,
         "  - name: {name}\n    address: {management}\n    storage_address: {storage}\n    \
-         location:\n      datacenter: lab\n      rack: r1\n    roles: [{roles}]\n",
+         location:\n      datacenter: lab\n      rack: r1\n    roles: [{mon}{osd}guests]\n",
         name = host.name(),
         management = host.management(),
         storage = host.storage(),
@@ -109,8 +110,11 @@ mod tests {
 
     #[test]
     fn sizes_fit_the_number_of_hosts() {
-        for (hosts, mons, size) in [(1, 1, 1), (2, 1, 2), (3, 3, 3), (4, 3, 3), (5, 5, 3)] {
-            let inventory = checked(&record(hosts, 1));
+        for ((hosts, mons, size), disks) in
+            [(1, 1, 1), (2, 1, 2), (3, 3, 3), (4, 3, 3), (5, 5, 3)].into_iter().flat_map(|row| [(row, 0), (row, 1)])
+        {
+            let inventory = checked(&record(hosts, disks));
+            assert_eq!(inventory.with_role(Role::Osd).count(), usize::from(hosts * disks));
             assert_eq!(inventory.with_role(Role::Mon).count(), mons);
             assert_eq!(inventory.ceph.size, size);
             assert!(inventory.ceph.min_size <= size);

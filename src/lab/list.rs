@@ -4,7 +4,7 @@ use super::control::{self, Power, Request};
 use super::names::{HostPlan, LabName};
 use super::store::{self, LabDir, Record};
 use super::{preflight, sweep};
-use crate::error::Failure;
+use crate::error::{Failure, Kind};
 use futures::future::join_all;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -61,37 +61,45 @@ pub fn saved() -> Result<Vec<String>, Failure> {
 /// When a name is given and there is no such lab.
 pub async fn list(name: Option<&LabName>) -> Result<Vec<LabView>, Failure> {
     preflight::root()?;
-    let labs = match name {
-        Some(name) => vec![LabDir::of(name)],
-        None => store::all()?,
-    };
+    if let Some(name) = name {
+        let lab = LabDir::of(name);
+        return Ok(vec![view(&lab, Some(&lab.record()?)).await?]);
+    }
     let mut views = Vec::new();
-    for lab in &labs {
-        match lab.record() {
-            Ok(record) => views.push(view(lab, &record).await?),
-            Err(failure) if name.is_some() => return Err(failure),
+    for lab in &store::all()? {
+        match lab.find_record() {
+            Ok(Some(record)) => views.push(view(lab, Some(&record)).await?),
             // Being made or taken away right now.
-            Err(_) => {}
+            Ok(None) => {}
+            Err(_) => views.push(view(lab, None).await?),
         }
     }
     Ok(views)
 }
 
-async fn view(lab: &LabDir, record: &Record) -> Result<LabView, Failure> {
-    let hosts = join_all(record.plan().hosts(record.hosts).map(|host| host_view(lab, record, host))).await;
+/// A lab whose record cannot be read has no hosts that could be named.
+async fn view(lab: &LabDir, record: Option<&Record>) -> Result<LabView, Failure> {
+    let hosts = match record {
+        Some(record) => join_all(record.plan().hosts(record.hosts).map(|host| host_view(lab, record, host))).await,
+        None => Vec::new(),
+    };
     Ok(LabView {
         name: lab.name.to_string(),
         inventory: lab.inventory(),
         key: lab.key(),
         known_hosts: lab.known_hosts(),
-        whole: record.ready && sweep::lives(&lab.name)?,
+        whole: record.is_some_and(|r| r.ready) && sweep::lives(&lab.name)?,
         hosts,
     })
 }
 
 async fn host_view(lab: &LabDir, record: &Record, host: HostPlan) -> HostView {
-    let state = control::ask(&host.name(), &lab.host(&host.name()), Request::Status).await;
-    let (power, partitioned) = state.map_or((Power::Lost, Vec::new()), |s| (s.power, s.partitioned));
+    let (power, partitioned) = match control::ask(&host.name(), &lab.host(&host.name()), Request::Status).await {
+        Ok(state) => (state.power, state.partitioned),
+        // It may be killing the host, or waiting for the machine's disk.
+        Err(failure) if failure.kind == Kind::Unknown => (Power::Unknown, Vec::new()),
+        Err(_) => (Power::Lost, Vec::new()),
+    };
     HostView {
         name: host.name(),
         power,

@@ -27,6 +27,8 @@ mod redfish;
 mod redfish_tree;
 mod rootfs;
 mod save;
+mod site;
+mod stop;
 mod store;
 mod supervisor;
 mod sweep;
@@ -39,7 +41,7 @@ pub use chassis_command::chassis;
 pub use control::Power;
 pub use list::{HostView, LabView, list, saved};
 pub use names::{LabName, MAX_DISKS, MAX_HOSTS};
-pub use save::save;
+pub use save::{forget, save};
 pub use store::HostKind;
 pub use supervisor::run as supervise;
 pub use up::{NewLab, up};
@@ -50,20 +52,20 @@ use names::find_host;
 use store::LabDir;
 
 /// What can be done to a host's power.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum PowerAction {
-    /// On; puts pulled cords back.
+    /// Boot it; puts pulled cords back.
     On,
-    /// Off at once, as a BMC does it.
+    /// SIGKILL, at once.
     Off,
-    /// Asked to shut down, killed after a grace.
+    /// Ask it to shut down; SIGKILL after a grace of 30 s, or 3 minutes for a virtual machine.
     Soft,
-    /// Off and on again at once.
+    /// SIGKILL and boot it again.
     Reset,
 }
 
 /// Networks a host can be cut off from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Network {
     /// The storage network.
     Storage,
@@ -78,7 +80,7 @@ pub enum Network {
 /// # Errors
 /// When something cannot be removed, or another command is working on the lab.
 pub async fn down(name: &LabName) -> Result<bool, Failure> {
-    preflight::machine()?;
+    preflight::sweeping()?;
     let lab = LabDir::of(name);
     let found = sweep::exists(&lab)?;
     let _lock = if lab.path.exists() { Some(lab.lock()?) } else { None };
@@ -87,6 +89,8 @@ pub async fn down(name: &LabName) -> Result<bool, Failure> {
     }
     let _all = store::lock_dir_waiting(&store::labs_root()?).await?;
     sweep::orphans().await?;
+    // A `lab up` that was killed early has left no more than an image half built.
+    site::sweep().await?;
     Ok(found)
 }
 

@@ -1,5 +1,6 @@
 //! The lab's two networks: a bridge each on this machine, a cable from it to each host.
 
+use super::cgroup::Cgroup;
 use super::names::{HostPlan, MANAGEMENT_NIC, Plan, STORAGE_NIC, Wire, number_of_link};
 use super::tool::Tool;
 use crate::error::{Failure, ResultExt};
@@ -12,7 +13,7 @@ use std::path::PathBuf;
 pub(super) const BMC_NIC: &str = "bmc0";
 
 /// Builds the two bridges. The machine has an address on the management network only, as an operator's laptop would.
-pub(super) async fn build_bridges(plan: Plan) -> Result<(), Failure> {
+pub(super) async fn build_bridges(plan: Plan, tools: &Cgroup) -> Result<(), Failure> {
     let mut batch = String::new();
     for (bridge, wire) in [(plan.management_bridge(), Wire::Management), (plan.storage_bridge(), Wire::Storage)] {
         let mac = plan.bridge_mac(wire);
@@ -20,7 +21,8 @@ pub(super) async fn build_bridges(plan: Plan) -> Result<(), Failure> {
         batch += &format!("link set dev {bridge} up\n");
     }
     batch += &format!("address add {}/24 dev {}\n", plan.machine(), plan.management_bridge());
-    ip_batch(batch).await.while_doing(|| "cannot build the lab's bridges".to_owned())
+    let call = Tool::new("ip").args(["-batch", "-"]).stdin(batch).within(tools);
+    call.run().await.map(drop).while_doing(|| "cannot build the lab's bridges".to_owned())
 }
 
 /// A network namespace; it lives as long as this value and the processes in it.

@@ -1,5 +1,6 @@
 //! Packages fetched with the machine's own apt configuration and unpacked beside it, not installed.
 
+use super::site::Site;
 use super::tool::{Tool, tail};
 use crate::error::{Failure, ResultExt};
 use std::fs;
@@ -25,7 +26,7 @@ fn first_dependency(listing: &str, prefix: &str) -> Option<String> {
 }
 
 /// Downloads `packages` and unpacks them into a directory under `work`.
-pub(super) async fn unpack(work: &Path, packages: &[&str]) -> Result<PathBuf, Failure> {
+pub(super) async fn unpack(site: &Site, work: &Path, packages: &[&str]) -> Result<PathBuf, Failure> {
     let (debs, root) = (work.join("debs"), work.join("packages"));
     fs::create_dir(&debs)?;
     fs::create_dir(&root)?;
@@ -36,11 +37,13 @@ pub(super) async fn unpack(work: &Path, packages: &[&str]) -> Result<PathBuf, Fa
         .args(["apt-get", "-q", "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=3", "download"])
         .args(packages)
         .deadline(DOWNLOAD)
+        .within(&site.group)
         .run()
         .await
         .or_hint("the image needs the package archive once: check `apt-get update`")?;
     for entry in fs::read_dir(&debs)? {
-        Tool::new("dpkg-deb").arg("-x").arg(entry?.path()).arg(&root).deadline(UNPACK).run().await?;
+        let call = Tool::new("dpkg-deb").arg("-x").arg(entry?.path()).arg(&root);
+        call.deadline(UNPACK).within(&site.group).run().await?;
     }
     Ok(root)
 }

@@ -8,8 +8,8 @@ use crate::inventory::Size;
 use std::path::Path;
 
 /// Every tool a running lab needs; the image's own are asked for when it is built.
-const TOOLS: &[&str] =
-    &["ip", "losetup", "nsenter", "setsid", "ssh", "ssh-keygen", "systemd-nspawn", "unshare", "ipmi_sim"];
+pub(super) const TOOLS: &[&str] =
+    &["cp", "ip", "losetup", "nsenter", "setsid", "ssh", "ssh-keygen", "systemd-nspawn", "unshare", "ipmi_sim"];
 /// What a provisioned host takes over the image and on a fresh disk: measured 1.2 GiB and 0.3 GiB.
 const SPACE_A_HOST: u64 = 3 << 29;
 
@@ -41,6 +41,13 @@ pub(super) fn machine() -> Result<(), Failure> {
     cgroup::root().map(drop)
 }
 
+/// Checks user and tools for taking a lab away: what only a running lab needs may be gone.
+pub(super) fn sweeping() -> Result<(), Failure> {
+    root()?;
+    require(&["ip", "losetup"])?;
+    cgroup::root().map(drop)
+}
+
 /// Checks that this is root.
 pub(super) fn root() -> Result<(), Failure> {
     if nix::unistd::geteuid().is_root() {
@@ -49,10 +56,16 @@ pub(super) fn root() -> Result<(), Failure> {
     Err(Failure::usage("a lab needs root: it makes network namespaces, mounts and loop devices").hint("use sudo"))
 }
 
-/// Checks that there is room for so many hosts and so many bytes more.
-pub(super) fn space(hosts: u8, more: u64) -> Result<(), Failure> {
+/// Checks that there is room for so many hosts.
+pub(super) fn space(hosts: u8) -> Result<(), Failure> {
     let labs = store::labs_root()?;
-    enough(&labs, free(&labs)?, u64::from(hosts) * SPACE_A_HOST + more)
+    enough(&labs, free(&labs)?, u64::from(hosts) * SPACE_A_HOST)
+}
+
+/// Checks that there is room for building images of so many bytes.
+pub(super) fn space_for_images(bytes: u64) -> Result<(), Failure> {
+    let images = store::cache_root()?;
+    enough(&images, free(&images)?, bytes)
 }
 
 fn free(path: &Path) -> Result<u64, Failure> {

@@ -11,7 +11,8 @@ const SYSTEM: &str = "/redfish/v1/Systems/System.Embedded.1";
 const MANAGER: &str = "/redfish/v1/Managers/iDRAC.Embedded.1";
 const RESET: &str = "/redfish/v1/Systems/System.Embedded.1/Actions/ComputerSystem.Reset";
 /// What a reset can be asked for, as this BMC lists it.
-const RESET_TYPES: [&str; 6] = ["On", "ForceOff", "ForceRestart", "GracefulShutdown", "PushPowerButton", "PowerCycle"];
+const RESET_TYPES: [&str; 7] =
+    ["On", "ForceOff", "ForceRestart", "GracefulRestart", "GracefulShutdown", "PushPowerButton", "PowerCycle"];
 
 /// What the BMC knows of its host.
 #[derive(Clone, Debug)]
@@ -151,6 +152,7 @@ fn reset(power: Power, body: &[u8]) -> Answer {
         (Some("On"), false) | (Some("PushPowerButton"), false) => Ask::On,
         (Some("ForceOff"), true) => Ask::Off,
         (Some("ForceRestart"), true) => Ask::Reset,
+        (Some("GracefulRestart"), true) => Ask::SoftReset,
         (Some("PowerCycle"), true) => Ask::Cycle,
         (Some("GracefulShutdown" | "PushPowerButton"), true) => Ask::Soft,
         (Some(kind), _) if RESET_TYPES.contains(&kind) => {
@@ -223,6 +225,8 @@ mod tests {
             (Power::On, r#"{"ResetType":"ForceRestart"}"#, 204, Some(Ask::Reset)),
             (Power::Off, r#"{"ResetType":"ForceRestart"}"#, 409, None),
             (Power::On, r#"{"ResetType":"GracefulShutdown"}"#, 204, Some(Ask::Soft)),
+            (Power::On, r#"{"ResetType":"GracefulRestart"}"#, 204, Some(Ask::SoftReset)),
+            (Power::Off, r#"{"ResetType":"GracefulRestart"}"#, 409, None),
             (Power::Off, r#"{"ResetType":"PushPowerButton"}"#, 204, Some(Ask::On)),
             (Power::On, r#"{"ResetType":"Nmi"}"#, 400, None),
             (Power::On, "{}", 400, None),

@@ -1,5 +1,6 @@
 //! What makes a host of the bare image its own: name, addresses, keys; written into its overlay before it first boots.
 
+use super::cgroup::Cgroup;
 use super::names::{HostPlan, MANAGEMENT_NIC, STORAGE_NIC};
 use super::store::{HostDir, LabDir, make_dir, write};
 use super::tool::Tool;
@@ -16,7 +17,7 @@ pub(super) const VENDOR: &str = "rackhand";
 pub(super) const MODEL: &str = "Lab Container";
 
 /// Makes a host's directories and files, for its first boot ever.
-pub(super) async fn prepare(lab: &LabDir, host: HostPlan, operator_key: &str) -> Result<(), Failure> {
+pub(super) async fn prepare(tools: &Cgroup, lab: &LabDir, host: HostPlan, operator_key: &str) -> Result<(), Failure> {
     let dir = lab.host(&host.name());
     prepare_directories(&dir, host)?;
     let upper = dir.upper();
@@ -33,7 +34,7 @@ pub(super) async fn prepare(lab: &LabDir, host: HostPlan, operator_key: &str) ->
         fs::set_permissions(upper.join(private), fs::Permissions::from_mode(0o700))?;
     }
     make_dir(&upper.join("etc/ssh"))?;
-    keygen(&upper.join("etc/ssh/ssh_host_ed25519_key"), &host.name()).await
+    keygen(tools, &upper.join("etc/ssh/ssh_host_ed25519_key"), &host.name()).await
 }
 
 /// Makes the directories a host's supervisor mounts things on, and its DMI strings.
@@ -62,9 +63,9 @@ pub(super) fn prepare_directories(dir: &HostDir, host: HostPlan) -> Result<(), F
 }
 
 /// A new key pair without a passphrase.
-pub(super) async fn keygen(file: &Path, comment: &str) -> Result<(), Failure> {
+pub(super) async fn keygen(tools: &Cgroup, file: &Path, comment: &str) -> Result<(), Failure> {
     let args = ["-q", "-t", "ed25519", "-N", "", "-C", comment, "-f"];
-    Tool::new("ssh-keygen").args(args).arg(file).run().await.map(drop)
+    Tool::new("ssh-keygen").args(args).arg(file).within(tools).run().await.map(drop)
 }
 
 /// The line of a host in a known_hosts file, from its public key file.

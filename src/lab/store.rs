@@ -101,11 +101,19 @@ impl LabDir {
 
     /// What the lab is.
     pub(super) fn record(&self) -> Result<Record, Failure> {
+        self.find_record()?.ok_or_else(|| {
+            Failure::usage(format!("there is no lab `{}`", self.name))
+                .hint("`rackhand lab list` shows all; `rackhand lab up` makes one")
+        })
+    }
+
+    /// What the lab is; nothing where there is none, or no more of it than its directory.
+    pub(super) fn find_record(&self) -> Result<Option<Record>, Failure> {
         if !self.record_file().exists() {
-            return Err(Failure::usage(format!("there is no lab `{}`", self.name))
-                .hint("`rackhand lab list` shows all; `rackhand lab up` makes one"));
+            return Ok(None);
         }
-        read_record(&self.path)
+        let hint = format!("`rackhand lab down --name {}` removes the lab", self.name);
+        read_record(&self.path).map(Some).or_hint(hint)
     }
 
     pub(super) fn write_record(&self, record: &Record) -> Result<(), Failure> {
@@ -247,15 +255,32 @@ pub(super) fn saved() -> Result<Vec<LabName>, Failure> {
 /// The record in the directory of a lab or a saved rack.
 pub(super) fn read_record(dir: &Path) -> Result<Record, Failure> {
     let file = dir.join("lab.json");
-    let text = fs::read_to_string(&file).while_doing(|| format!("cannot read {}", file.display()))?;
-    serde_json::from_str(&text).while_doing(|| format!("cannot read {}", file.display()))
+    let doing = || format!("cannot read {}", file.display());
+    let text = fs::read_to_string(&file).while_doing(doing)?;
+    parse_record(&text).while_doing(doing)
+}
+
+fn parse_record(text: &str) -> Result<Record, Failure> {
+    let document: serde_json::Value = serde_json::from_str(text)?;
+    match document["schema"].as_str() {
+        Some(Record::SCHEMA) => Ok(serde_json::from_value(document)?),
+        other => Err(Failure::usage(format!("another version of rackhand made it ({})", other.unwrap_or("?")))),
+    }
 }
 
 /// Images that labs and saved racks stand on.
+///
+/// # Errors
+/// When one of them does not say: it may stand on any.
 pub(super) fn images_in_use() -> Result<Vec<PathBuf>, Failure> {
-    let mut dirs: Vec<PathBuf> = all()?.into_iter().map(|lab| lab.path).collect();
-    dirs.extend(saved()?.iter().map(save_dir));
-    Ok(dirs.iter().filter_map(|dir| read_record(dir).ok()).map(|record| record.image).collect())
+    let mut images = Vec::new();
+    for lab in all()? {
+        images.extend(lab.find_record()?.map(|record| record.image));
+    }
+    for name in saved()? {
+        images.push(read_record(&save_dir(&name))?.image);
+    }
+    Ok(images)
 }
 
 /// The directory all labs are in, made if need be.
@@ -263,9 +288,24 @@ pub(super) fn labs_root() -> Result<PathBuf, Failure> {
     make_dir(Path::new(LABS))
 }
 
+/// The directory of images; it need not exist.
+pub(super) fn cache() -> PathBuf {
+    PathBuf::from(CACHE)
+}
+
 /// The directory of images, made if need be.
 pub(super) fn cache_root() -> Result<PathBuf, Failure> {
-    make_dir(Path::new(CACHE))
+    make_dir(&cache())
+}
+
+/// Removes a directory with all in it, if it is there.
+pub(super) fn remove_dir(path: &Path) -> Result<(), Failure> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(Failure::from(e).context(format!("cannot remove {}", path.display())))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Makes a directory and those above it.
@@ -335,6 +375,16 @@ mod tests {
         assert_eq!(lock_dir(dir.path(), "it").unwrap_err().kind, Kind::Busy);
         drop(held);
         assert!(lock_dir(dir.path(), "it").is_ok());
+    }
+
+    #[test]
+    fn a_record_of_another_version_is_not_guessed_at() {
+        let record = r#"{"schema":"rackhand.lab/1","number":3,"hosts":1,"disks":1,"disk_size":"1G","image":"/i",
+            "fsid":"00000000-0000-0000-0000-000000000001","ready":true}"#;
+        assert_eq!(parse_record(record).unwrap().number, 3);
+        let later = parse_record(&record.replace("lab/1", "lab/2")).unwrap_err();
+        assert_eq!(later.to_string(), "another version of rackhand made it (rackhand.lab/2)");
+        assert!(parse_record("{\"schema\":\"rackhand.lab/1\"").is_err());
     }
 
     #[test]

@@ -39,13 +39,12 @@ pub(super) fn exists(lab: &LabDir) -> Result<bool, Failure> {
 
 /// Removes what belongs to no lab that has a record: links of unknown numbers, control groups without processes.
 pub(super) async fn orphans() -> Result<(), Failure> {
-    let mut numbers = Vec::new();
-    for lab in store::all()? {
-        numbers.extend(lab.record().ok().map(|r| r.number));
-    }
-    for number in network::numbers_with_links()? {
-        if !numbers.contains(&number) {
-            network::remove_all(Plan::new(number)).await?;
+    // Where a lab does not say which number is its own, any link may be that lab's.
+    if let Ok(numbers) = numbers_in_use() {
+        for number in network::numbers_with_links()? {
+            if !numbers.contains(&number) {
+                network::remove_all(Plan::new(number)).await?;
+            }
         }
     }
     for name in cgroup::labs()? {
@@ -55,4 +54,12 @@ pub(super) async fn orphans() -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+fn numbers_in_use() -> Result<Vec<u8>, Failure> {
+    let mut numbers = Vec::new();
+    for lab in store::all()? {
+        numbers.extend(lab.find_record()?.map(|record| record.number));
+    }
+    Ok(numbers)
 }

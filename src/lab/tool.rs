@@ -16,7 +16,6 @@ const QUICK: Duration = Duration::from_secs(20);
 const PACKAGES: &[(&str, &str)] = &[
     ("apt-cache", "apt"),
     ("apt-config", "apt"),
-    ("apt-config", "apt"),
     ("apt-get", "apt"),
     ("chroot", "coreutils"),
     ("cp", "coreutils"),
@@ -169,6 +168,14 @@ mod tests {
         assert_eq!(failure.to_string(), "this machine lacks ip, losetup, mount");
         assert_eq!(failure.hints, ["apt-get install iproute2 mount"]);
         assert_eq!(failure.kind, Kind::Usage);
+    }
+
+    #[test]
+    fn every_tool_that_is_asked_for_has_a_package() {
+        let lists = [super::super::preflight::TOOLS, super::super::vm_image::TOOLS];
+        for tool in lists.into_iter().flatten().chain(super::super::guest_image::tools().iter()) {
+            assert!(PACKAGES.iter().any(|(known, _)| known == tool), "{tool}");
+        }
     }
 
     #[tokio::test]

@@ -4,13 +4,14 @@ use super::cgroup::Cgroup;
 use super::control::{self, Power, Request};
 use super::image::Recipe;
 use super::names::{HostPlan, LabName};
+use super::stop::Stop;
 use super::store::{self, HostKind, LabDir, Record, write};
 use super::tool::{Tool, require};
 use super::vm_image::{self, VmImage};
 use super::{bmc, disk, image, inventory_file, network, preflight, rootfs, save, supervisor, sweep};
 use crate::error::{Failure, Kind, ResultExt};
 use crate::inventory::Size;
-use crate::ui::{Patience, Ui};
+use crate::ui::Ui;
 use futures::future::try_join_all;
 use std::fs::File;
 use std::time::Duration;
@@ -41,39 +42,30 @@ pub struct NewLab {
     pub from: Option<LabName>,
 }
 
-/// Builds a lab and waits until its hosts can be logged in to. When it fails, nothing of it is left.
+/// Builds a lab and waits until its hosts can be logged in to. When it fails, is interrupted or takes longer than
+/// `deadline`, nothing of it is left.
 ///
 /// # Errors
 /// When the machine is not fit for it, the name is in use, or something cannot be made.
-pub async fn up(new: &NewLab, ui: &Ui) -> Result<(), Failure> {
+pub async fn up(new: &NewLab, deadline: Option<Duration>, ui: &Ui) -> Result<(), Failure> {
     preflight::machine()?;
+    let stop = Stop::new(deadline, ui);
     let lab = LabDir::of(&new.name);
     refuse_if_in_use(&lab)?;
     let wanted = match &new.from {
         Some(saved) => Record { ready: false, ..save::record_of(saved)? },
-        None => fresh_record(new, ui).await?,
+        None => fresh_record(new, &stop, ui).await?,
     };
-    preflight::space(wanted.hosts, 0)?;
+    preflight::space(wanted.hosts)?;
     preflight::raise_limits()?;
+    let _unhurried = stop.guard("removing what was made of the lab");
     let (record, _lock) = claim(&lab, wanted, new.from.is_some()).await?;
     let job = ui.job(format!("lab {}", new.name));
     job.step(format!("booting {} hosts", record.hosts));
-    let mut urgency = ui.urgency();
-    let _unhurried = ui.unhurried(Patience {
-        once: "removing what was made of the lab",
-        twice: "still removing it",
-        aborts_itself: true,
-    });
-    let built = tokio::select! {
-        built = build(&lab, &record, new.from.as_ref()) => built,
-        _ = urgency.changed() => Err(Failure::msg(Kind::Interrupted, "interrupted")),
-    };
-    if let Err(failure) = built {
+    if let Err(failure) = stop.bound(build(&lab, &record, new.from.as_ref())).await {
         job.fail("removing what was made of it");
-        return match sweep::lab(&lab).await {
-            Ok(()) => Err(failure),
-            Err(second) => Err(failure.hint(format!("{second}; try `rackhand lab down --name {}`", new.name))),
-        };
+        let again = format!("rackhand lab down --name {}", new.name);
+        return Err(swept(failure, sweep::lab(&lab).await, &again));
     }
     let hosts = record.hosts;
     lab.write_record(&Record { ready: true, ..record })?;
@@ -81,19 +73,29 @@ pub async fn up(new: &NewLab, ui: &Ui) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A failure after which everything was removed, or could not be.
+fn swept(failure: Failure, swept: Result<(), Failure>, again: &str) -> Failure {
+    match swept {
+        Ok(()) => failure,
+        Err(second) => failure.hint(format!("{second}; try `{again}`")),
+    }
+}
+
 /// The record of a lab made anew, with its image built.
-async fn fresh_record(new: &NewLab, ui: &Ui) -> Result<Record, Failure> {
+async fn fresh_record(new: &NewLab, stop: &Stop, ui: &Ui) -> Result<Record, Failure> {
     let recipe = Recipe::of_this_machine().await?;
-    let space = if recipe.is_built() { 0 } else { image::SPACE };
-    let space = space + if new.kind == HostKind::Vm { vm_image::SPACE } else { 0 };
-    preflight::space(new.hosts, space)?;
-    let root = recipe.ensure(ui).await?;
+    let mut space = if recipe.is_built() { 0 } else { image::SPACE };
+    if new.kind == HostKind::Vm {
+        require(&["qemu-img", "qemu-system-x86_64"])?;
+        require(vm_image::TOOLS)?;
+        space += vm_image::SPACE;
+    }
+    preflight::space(new.hosts)?;
+    preflight::space_for_images(space)?;
+    let root = recipe.ensure(stop, ui).await?;
     let image = match new.kind {
         HostKind::Container => root,
-        HostKind::Vm => {
-            require(&["qemu-img", "qemu-system-x86_64"])?;
-            vm_image::ensure(&root, ui).await?.0
-        }
+        HostKind::Vm => vm_image::ensure(&root, stop, ui).await?.0,
     };
     Ok(Record {
         schema: Record::SCHEMA.to_owned(),
@@ -143,15 +145,19 @@ async fn claim(lab: &LabDir, wanted: Record, fixed: bool) -> Result<(Record, Fil
         }
     })?;
     let record = Record { number, ..wanted };
-    lab.write_record(&record)?;
-    Cgroup::of_lab(&lab.name)?.tools().create()?;
+    store::make_dir(&lab.path)?;
     let lock = lab.lock()?;
+    let taken = lab.write_record(&record).and_then(|()| Cgroup::of_lab(&lab.name)?.tools().create());
+    if let Err(failure) = taken {
+        let again = format!("rackhand lab down --name {}", lab.name);
+        return Err(swept(failure, sweep::lab(lab).await, &again));
+    }
     Ok((record, lock))
 }
 
 async fn build(lab: &LabDir, record: &Record, from: Option<&LabName>) -> Result<(), Failure> {
     let plan = record.plan();
-    network::build_bridges(plan).await?;
+    network::build_bridges(plan, &Cgroup::of_lab(&lab.name)?.tools()).await?;
     match from {
         Some(saved) => save::copy_in(saved, lab, record).await?,
         None => make_files(lab, record).await?,
@@ -163,10 +169,11 @@ async fn build(lab: &LabDir, record: &Record, from: Option<&LabName>) -> Result<
 /// Makes keys, hosts and the inventory of a new lab.
 async fn make_files(lab: &LabDir, record: &Record) -> Result<(), Failure> {
     let plan = record.plan();
-    rootfs::keygen(&lab.key(), &format!("rackhand-lab-{}", lab.name)).await?;
+    let tools = &Cgroup::of_lab(&lab.name)?.tools();
+    rootfs::keygen(tools, &lab.key(), &format!("rackhand-lab-{}", lab.name)).await?;
     let key = std::fs::read_to_string(lab.key().with_extension("pub"))?;
     bmc::make_password(lab)?;
-    try_join_all(plan.hosts(record.hosts).map(|host| make_host(lab, record, host, &key))).await?;
+    try_join_all(plan.hosts(record.hosts).map(|host| make_host(tools, lab, record, host, &key))).await?;
     let mut known_hosts = String::new();
     for host in plan.hosts(record.hosts) {
         known_hosts += &rootfs::known_host(lab, host)?;
@@ -176,15 +183,15 @@ async fn make_files(lab: &LabDir, record: &Record) -> Result<(), Failure> {
     write(&lab.inventory(), inventory.as_bytes(), 0o644)
 }
 
-async fn make_host(lab: &LabDir, record: &Record, host: HostPlan, key: &str) -> Result<(), Failure> {
+async fn make_host(tools: &Cgroup, lab: &LabDir, record: &Record, host: HostPlan, key: &str) -> Result<(), Failure> {
     let doing = || format!("cannot make host {}", host.name());
-    rootfs::prepare(lab, host, key).await.while_doing(doing)?;
+    rootfs::prepare(tools, lab, host, key).await.while_doing(doing)?;
     let dir = lab.host(&host.name());
     for disk in 0..record.disks {
         disk::create(&dir, disk, record.disk_size.bytes()).while_doing(doing)?;
     }
     if record.kind == HostKind::Vm {
-        vm_image::prepare(&VmImage(record.image.clone()), host, &dir).await.while_doing(doing)?;
+        vm_image::prepare(tools, &VmImage(record.image.clone()), host, &dir).await.while_doing(doing)?;
     }
     Ok(())
 }
@@ -217,8 +224,7 @@ pub(super) async fn wait_for_login(lab: &LabDir, host: HostPlan) -> Result<(), F
     loop {
         let tried = Tool::new("ssh").args(ssh_args(lab, host)).arg("true").within(&tools).run().await;
         let Err(failure) = tried else { return Ok(()) };
-        let state = control::ask(&host.name(), &lab.host(&host.name()), Request::Status).await?;
-        if state.power != Power::On {
+        if power_of(lab, host).await? == Power::Off {
             let console = std::fs::read(lab.host(&host.name()).console()).unwrap_or_default();
             let said = super::tool::tail(&String::from_utf8_lossy(&console));
             return Err(Failure::failed(format!("host {} went off while booting; its console: {said}", host.name())));
@@ -227,6 +233,15 @@ pub(super) async fn wait_for_login(lab: &LabDir, host: HostPlan) -> Result<(), F
             return Err(failure.context(format!("host {} does not come up", host.name())));
         }
         sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Whether a host runs, as far as its supervisor says: one that is busy says nothing, which is no failure yet.
+pub(super) async fn power_of(lab: &LabDir, host: HostPlan) -> Result<Power, Failure> {
+    match control::ask(&host.name(), &lab.host(&host.name()), Request::Status).await {
+        Ok(state) => Ok(state.power),
+        Err(failure) if failure.kind == Kind::Unknown => Ok(Power::Unknown),
+        Err(failure) => Err(failure),
     }
 }
 

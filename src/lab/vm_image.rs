@@ -3,13 +3,15 @@
 //! QEMU starts the kernel itself, so the disk needs no boot loader. It is made around its content: nothing is mounted
 //! outside a mount namespace of the tool's own, and no loop device is needed.
 
+use super::cgroup::Cgroup;
 use super::names::HostPlan;
-use super::store::{self, HostDir, cache_root, lock_dir, make_dir};
-use super::tool::{Tool, require};
+use super::site::{self, Site};
+use super::stop::Stop;
+use super::store::{self, HostDir, cache_root, make_dir};
+use super::tool::Tool;
 use super::{cpio, initramfs, packages};
 use crate::error::{Failure, ResultExt};
 use crate::ui::{Job, Ui};
-use sha2::{Digest, Sha256};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -18,11 +20,9 @@ use std::time::Duration;
 /// Debian's kernel for any machine: the one for virtual machines has no watchdog driver.
 const KERNEL: &str = "linux-image-amd64";
 /// What building it takes from the machine.
-const TOOLS: &[&str] = &["apt-cache", "apt-get", "chroot", "depmod", "dpkg-deb", "mke2fs", "unshare", "xz"];
+pub(super) const TOOLS: &[&str] = &["apt-cache", "apt-get", "chroot", "depmod", "dpkg-deb", "mke2fs", "unshare", "xz"];
 /// Part of the image's name: raise it when the code below changes what it builds.
 const EDITION: &str = "2";
-/// What the directory of an image being built begins with.
-const UNFINISHED: &str = ".building-vm-";
 const INIT: &str = include_str!("vm/init");
 /// Size of a host's own disk; it takes no space until it is written to.
 const DISK: &str = "20G";
@@ -52,43 +52,37 @@ impl VmImage {
 }
 
 /// The image made of the bare root `root`; built unless it is there.
-pub(super) async fn ensure(root: &Path, ui: &Ui) -> Result<VmImage, Failure> {
-    let cache = cache_root()?;
-    let image = VmImage(cache.join(format!("vm-{}", digest(root))));
+pub(super) async fn ensure(root: &Path, stop: &Stop, ui: &Ui) -> Result<VmImage, Failure> {
+    let image = VmImage(cache_root()?.join(format!("vm-{}", digest(root))));
     if image.0.is_dir() {
         return Ok(image);
     }
-    require(TOOLS)?;
-    let _lock = lock_dir(&cache, "the host image")?;
-    let job = ui.job("build the image of virtual hosts");
-    for left in store::entries(&cache)?.iter().filter(|n| n.starts_with(UNFINISHED)) {
-        fs::remove_dir_all(cache.join(left)).while_doing(|| format!("cannot remove {left}"))?;
-    }
-    // Built beside and renamed: an image that is there is whole.
-    let fresh = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(&cache)?;
-    build(root, fresh.path(), &job).await.while_doing(|| "cannot build the image of virtual hosts".to_owned())?;
-    fs::rename(fresh.keep(), &image.0)?;
-    remove_older(&image)?;
-    job.done(image.0.display().to_string());
+    site::build("the image of virtual hosts", stop, async |site| {
+        if !image.0.is_dir() {
+            let job = ui.job("build the image of virtual hosts");
+            build(root, site, &job).await.while_doing(|| "cannot build the image of virtual hosts".to_owned())?;
+            fs::rename(&site.work, &image.0)?;
+            site::remove_older("vm-", &image.0)?;
+            job.done(image.0.display().to_string());
+        }
+        Ok(())
+    })
+    .await?;
     Ok(image)
 }
 
 fn digest(root: &Path) -> String {
-    let mut hash = Sha256::new();
     // The root's own path holds the digest of its content.
-    for part in [root.to_string_lossy().as_ref(), KERNEL, EDITION, INIT, MAKE_DISK, DISK] {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part);
-    }
-    hash.finalize().iter().take(6).map(|b| format!("{b:02x}")).collect()
+    site::digest([root.to_string_lossy().as_ref(), KERNEL, EDITION, INIT, MAKE_DISK, DISK])
 }
 
-async fn build(root: &Path, into: &Path, job: &Job) -> Result<(), Failure> {
+async fn build(root: &Path, site: &Site, job: &Job) -> Result<(), Failure> {
     job.step("fetching kernel and busybox");
+    let into = &site.work;
     let work = into.join("work");
     fs::create_dir(&work)?;
     let kernel = packages::behind(KERNEL, "linux-image-").await?;
-    let tree = packages::unpack(&work, &[&kernel, initramfs::BUSYBOX]).await?;
+    let tree = packages::unpack(site, &work, &[&kernel, initramfs::BUSYBOX]).await?;
     let files = packages::files(&tree)?;
     let image = VmImage(into.to_owned());
     let mut initrd = initramfs::begin(&files, INIT).await?;
@@ -101,9 +95,8 @@ async fn build(root: &Path, into: &Path, job: &Job) -> Result<(), Failure> {
     let space = work.join("space");
     fs::create_dir(&space)?;
     let call = Tool::new("unshare").args(["--mount", "sh", "-c", MAKE_DISK, "sh"]).arg(modules).arg(root).arg(space);
-    call.arg(image.disk()).arg(DISK).deadline(COPY).run().await?;
+    call.arg(image.disk()).arg(DISK).deadline(COPY).within(&site.group).run().await?;
     fs::remove_dir_all(&work)?;
-    fs::set_permissions(into, fs::Permissions::from_mode(0o755))?;
     Ok(())
 }
 
@@ -119,23 +112,10 @@ async fn modules_tree(work: &Path, tree: &Path, version: &str) -> Result<PathBuf
     Ok(over)
 }
 
-/// Images no lab stands on any more.
-fn remove_older(current: &VmImage) -> Result<(), Failure> {
-    let root = cache_root()?;
-    let used = store::images_in_use()?;
-    for name in store::entries(&root)? {
-        let path = root.join(&name);
-        if name.starts_with("vm-") && path != current.0 && !used.contains(&path) {
-            fs::remove_dir_all(&path).while_doing(|| format!("cannot remove {}", path.display()))?;
-        }
-    }
-    Ok(())
-}
-
 /// Makes a host's own disk over the image's, and an initramfs with what makes the host its own.
-pub(super) async fn prepare(image: &VmImage, host: HostPlan, dir: &HostDir) -> Result<(), Failure> {
+pub(super) async fn prepare(tools: &Cgroup, image: &VmImage, host: HostPlan, dir: &HostDir) -> Result<(), Failure> {
     let create = Tool::new("qemu-img").args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"]);
-    create.arg(image.disk()).arg(dir.root_disk()).run().await?;
+    create.arg(image.disk()).arg(dir.root_disk()).within(tools).run().await?;
     for (nic, mac) in host.nics() {
         let link = format!("[Match]\nMACAddress={mac}\n\n[Link]\nName={nic}\n");
         store::write(&dir.upper().join(format!("etc/systemd/network/10-{nic}.link")), link.as_bytes(), 0o644)?;

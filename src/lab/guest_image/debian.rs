@@ -6,6 +6,7 @@
 use super::mbr::{self, Partition, SECTOR};
 use crate::error::{Failure, ResultExt};
 use crate::lab::archive::{Archive, packages};
+use crate::lab::site::Site;
 use crate::lab::tool::Tool;
 use crate::ui::Job;
 use std::fs::{self, File};
@@ -39,18 +40,19 @@ pub(super) fn recipe() -> Vec<&'static [u8]> {
     vec![EDITION, PACKAGES.as_bytes(), CUSTOMIZE.as_bytes()]
 }
 
-/// Builds the disk image in `work`.
-pub(super) async fn build(work: &Path, job: &Job) -> Result<PathBuf, Failure> {
+/// Builds the disk image.
+pub(super) async fn build(site: &Site, job: &Job) -> Result<PathBuf, Failure> {
+    let work = &site.work;
     let archive = Archive::of_this_machine().await?;
     job.step(format!("installing Debian {}", archive.suite));
     let (root, hook) = (work.join("root"), work.join("customize.sh"));
     fs::write(&hook, CUSTOMIZE)?;
     fs::set_permissions(&hook, fs::Permissions::from_mode(0o755))?;
-    archive.install(None, &packages(PACKAGES), &hook, &root).await?;
+    archive.install(site, &packages(PACKAGES), &hook, &root).await?;
     job.step("writing the disk");
     let image = work.join("disk.img");
     boot_loader(&root, &image).await?;
-    file_system(&root, &image).await?;
+    file_system(site, &root, &image).await?;
     Ok(image)
 }
 
@@ -76,7 +78,7 @@ async fn boot_loader(root: &Path, image: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn file_system(root: &Path, image: &Path) -> Result<(), Failure> {
+async fn file_system(site: &Site, root: &Path, image: &Path) -> Result<(), Failure> {
     let blocks = format!("{}k", (DISK_SECTORS - ROOT_START) / 2);
     let offset = format!("offset={},lazy_itable_init=1", u64::from(ROOT_START) * SECTOR);
     Tool::new("mke2fs")
@@ -87,6 +89,7 @@ async fn file_system(root: &Path, image: &Path) -> Result<(), Failure> {
         .arg(image)
         .arg(blocks)
         .deadline(Duration::from_secs(300))
+        .within(&site.group)
         .run()
         .await
         .while_doing(|| "cannot make the root file system".to_owned())

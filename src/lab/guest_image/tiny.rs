@@ -5,6 +5,7 @@
 
 use super::mbr::{self, Partition, SECTOR};
 use crate::error::{Failure, ResultExt};
+use crate::lab::site::Site;
 use crate::lab::tool::Tool;
 use crate::lab::{initramfs, packages};
 use crate::ui::Job;
@@ -60,11 +61,12 @@ pub(super) fn recipe() -> Vec<&'static [u8]> {
     ]
 }
 
-/// Builds the disk image in `work`.
-pub(super) async fn build(work: &Path, job: &Job) -> Result<PathBuf, Failure> {
+/// Builds the disk image.
+pub(super) async fn build(site: &Site, job: &Job) -> Result<PathBuf, Failure> {
+    let work = &site.work;
     job.step("fetching kernel and busybox");
     let kernel = packages::behind(KERNEL, "linux-image-").await?;
-    let root = packages::unpack(work, &[&kernel, initramfs::BUSYBOX]).await?;
+    let root = packages::unpack(site, work, &[&kernel, initramfs::BUSYBOX]).await?;
     job.step("compiling the service");
     let service = compile(work).await?;
     job.step("packing the initramfs");
