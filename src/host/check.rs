@@ -4,14 +4,13 @@ use super::disks_check;
 use super::facts::{Clock, Facts};
 use super::network_check;
 use super::paths::Paths;
+use super::system::{Family, family};
 use crate::inventory::{HostSpec, Inventory, Role};
 use crate::ssh::RemoteError;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Systems that provision knows and tests.
-const SUPPORTED: [(&str, &str); 4] = [("debian", "12"), ("debian", "13"), ("ubuntu", "22.04"), ("ubuntu", "24.04")];
 /// Clocks further apart make Ceph's monitors warn (mon_clock_drift_allowed, 0.05 s by default).
 const SKEW: f64 = 0.05;
 /// A shell that starts more slowly costs every command of every run.
@@ -157,9 +156,15 @@ fn unreachable(error: &RemoteError, report: &mut Report<'_>) {
 
 fn system(host: &HostSpec, facts: &Facts, report: &mut Report<'_>) {
     let (id, version) = (facts.os.id.as_str(), facts.os.version.as_str());
-    if !SUPPORTED.contains(&(id, version)) {
-        let what = format!("runs {}", if facts.os.name.is_empty() { "an unknown system" } else { &facts.os.name });
-        report.error("os", what, "install Debian 12 or 13, or Ubuntu 22.04 or 24.04");
+    let what = format!("runs {}", if facts.os.name.is_empty() { "an unknown system" } else { &facts.os.name });
+    match family(id, version) {
+        Ok(Family::Debian) => {}
+        Ok(Family::Redhat) => {
+            let fix =
+                "provisioning was written for this family, but never tried on it: try it on a spare machine first";
+            report.warning("os", what, fix);
+        }
+        Err(_) => report.error("os", what, "install Debian 12 or 13, or Ubuntu 22.04 or 24.04"),
     }
     let short = facts.hostname.split('.').next().unwrap_or_default();
     if short != host.name {

@@ -9,8 +9,10 @@ mod nics;
 mod own_bmc;
 mod parse;
 mod paths;
+mod system;
 
 pub use check::{BmcSeen, Finding, Seen, Severity, evaluate};
 pub use facts::*;
 pub use own_bmc::{OwnBmc, own_bmc};
 pub use paths::{Net, Paths, Way, clock, probe};
+pub use system::{Family, family};

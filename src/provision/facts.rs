@@ -1,8 +1,9 @@
 //! What a playbook's templates know about a host.
 
 use super::ground::Ground;
-use super::packages::{family, packages};
+use super::packages::packages;
 use crate::error::Failure;
+use crate::host::family;
 use crate::inventory::{HostSpec, Inventory, MigrationNetwork, Role};
 use crate::playbook::Bridge;
 use minijinja::Value;
@@ -114,6 +115,33 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_scripts_of_the_playbooks_are_scripts() {
+        for container in ["", "systemd-nspawn"] {
+            for resource in books("debian", "12", container).into_iter().flat_map(|book| book.resources) {
+                let Resource::Command(command) = resource else { continue };
+                for script in [&command.probe, &command.apply] {
+                    let read = std::process::Command::new("bash").args(["-n", "-c", script]).status().unwrap();
+                    assert!(read.success(), "{}: {script}", command.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn osds_stop_before_the_monitor_of_their_host() {
+        let order = |book: &Book| {
+            let files = book.resources.iter().filter_map(|r| if let Resource::File(f) = r { Some(f) } else { None });
+            let mut files = files.filter(|f| f.path == "/etc/systemd/system/ceph-osd@.service.d/rackhand-order.conf");
+            files.next().and_then(|f| f.content.clone())
+        };
+        let inventory = crate::inventory::parse("example", include_str!("../../inventory.example.yaml")).unwrap();
+        let host = &inventory.hosts[0];
+        assert!(host.has(Role::Osd) && host.has(Role::Mon));
+        let os = books("debian", "12", "").remove(0);
+        assert_eq!(order(&os), Some(format!("[Unit]\nAfter=ceph-mon@{}.service\n", host.name)));
     }
 
     #[test]
