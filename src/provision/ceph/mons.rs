@@ -1,6 +1,6 @@
 //! Monitors: made all at once from one map and one set of keys; later ones join the live cluster.
 
-use super::facts::Facts;
+use super::facts::{DiskFacts, Facts};
 use super::todo::{Op, Todo};
 use super::{conf, label_host};
 use crate::error::Failure;
@@ -42,6 +42,7 @@ pub(super) fn plan_seed(inventory: &Inventory, facts: &Facts) -> Result<Vec<Todo
     if facts.cluster.is_some() || stores || seed_host(inventory, facts).is_some() {
         return Ok(Vec::new());
     }
+    check_survivors(inventory, facts)?;
     let host = label_host(inventory)?;
     let mut arguments = vec![SEED.to_owned(), inventory.cluster.fsid.to_string()];
     for (name, address) in wanted(inventory) {
@@ -51,6 +52,26 @@ pub(super) fn plan_seed(inventory: &Inventory, facts: &Facts) -> Result<Vec<Todo
     let change = Change::new(host, "ceph-seed", Action::Create, "cluster keys and first monitor map")
         .detail(format!("monitors {}", names.join(", ")));
     Ok(vec![Todo::new(change, vec![Op::Script(MAKE_SEED, arguments)])])
+}
+
+/// Disks of this very cluster without any monitor's store: the monitors were lost, and new keys would make another, empty
+/// cluster of the same id, which knows none of these disks.
+fn check_survivors(inventory: &Inventory, facts: &Facts) -> Result<(), Failure> {
+    let ours = |disk: &&DiskFacts| disk.label.as_ref().is_some_and(|l| l.fsid == Some(inventory.cluster.fsid));
+    let survivors: Vec<String> = inventory
+        .with_role(Role::Osd)
+        .flat_map(|h| facts.host(&h.name).disks.iter().filter(ours).map(|d| format!("{} {}", h.name, d.path)))
+        .collect();
+    if survivors.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::refused(format!(
+        "no monitor of cluster {} is left, but there are OSDs of it: {}",
+        inventory.cluster.fsid,
+        survivors.join(", ")
+    ))
+    .hint("bring a host with a monitor's store (/var/lib/ceph/mon) back, or rebuild one from the OSDs: Ceph's manual, \"recovery using OSDs\"")
+    .hint("if what is on the disks may be lost, clear them, or give the new cluster a `cluster.fsid` of its own"))
 }
 
 /// What is missing until every monitor of the inventory has a store, runs and is in quorum.
@@ -239,6 +260,18 @@ mod tests {
         built(&mut facts, "c3");
         assert!(plan_seed(&inventory(), &facts).unwrap().is_empty(), "a monitor was made of them");
         assert!(plan_seed(&inventory(), &super::super::testing::facts()).unwrap().is_empty(), "the cluster has them");
+    }
+
+    #[test]
+    fn no_second_cluster_is_begun_beside_the_disks_of_the_first() {
+        let mut facts = silent();
+        let recorded = super::super::testing::facts();
+        host(&mut facts, "c1").disks = recorded.host("c1").disks.clone();
+        let failure = plan_seed(&inventory(), &facts).unwrap_err();
+        assert_eq!(failure.kind, Kind::Refused);
+        assert!(failure.to_string().contains("c1 /dev/disk/by-id/lab-c1-disk0"), "{failure}");
+        built(&mut facts, "c3");
+        assert!(plan_seed(&inventory(), &facts).unwrap().is_empty(), "with a store left, its monitor is started");
     }
 
     #[test]
