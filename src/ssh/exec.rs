@@ -167,6 +167,18 @@ pub enum RemoteError {
         /// The end of its stderr.
         stderr: String,
     },
+    /// It was killed before its end.
+    #[error("host {host}: `{command}` was killed by {by}: {stderr}")]
+    Killed {
+        /// The host.
+        host: String,
+        /// Its unit.
+        command: String,
+        /// By what.
+        by: String,
+        /// The end of its output.
+        stderr: String,
+    },
 }
 
 impl RemoteError {
@@ -189,7 +201,8 @@ impl RemoteError {
             | Self::Sudo { host, .. }
             | Self::TimedOut { host, .. }
             | Self::Lost { host, .. }
-            | Self::Status { host, .. } => host,
+            | Self::Status { host, .. }
+            | Self::Killed { host, .. } => host,
         }
     }
 }

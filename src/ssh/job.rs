@@ -34,8 +34,10 @@ pub enum JobState {
     Running,
     /// It ended with status 0.
     Done,
-    /// It ended otherwise: its exit status, or what killed it.
-    Failed(String),
+    /// It ended with this status.
+    Exited(i32),
+    /// It was killed: by its time limit, a signal, for want of memory.
+    Killed(String),
     /// It began and is gone without a word; what it did has to be looked at.
     Unknown,
 }
@@ -140,10 +142,10 @@ impl Job {
                 self.forget(remote).await?;
                 Ok(status.log)
             }
-            JobState::Failed(how) => {
-                let code = how.parse().unwrap_or(1);
+            JobState::Exited(code) => {
                 Err(RemoteError::Status { host, command, status: code, stderr: last_lines(&status.log) })
             }
+            JobState::Killed(by) => Err(RemoteError::Killed { host, command, by, stderr: last_lines(&status.log) }),
             _ => Err(RemoteError::Lost { host, command, reason: "it is gone without saying how it ended".to_owned() }),
         }
     }
@@ -162,10 +164,11 @@ fn parse(text: &str) -> JobStatus {
         ["absent"] => JobState::Absent,
         ["running" | "started"] => JobState::Running,
         ["ended", "success", ..] => JobState::Done,
-        ["ended", "exit-code", _, status] => JobState::Failed(status.to_owned()),
-        ["ended", "timeout", ..] => JobState::Failed("its time limit".to_owned()),
-        ["ended", "signal" | "core-dump", _, signal] => JobState::Failed(format!("signal {signal}")),
-        ["ended", result, ..] => JobState::Failed(result.to_owned()),
+        ["ended", "exit-code", _, status] => status.parse().map_or(JobState::Unknown, JobState::Exited),
+        ["ended", "timeout", ..] => JobState::Killed("its time limit".to_owned()),
+        ["ended", "signal" | "core-dump", _, signal] => JobState::Killed(format!("signal {signal}")),
+        ["ended", "oom-kill", ..] => JobState::Killed("the kernel, for want of memory".to_owned()),
+        ["ended", result, ..] => JobState::Killed(result.to_owned()),
         _ => JobState::Unknown,
     };
     JobStatus { state, log: log.to_owned() }
@@ -183,10 +186,11 @@ mod tests {
             ("running", JobState::Running),
             ("started", JobState::Running),
             ("ended success exited 0", JobState::Done),
-            ("ended exit-code exited 3", JobState::Failed("3".into())),
-            ("ended signal killed KILL", JobState::Failed("signal KILL".into())),
-            ("ended timeout killed TERM", JobState::Failed("its time limit".into())),
-            ("ended oom-kill killed KILL", JobState::Failed("oom-kill".into())),
+            ("ended exit-code exited 3", JobState::Exited(3)),
+            ("ended signal killed KILL", JobState::Killed("signal KILL".into())),
+            ("ended timeout killed TERM", JobState::Killed("its time limit".into())),
+            ("ended oom-kill killed KILL", JobState::Killed("the kernel, for want of memory".into())),
+            ("ended resources exited 1", JobState::Killed("resources".into())),
             ("died", JobState::Unknown),
             ("", JobState::Unknown),
         ] {
@@ -210,6 +214,16 @@ mod tests {
         let error = job.run(&host).await.unwrap_err();
         assert_eq!(error.to_string(), "host h1: `rackhand-x.service` exited with 7: no space");
         assert!(host.asked().iter().all(|exec| !exec.argv.join(" ").contains("secret")));
+    }
+
+    #[tokio::test]
+    async fn a_job_that_ran_into_its_limit_is_not_told_as_an_exit() {
+        let host = FakeRemote::new("h1").rule(|exec| {
+            let answer = if exec.argv[4] == "start" { "started\n" } else { "ended timeout killed TERM\nfetching\n" };
+            Some(Ok(crate::ssh::Output { stdout: answer.into(), ..Default::default() }))
+        });
+        let error = Job::new("x", "", Duration::from_secs(5)).run(&host).await.unwrap_err();
+        assert_eq!(error.to_string(), "host h1: `rackhand-x.service` was killed by its time limit: fetching");
     }
 
     #[tokio::test]
