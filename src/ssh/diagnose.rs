@@ -41,6 +41,11 @@ pub(super) fn is_crowded(said: &str) -> bool {
         && !has(&["timed out", "Permission denied", "verification failed", "Connection refused", "open failed"])
 }
 
+/// Whether the connection ended inside a proxy command: ssh then knows no port to name.
+pub(super) fn is_beyond_a_proxy(said: &str) -> bool {
+    said.contains("UNKNOWN port")
+}
+
 fn changed_key(target: Target<'_>, said: &str) -> String {
     let offending = said.lines().find(|l| l.trim_start().starts_with("Offending "));
     let place =
@@ -153,5 +158,8 @@ Host key verification failed.
         let refused =
             "op@gate: Permission denied (publickey).\nkex_exchange_identification: Connection closed by remote host";
         assert!(!is_crowded(refused));
+        let beyond = "kex_exchange_identification: Connection closed by remote host\n\
+                      Connection closed by UNKNOWN port 65535";
+        assert!(is_beyond_a_proxy(beyond) && !is_beyond_a_proxy("Connection closed by 10.0.0.1 port 22"));
     }
 }

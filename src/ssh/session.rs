@@ -1,10 +1,10 @@
 //! A host over OpenSSH's own multiplexing, so that the operator's ssh configuration, jump hosts and keys just work.
 
 use super::control::{ControlDir, quoted};
-use super::diagnose::{Target, diagnose, is_crowded};
+use super::diagnose::{Target, diagnose, is_beyond_a_proxy, is_crowded};
 use super::exec::{Channel, Exec, Output, Remote, RemoteError};
 use super::gate::Gate;
-use super::master::Master;
+use super::master::{Master, jump_of};
 use super::words::{command_line, short, sudo_refusal};
 use crate::inventory::{HostSpec, Inventory};
 use async_trait::async_trait;
@@ -137,15 +137,23 @@ impl SshHost {
     async fn new_master(&self) -> Result<Arc<Master>, RemoteError> {
         let began = Instant::now();
         let mut attempt = 1;
+        let mut jump = self.jump.clone();
         let master = loop {
             let said = {
-                let (shared, jump) = (&self.shared, self.jump.as_deref());
+                let (shared, jump) = (&self.shared, jump.as_deref());
                 let work = Master::connect(&shared.dir, &self.arguments, jump, &self.address, shared.connect);
                 match self.shared.gate.pass(work).await {
                     Ok(master) => break Arc::new(master),
                     Err(said) => said,
                 }
             };
+            // What a jump host of the operator's own configuration says has no reader: once more, in our way.
+            if jump.is_none() && is_beyond_a_proxy(&said) {
+                jump = jump_of(self.shared.dir.config(), &self.arguments, &self.address).await;
+                if jump.is_some() {
+                    continue;
+                }
+            }
             if attempt == CONNECT_ATTEMPTS || !is_crowded(&said) {
                 let target =
                     Target { name: &self.name, address: &self.address, known_hosts: self.known_hosts.as_deref() };
