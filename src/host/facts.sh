@@ -68,6 +68,14 @@ export LC_ALL PATH
         done)
     fi
     echo "$found"
+    # What no one knows by a signature may be data all the same: a disk is empty when its first MiB is.
+    for node in $nodes; do
+        [ -e "/sys/class/block/${node##*/}/partition" ] && continue
+        case "
+$found " in *"
+${node##*/} "*) continue ;; esac
+        cmp -s -n 1048576 "$node" /dev/zero || echo "${node##*/} unknown-data"
+    done
     echo '@@ labels'
     # Of Ceph's disks: names and values of printable characters, each after its binary length.
     osds=
