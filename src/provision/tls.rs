@@ -1,10 +1,10 @@
 //! Mutual TLS between the hosts' libvirts, and for what QEMU sends from host to host.
 
-use super::packages::{Family, family};
 use super::pki::{Authority, sha256};
 use super::step::{Ctx, Step};
 use crate::cluster::{ClusterError, fetch, update};
 use crate::error::Failure;
+use crate::host::{Family, family};
 use crate::inventory::{HostSpec, Role};
 use crate::playbook::{Action, Change, File, Findings, write_files};
 use crate::ssh::{Exec, RemoteExt};
@@ -64,7 +64,7 @@ impl Step for Tls {
             }
             let wanted = sums_of(&authority.certificate, &issued.certificate, &issued.key_sha256);
             if let Some((path, _)) = wanted.iter().find(|(path, sum)| found.get(**path) != Some(sum)) {
-                changes.push(change(Action::Change).detail(format!("issue anew: {path} is missing or another")));
+                changes.push(change(Action::Change).detail(format!("issue anew: {path} is missing, another or open")));
             }
         }
         Ok(changes.into())
@@ -121,13 +121,17 @@ fn sums_of<'a>(ca: &str, certificate: &str, key_sha256: &str) -> BTreeMap<&'a st
     all.chain(KEY.iter().chain(&QEMU_KEY).map(|p| (*p, key_sha256.to_owned()))).collect()
 }
 
+/// Hashes of the files given; a key that others can read is as good as a wrong one.
+const SUMS: &str = r#"
+sha256sum -- "$@" 2>/dev/null
+for file; do case $file in *key.pem) find "$file" -maxdepth 0 -perm /007 -printf 'open  %p\n' 2>/dev/null ;; esac; done
+exit 0
+"#;
+
 /// Hashes of the files that are there.
 async fn sums(ctx: &Ctx, host: &HostSpec) -> Result<BTreeMap<String, String>, Failure> {
     let paths = CA.iter().chain(&CERTIFICATE).chain(&KEY).chain(&QEMU_KEY);
-    let mut argv = vec!["sha256sum", "--"];
-    argv.extend(paths);
-    // Missing files make it fail; what it says of the others counts.
-    let output = ctx.remote(&host.name)?.run(Exec::argv(argv)).await?;
+    let output = ctx.remote(&host.name)?.check(Exec::script(SUMS, paths.copied())).await?;
     let text = output.text().into_owned();
     let lines = text.lines().filter_map(|line| line.split_once("  "));
     Ok(lines.map(|(sum, path)| (path.to_owned(), sum.to_owned())).collect())
