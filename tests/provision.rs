@@ -4,6 +4,8 @@
 
 mod rack;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use rack::{Rack, eventually};
 use std::process::{Child, Stdio};
 use std::time::Duration;
@@ -21,6 +23,8 @@ const DRIFT: &str = "
 while systemctl list-units --plain --no-legend --state=active,activating 'rackhand-*.service' | grep -q .; do sleep 0.2; done
 rm -f /etc/sysctl.d/90-rackhand.conf /etc/pki/qemu/server-key.pem /etc/libvirt/secrets/*
 sed -i s/migration_host/x_host/ /etc/libvirt/qemu.conf
+chmod 644 /etc/ceph/ceph.client.admin.keyring
+rm -f /etc/systemd/system/ceph-osd@.service.d/rackhand-order.conf
 systemctl stop ceph-mgr@h2 libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket libvirtd
 dpkg --remove --force-depends curl >/dev/null 2>&1 || true
 ";
@@ -33,6 +37,8 @@ grep -q '^migration_host' /etc/libvirt/qemu.conf
 test \"$(ip -o link show br-lan | grep -o 'link/ether [^ ]*')\" = \"$(ip -o link show eno1 | grep -o 'link/ether [^ ]*')\"
 systemctl is-active -q ceph-mgr@h2 libvirtd libvirtd-tls.socket
 test -s /etc/pki/qemu/server-key.pem
+test \"$(stat -c %a /etc/ceph/ceph.client.admin.keyring)\" = 600
+systemctl show -p After --value \"$(systemctl list-units --plain --no-legend 'ceph-osd@*' | cut -d' ' -f1)\" | grep -qw ceph-mon@h2.service
 command -v curl >/dev/null
 virsh -q secret-list | grep -q ceph
 echo mended
@@ -89,6 +95,71 @@ fn without_yes_and_without_a_terminal_nothing_is_changed() {
     rack.exits(5, &["provision"]);
     assert_eq!(rack.ssh(HOST, "test -e /etc/sysctl.d/90-rackhand.conf || echo gone").trim(), "gone");
     rack.ok(&["provision", "--yes"]);
+}
+
+#[test]
+fn a_saved_plan_is_applied_while_it_holds_and_refused_when_more_is_to_do() {
+    let rack = at_rest();
+    let sysctl = "test -e /etc/sysctl.d/90-rackhand.conf && echo there || echo gone";
+    rack.ssh(HOST, "rm /etc/sysctl.d/90-rackhand.conf");
+    let saved = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(saved.path(), rack.ok(&["provision", "--dry-run", "-o", "json"]).stdout).unwrap();
+    let apply = ["provision", "--plan", saved.path().to_str().unwrap()];
+
+    rack.ssh("h3", "mv /etc/modules-load.d/rackhand.conf /root/");
+    let refused = rack.exits(5, &apply);
+    let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(message.contains("host h3: os: modules /etc/modules-load.d/rackhand.conf is not in the plan"), "{message}");
+    assert_eq!(rack.ssh(HOST, sysctl).trim(), "gone", "nothing was changed");
+
+    rack.ssh("h3", "mv /root/rackhand.conf /etc/modules-load.d/");
+    rack.ok(&apply);
+    assert_eq!(rack.ssh(HOST, sysctl).trim(), "there");
+    assert_eq!(plan(&rack), []);
+    assert_eq!(rack.json(&apply)["changed"], false, "what is done by now does not make it stale");
+    std::fs::write(saved.path(), "{}").unwrap();
+    rack.exits(2, &apply);
+}
+
+#[test]
+fn an_interrupted_run_finishes_its_step_begins_no_more_and_says_what_is_left() {
+    let rack = at_rest();
+    drift(&rack);
+    let run = rack.command(&["provision", "--yes"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    eventually("the run to change the host", Duration::from_secs(60), || {
+        (rack.ssh(HOST, "test -s /etc/sysctl.d/90-rackhand.conf && echo yes || true").trim() == "yes").then_some(())
+    });
+    kill(Pid::from_raw(i32::try_from(run.id()).unwrap()), Signal::SIGINT).unwrap();
+    let output = run.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(130), "{said}");
+    assert!(said.lines().any(|l| l.contains("not begun: ") && l.contains("libvirt")), "{said}");
+    rack.ok(&["provision", "--yes"]);
+    assert_eq!(plan(&rack), []);
+    assert_eq!(rack.ssh(HOST, MENDED).trim(), "mended");
+}
+
+#[test]
+fn hosts_that_cannot_be_reached_are_all_named_and_nothing_is_changed() {
+    let rack = at_rest();
+    rack.ssh("h1", "rm /etc/sysctl.d/90-rackhand.conf");
+    for host in ["h2", "h3"] {
+        rack.lab(&["partition", host, "--from", "management"]);
+    }
+    let output = rack.run(&["provision", "--yes"]);
+    for host in ["h2", "h3"] {
+        rack.lab(&["heal", host]);
+    }
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for host in ["h2", "h3"] {
+        assert!(said.contains(&format!("host {host}: cannot connect")), "{said}");
+    }
+    assert_eq!(rack.ssh("h1", "test -e /etc/sysctl.d/90-rackhand.conf || echo gone").trim(), "gone");
+    eventually("a run that mends it", Duration::from_secs(60), || {
+        rack.run(&["provision", "--yes"]).status.success().then_some(())
+    });
+    assert_eq!(plan(&rack), []);
 }
 
 #[test]

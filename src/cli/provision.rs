@@ -1,20 +1,28 @@
 //! `rackhand provision`.
 
 use super::Context;
-use crate::error::{Failure, Kind};
+use crate::error::{Failure, Kind, ResultExt};
 use crate::inventory::Inventory;
 use crate::playbook::{Library, wait_for_units};
-use crate::provision::{Ctx, Ground, Plan, Provision, Stage, lock, look, owner, stages};
-use crate::ui::Table;
+use crate::provision::{Ctx, Grip, Ground, HostLock, Plan, Provision, Stage, lock, look, owner, stages, together};
+use crate::ssh::{Fleet, RemoteError};
+use crate::ui::{Patience, Table};
 use clap::Args;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a job that a killed run left behind may still take.
 const LEFT_BEHIND: Duration = Duration::from_secs(1800);
+
+/// A step that runs is finished: half of one is what the next run would have to look through.
+const PATIENCE: Patience = Patience {
+    once: "begins nothing more, waits for what runs; once more to end at once",
+    twice: "ends; what was begun on the hosts goes on there until it is done",
+    aborts_itself: false,
+};
 
 /// Build the cluster on the inventory's hosts, or mend what has drifted.
 ///
@@ -25,6 +33,10 @@ pub struct ProvisionArgs {
     /// Directory whose playbooks and templates take the place of the built-in ones of the same name.
     #[arg(long, value_name = "DIR")]
     playbooks: Option<PathBuf>,
+    /// Apply this plan, saved by `--dry-run -o json`, and nothing else: if more or other things would have to be done by
+    /// now, nothing is. The plan is what was agreed on, so nobody is asked.
+    #[arg(long, value_name = "FILE")]
+    plan: Option<PathBuf>,
 }
 
 /// What a run did.
@@ -36,6 +48,8 @@ struct Report {
     seconds: f64,
     /// What was done.
     plan: Plan,
+    /// What followed from it, and was done, too.
+    followed: Plan,
 }
 
 /// Runs `rackhand provision`.
@@ -47,7 +61,7 @@ pub async fn run(args: ProvisionArgs, context: &Context) -> Result<(), Failure> 
     inventory.require_osds()?;
     let hosts = inventory.hosts.iter().map(|h| h.name.clone()).collect();
     let library = Library::new(args.playbooks);
-    carry_out(context, Work { inventory, stages: stages(), library, hosts }).await
+    carry_out(context, Work { inventory, stages: stages(), library, hosts, agreed: args.plan }).await
 }
 
 /// What is to be done where.
@@ -56,61 +70,95 @@ pub(super) struct Work {
     pub(super) stages: Vec<Stage>,
     pub(super) library: Library,
     pub(super) hosts: Vec<String>,
+    /// File of a plan that was agreed on before.
+    pub(super) agreed: Option<PathBuf>,
 }
 
 /// Plans these stages for these hosts, shows the plan, asks, applies it.
 pub(super) async fn carry_out(context: &Context, work: Work) -> Result<(), Failure> {
-    let Work { inventory, stages, library, hosts } = work;
+    let Work { inventory, stages, library, hosts, agreed } = work;
     let began = Instant::now();
+    let agreed = agreed.as_deref().map(saved).transpose()?;
     let fleet = context.fleet(&inventory)?;
-    let names: Vec<&str> = hosts.iter().map(String::as_str).collect();
-    let held = async { if context.global.dry_run { Ok(None) } else { lock(&fleet, &names, &owner()).await.map(Some) } };
-    let grounds = async {
-        let looked = fleet.each(names.iter().copied(), |remote| async move { look(&*remote).await }).await;
-        looked
-            .into_iter()
-            .map(|(name, ground)| Ok((name, ground?)))
-            .collect::<Result<BTreeMap<String, Ground>, Failure>>()
-    };
-    let (_lock, ground) = tokio::try_join!(held, grounds)?;
-    wait_for_jobs(context, &fleet, &ground).await?;
-    let ctx = Ctx::new(Arc::new(inventory), fleet.clone(), ground, context.ui.clone());
+    let (lock, ground) = grounds(context, &fleet, &hosts).await?;
+    let ctx = Ctx::new(Arc::new(inventory), fleet, ground, context.ui.clone());
     let provision = Provision::new(ctx, &library, stages, hosts.clone())?;
     let survey = provision.survey().await?;
     let plan = provision.plan(&survey);
-    if context.global.dry_run {
-        return context.ui.result("rackhand.plan/1", &plan, Plan::render);
+    if let Some(agreed) = &agreed {
+        plan.within(agreed)?;
     }
-    if let Some(refused) = plan.refused().next() {
-        let others =
-            plan.refused().skip(1).map(|r| format!("also refused on host {}: {}: {}", r.host, r.object, r.reason));
-        let first = Failure::refused(format!("host {}: {}: {}", refused.host, refused.object, refused.reason));
-        return Err(others.fold(first, Failure::hint));
-    }
+    let Some(lock) = lock else {
+        context.ui.result(Plan::SCHEMA, &plan, Plan::render)?;
+        return refused(&plan);
+    };
+    refused(&plan)?;
+    let mut followed = Plan::default();
     if !plan.is_empty() {
         context.ui.note(plan.render());
-        context
-            .confirm(&format!("make {} on {}?", counted(plan.len(), "change"), counted(hosts.len(), "host")))
-            .await?;
-        provision.apply(&survey).await?;
-        settle(context, &provision).await?;
+        let survey = if agreed.is_some() || context.global.yes {
+            survey
+        } else {
+            let question = format!("make {} on {}?", counted(plan.len(), "change"), counted(hosts.len(), "host"));
+            context.confirm(&question).await?;
+            // The question may have been open for hours.
+            let now = provision.survey().await?;
+            provision.plan(&now).within(&plan)?;
+            now
+        };
+        let grip = Grip::new(lock, context.ui.urgency());
+        let _unhurried = context.ui.unhurried(PATIENCE);
+        provision.apply(&survey, &grip).await?;
+        followed = settle(context, &provision, &grip).await?;
     }
-    let report = Report { changed: !plan.is_empty(), seconds: began.elapsed().as_secs_f64(), plan };
+    let report = Report { changed: !plan.is_empty(), seconds: began.elapsed().as_secs_f64(), plan, followed };
     context.ui.result("rackhand.provision/1", &report, |report| render(report, &hosts))
 }
 
+/// Reads a saved plan.
+fn saved(path: &Path) -> Result<Plan, Failure> {
+    let what = || format!("plan {}", path.display());
+    let text = std::fs::read_to_string(path).or_kind(Kind::Usage).while_doing(what)?;
+    Plan::read(&text).while_doing(what)
+}
+
+/// The hosts' locks, none on a dry run, and what each host is.
+async fn grounds(
+    context: &Context,
+    fleet: &Fleet,
+    hosts: &[String],
+) -> Result<(Option<HostLock>, BTreeMap<String, Ground>), Failure> {
+    let names: Vec<&str> = hosts.iter().map(String::as_str).collect();
+    let held = async { if context.global.dry_run { Ok(None) } else { lock(fleet, &names, &owner()).await.map(Some) } };
+    let looked =
+        async { together(fleet.each(names.iter().copied(), |remote| async move { look(&*remote).await }).await) };
+    let (lock, ground) = tokio::try_join!(held, looked)?;
+    wait_for_jobs(context, fleet, &ground).await?;
+    Ok((lock, ground))
+}
+
+/// What must not be done stops everything.
+fn refused(plan: &Plan) -> Result<(), Failure> {
+    let mut all = plan.refused();
+    let Some(first) = all.next() else { return Ok(()) };
+    let failure = Failure::refused(format!("host {}: {}: {}", first.host, first.object, first.reason));
+    Err(all.fold(failure, |failure, r| {
+        failure.hint(format!("also refused on host {}: {}: {}", r.host, r.object, r.reason))
+    }))
+}
+
 /// Looks at everything again: what one step did may ask something of another (a new certificate, a restart).
-async fn settle(context: &Context, provision: &Provision) -> Result<(), Failure> {
+async fn settle(context: &Context, provision: &Provision, grip: &Grip) -> Result<Plan, Failure> {
     let survey = provision.survey().await?;
     let plan = provision.plan(&survey);
     if plan.is_empty() {
-        return Ok(());
+        return Ok(plan);
     }
     context.ui.note(format!("this followed from it:\n{}", plan.render()));
-    provision.apply(&survey).await?;
+    provision.apply(&survey, grip).await?;
     let left = provision.plan(&provision.survey().await?);
     match left.changes().next() {
-        None => Ok(()),
+        None => Ok(plan),
         Some(change) => Err(Failure::msg(
             Kind::Partial,
             format!("host {}: {}: {} is still to do after two rounds", change.host, change.step, change.object),
@@ -119,20 +167,18 @@ async fn settle(context: &Context, provision: &Provision) -> Result<(), Failure>
     }
 }
 
-async fn wait_for_jobs(
-    context: &Context,
-    fleet: &crate::ssh::Fleet,
-    ground: &BTreeMap<String, Ground>,
-) -> Result<(), Failure> {
+async fn wait_for_jobs(context: &Context, fleet: &Fleet, ground: &BTreeMap<String, Ground>) -> Result<(), Failure> {
     for (host, found) in ground.iter().filter(|(_, g)| !g.jobs.is_empty()) {
+        let jobs = found.jobs.join(", ");
         if context.global.dry_run {
-            context
-                .ui
-                .warn(format!("host {host}: {} still runs, what it does is not in this plan", found.jobs.join(", ")));
+            context.ui.warn(format!("host {host}: {jobs} still runs, what it does is not in this plan"));
             continue;
         }
-        let job = context.ui.job(format!("{host}: wait for {} of an earlier run", found.jobs.join(", ")));
-        wait_for_units(&*fleet.get(host)?, &found.jobs, LEFT_BEHIND).await.map_err(|e| Failure::new(Kind::Busy, e))?;
+        let job = context.ui.job(format!("{host}: wait for {jobs} of an earlier run"));
+        wait_for_units(&*fleet.get(host)?, &found.jobs, LEFT_BEHIND).await.map_err(|error| match error {
+            RemoteError::TimedOut { .. } => Failure::new(Kind::Busy, error),
+            other => other.into(),
+        })?;
         job.done("");
     }
     Ok(())
@@ -144,11 +190,11 @@ fn render(report: &Report, hosts: &[String]) -> String {
     }
     let mut table = Table::new(["host", "changed", "skipped"]).right(1).right(2);
     for host in hosts {
-        let changed = report.plan.changes().filter(|c| c.host == *host).count();
+        let changed = report.plan.changes().chain(report.followed.changes()).filter(|c| c.host == *host).count();
         let skipped = report.plan.skipped().filter(|s| s.host == *host).count();
         table.row([host.clone(), changed.to_string(), skipped.to_string()]);
     }
-    let (changes, hosts) = (counted(report.plan.len(), "change"), counted(hosts.len(), "host"));
+    let (changes, hosts) = (counted(report.plan.len() + report.followed.len(), "change"), counted(hosts.len(), "host"));
     format!("{}\n{changes} on {hosts} in {:.0} s", table.render(), report.seconds)
 }
 

@@ -19,6 +19,9 @@ pub struct RunArgs {
     /// Hosts to do it on, globs allowed [default: all].
     #[arg(long, value_name = "HOST", value_delimiter = ',')]
     host: Vec<String>,
+    /// Apply this plan, saved by `--dry-run -o json`, and nothing else, without asking.
+    #[arg(long, value_name = "FILE")]
+    plan: Option<PathBuf>,
 }
 
 /// Runs `rackhand run`.
@@ -32,7 +35,7 @@ pub async fn run(args: RunArgs, context: &Context) -> Result<(), Failure> {
     if !args.playbook.is_file() {
         return Err(Failure::usage(format!("there is no playbook {}", args.playbook.display())));
     }
-    let directory = args.playbook.parent().map(PathBuf::from).unwrap_or_default();
-    let library = Library::new(Some(directory));
-    provision::carry_out(context, Work { inventory, stages: vec![Stage::Book(stem)], library, hosts }).await
+    let library = Library::of(&stem, args.playbook);
+    let stages = vec![Stage::Book(stem)];
+    provision::carry_out(context, Work { inventory, stages, library, hosts, agreed: args.plan }).await
 }

@@ -18,23 +18,24 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// What the installation of packages may take, downloads included.
 const PACKAGES_LIMIT: Duration = Duration::from_secs(1800);
 
-/// Makes these changes, which were found by a diff of the same resources against `state`, in their order.
+/// Makes these changes, which were found by a diff of the same resources against `state`, in their order. `begin` is
+/// told of each and may stop there.
 ///
 /// # Errors
-/// When a change cannot be made; those before it are made.
+/// When a change cannot be made or `begin` stops; those before it are made.
 pub async fn apply(
     remote: &dyn Remote,
     resources: &[Resource],
     state: &State,
     changes: &[Change],
     fresh: Fresh<'_>,
-    mut tell: impl FnMut(&Change) + Send,
+    mut begin: impl FnMut(&Change) -> Result<(), Failure> + Send,
 ) -> Result<(), Failure> {
     for change in changes {
         let Some(resource) = resources.iter().find(|r| r.object() == change.object) else {
             return Err(Failure::failed(format!("host {}: {} is not in this step", remote.name(), change.object)));
         };
-        tell(change);
+        begin(change)?;
         let outcome = match resource {
             Resource::Bridge(wanted) => bridge::apply(remote, wanted, fresh).await,
             Resource::Packages(names) => {
@@ -200,7 +201,11 @@ if ! command -v apt-get >/dev/null; then exec dnf -y install {names}; fi
 export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l UCF_FORCE_CONFFOLD=1
 old="-o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold"
 # An interrupted dpkg has to be finished first; another one that runs right now holds the lock until it is done.
-for i in $(seq 60); do dpkg --configure -a --force-confdef --force-confold && break; sleep 5; done
+for i in $(seq 60); do
+  said=$(dpkg --configure -a --force-confdef --force-confold 2>&1) && break
+  # A package that cannot be configured at all does not become so by waiting; the installation says more.
+  case $said in *lock*) sleep 5 ;; *) printf '%s\n' "$said"; break ;; esac
+done
 try() {{ apt-get -q -y -o DPkg::Lock::Timeout=600 $old --no-install-recommends --fix-broken install {names}; }}
 if ! try; then
   apt-get -q -o DPkg::Lock::Timeout=600 update

@@ -28,6 +28,8 @@ embedded![
 #[derive(Clone, Debug, Default)]
 pub struct Library {
     directory: Option<PathBuf>,
+    /// One playbook of a team's, whatever its file is called, by the name it is asked for.
+    own: Option<(String, PathBuf)>,
 }
 
 /// What a host shall have, rendered for it.
@@ -58,11 +60,19 @@ pub struct Without {
 impl Library {
     /// The embedded files, overridden by those of the same name in `directory`.
     pub fn new(directory: Option<PathBuf>) -> Self {
-        Library { directory }
+        Library { directory, own: None }
+    }
+
+    /// A team's own playbook, never a built-in one of the same name; its templates are in `templates/` beside it.
+    pub fn of(name: &str, playbook: PathBuf) -> Self {
+        let directory = playbook.parent().map(PathBuf::from);
+        Library { directory, own: Some((format!("{name}.yaml"), playbook)) }
     }
 
     fn text(&self, name: &str) -> Result<String, Failure> {
-        if let Some(path) = self.directory.as_ref().map(|d| d.join(name)).filter(|p| p.exists()) {
+        let own = self.own.as_ref().filter(|(file, _)| file == name).map(|(_, path)| path.clone());
+        let beside = || self.directory.as_ref().map(|d| d.join(name)).filter(|p| p.exists());
+        if let Some(path) = own.or_else(beside) {
             return std::fs::read_to_string(&path)
                 .or_kind(Kind::Usage)
                 .while_doing(|| format!("cannot read {}", path.display()));
@@ -184,6 +194,15 @@ mod tests {
         .unwrap();
         assert_eq!(book.resources[0], Resource::File(super::super::File::new("/etc/motd", "welcome to h1\n")));
         assert_eq!(book.resources[1], Resource::Packages(vec!["auditd".into()]));
+    }
+
+    #[test]
+    fn a_teams_playbook_is_read_whatever_its_file_is_called() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("os.yml");
+        std::fs::write(&path, "description: ours\nresources: []\n").unwrap();
+        let book = Library::of("os", path).book("os", &context! {}).unwrap();
+        assert_eq!(book.description, "ours", "and not the built-in one of that name");
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! What a plan is made of: single changes, as values that can be printed and saved.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What is done to an object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
     /// It is not there and will be made.
@@ -29,7 +29,7 @@ impl Action {
 }
 
 /// One change to one object of one host (or of the cluster, done from that host).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     /// The host it is done on.
     pub host: String,
@@ -40,10 +40,10 @@ pub struct Change {
     /// What is done to it.
     pub action: Action,
     /// In a few words what will be different.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
     /// Line by line what will be different; never holds a secret.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diff: Option<String>,
 }
 
@@ -76,7 +76,7 @@ impl Change {
 }
 
 /// Something that is wanted but cannot be done where the host is what it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
     /// The host.
     pub host: String,
@@ -89,15 +89,15 @@ pub struct Skipped {
 }
 
 /// What a probe found: what has to change, and what cannot be done here.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Findings {
     /// What has to change, in the order it will be done.
     pub changes: Vec<Change>,
     /// What cannot be done here.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<Skipped>,
     /// What must not be done here; nothing is applied while there is any.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused: Vec<Skipped>,
 }
 

@@ -1,19 +1,26 @@
 //! One provisioning at a time: a lock file held on every host by a standing connection.
 //!
 //! It dies with the connection, and with the beat: a laptop that is closed frees the hosts within seconds, without
-//! anybody having to break a lock.
+//! anybody having to break a lock. A run that lost one on its way (the host restarted, its network was edited) takes it
+//! again before it goes on.
 
+use super::together;
 use crate::error::{Failure, Kind};
-use crate::ssh::{Exec, Fleet};
+use crate::ssh::{Exec, Fleet, Remote};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::sync::oneshot;
-use tokio::time::{interval, timeout};
+use tokio::sync::{Mutex, oneshot};
+use tokio::time::{Instant, interval, sleep, timeout};
 
 /// How often the holder shows that it lives.
 const BEAT: Duration = Duration::from_secs(5);
 /// How long a host may take to answer.
 const ANSWER: Duration = Duration::from_secs(15);
+/// How long a lock of our own may outlive its lost connection: the holder's wait for a beat, and a little.
+const OUTLIVED: Duration = Duration::from_secs(20);
 
 /// Waits for a beat at most three times as long as they are apart; then, or when its stdin closes, it ends and with it
 /// the lock. The owner's name is beside the lock, so that the next one can say who holds it.
@@ -29,7 +36,16 @@ while IFS= read -r -t 15 _; do :; done
 /// The lock on all hosts; dropped, it is free.
 #[derive(Debug)]
 pub struct HostLock {
-    _stop: Vec<oneshot::Sender<()>>,
+    fleet: Fleet,
+    owner: String,
+    held: Mutex<BTreeMap<String, Held>>,
+}
+
+/// The lock on one host.
+#[derive(Debug)]
+struct Held {
+    alive: Arc<AtomicBool>,
+    _stop: oneshot::Sender<()>,
 }
 
 /// Takes the lock on each of these hosts.
@@ -37,43 +53,72 @@ pub struct HostLock {
 /// # Errors
 /// When somebody else holds one (exit 75), or a host cannot be reached.
 pub async fn lock(fleet: &Fleet, hosts: &[&str], owner: &str) -> Result<HostLock, Failure> {
-    let mut stops = Vec::new();
-    let results = fleet.each(hosts.iter().copied(), |remote| {
-        let owner = owner.to_owned();
-        async move {
-            let host = remote.name().to_owned();
-            let exec = Exec::argv(["bash", "-c", HOLD, "hold", &owner]);
-            let (mut stdin, stdout, guard) = remote.channel(exec).await?.into_parts();
-            let mut lines = BufReader::new(stdout).lines();
-            let answer = timeout(ANSWER, lines.next_line()).await;
-            match answer {
-                Ok(Ok(Some(line))) if line == "held" => {}
-                Ok(Ok(Some(line))) => {
-                    let who = line.strip_prefix("busy ").unwrap_or("somebody").to_owned();
-                    return Err(Failure::msg(Kind::Busy, format!("host {host} is being worked on by {who}"))
-                        .hint("try again when that run has ended"));
-                }
-                _ => return Err(Failure::failed(format!("host {host}: no answer to the request for its lock"))),
-            }
-            let (stop, mut stopped) = oneshot::channel::<()>();
-            tokio::spawn(async move {
-                let _guard = guard;
-                let _lines = lines;
-                let mut beat = interval(BEAT);
-                loop {
-                    tokio::select! {
-                        _ = &mut stopped => return,
-                        _ = beat.tick() => if stdin.write_all(b"\n").await.is_err() { return },
-                    }
-                }
-            });
-            Ok(stop)
+    let held = together(fleet.each(hosts.iter().copied(), |remote| take(remote, owner.to_owned())).await)?;
+    Ok(HostLock { fleet: fleet.clone(), owner: owner.to_owned(), held: Mutex::new(held) })
+}
+
+impl HostLock {
+    /// Takes again what was lost on the way.
+    ///
+    /// # Errors
+    /// When somebody else has taken it since (exit 75), or the host cannot be reached.
+    pub async fn keep(&self) -> Result<(), Failure> {
+        let mut held = self.held.lock().await;
+        let lost: Vec<String> =
+            held.iter().filter(|(_, h)| !h.alive.load(Ordering::Relaxed)).map(|(name, _)| name.clone()).collect();
+        if lost.is_empty() {
+            return Ok(());
         }
-    });
-    for (_, result) in results.await {
-        stops.push(result?);
+        tracing::info!(hosts = lost.join(" "), "the lock was lost with its connection; taking it again");
+        let again = self.fleet.each(lost.iter().map(String::as_str), |remote| take(remote, self.owner.clone())).await;
+        held.extend(together(again).map_err(|failure| failure.context("the lock was lost on the way"))?);
+        Ok(())
     }
-    Ok(HostLock { _stop: stops })
+}
+
+/// Takes the lock on a host; one that an earlier connection of this very run left behind is waited for.
+async fn take(remote: Arc<dyn Remote>, owner: String) -> Result<Held, Failure> {
+    let until = Instant::now() + OUTLIVED;
+    loop {
+        match try_take(&*remote, &owner).await? {
+            Ok(held) => return Ok(held),
+            Err(who) if who == owner && Instant::now() < until => sleep(Duration::from_millis(500)).await,
+            Err(who) => {
+                let host = remote.name();
+                return Err(Failure::msg(Kind::Busy, format!("host {host} is being worked on by {who}"))
+                    .hint("try again when that run has ended"));
+            }
+        }
+    }
+}
+
+/// The lock, or who holds it.
+async fn try_take(remote: &dyn Remote, owner: &str) -> Result<Result<Held, String>, Failure> {
+    let exec = Exec::argv(["bash", "-c", HOLD, "hold", owner]);
+    let (mut stdin, stdout, guard) = remote.channel(exec).await?.into_parts();
+    let mut lines = BufReader::new(stdout).lines();
+    match timeout(ANSWER, lines.next_line()).await {
+        Ok(Ok(Some(line))) if line == "held" => {}
+        Ok(Ok(Some(line))) => return Ok(Err(line.strip_prefix("busy ").unwrap_or("somebody").to_owned())),
+        _ => return Err(Failure::failed(format!("host {}: no answer to the request for its lock", remote.name()))),
+    }
+    let (stop, mut stopped) = oneshot::channel::<()>();
+    let alive = Arc::new(AtomicBool::new(true));
+    let lives = Arc::clone(&alive);
+    tokio::spawn(async move {
+        let _guard = guard;
+        let mut beat = interval(BEAT);
+        loop {
+            tokio::select! {
+                _ = &mut stopped => return,
+                // It says nothing more: whatever comes is its end.
+                _ = lines.next_line() => break,
+                _ = beat.tick() => if stdin.write_all(b"\n").await.is_err() { break },
+            }
+        }
+        lives.store(false, Ordering::Relaxed);
+    });
+    Ok(Ok(Held { alive, _stop: stop }))
 }
 
 /// Who runs this, for whoever finds the lock taken.
@@ -86,4 +131,78 @@ pub fn owner() -> String {
         std::process::id(),
         jiff::Timestamp::now().strftime("%H:%M:%S UTC")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ssh::{Channel, Output, RemoteError};
+    use async_trait::async_trait;
+    use std::path::PathBuf;
+    use std::process::Stdio;
+    use tokio::process::{Child, Command};
+
+    /// A host on this machine: its lock is in a directory of its own, and its connections can be cut.
+    #[derive(Debug)]
+    struct Host {
+        dir: tempfile::TempDir,
+        channels: std::sync::Mutex<Vec<Child>>,
+    }
+
+    impl Host {
+        fn cut(&self) {
+            for child in self.channels.lock().unwrap().iter_mut() {
+                child.start_kill().unwrap();
+            }
+        }
+    }
+
+    #[async_trait]
+    impl Remote for Host {
+        fn name(&self) -> &str {
+            "h1"
+        }
+        async fn run(&self, _: Exec) -> Result<Output, RemoteError> {
+            Ok(Output::default())
+        }
+        async fn channel(&self, exec: Exec) -> Result<Channel, RemoteError> {
+            let script = exec.argv[2].replace("/run/rackhand", &self.dir.path().display().to_string());
+            let mut command = Command::new("bash");
+            command.args(["-c", &script, "hold", &exec.argv[4]]).stdin(Stdio::piped()).stdout(Stdio::piped());
+            let mut child = command.spawn().unwrap();
+            let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+            self.channels.lock().unwrap().push(child);
+            Ok(Channel::new(stdin, stdout, ()))
+        }
+        async fn forward_socket(&self, _: &str) -> Result<PathBuf, RemoteError> {
+            Ok(PathBuf::new())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lost_lock_is_taken_again_unless_somebody_else_has_it() {
+        let host = Arc::new(Host { dir: tempfile::tempdir().unwrap(), channels: std::sync::Mutex::default() });
+        let fleet = Fleet::of([Arc::clone(&host) as Arc<dyn Remote>]);
+        let first = lock(&fleet, &["h1"], "first").await.unwrap();
+        first.keep().await.unwrap();
+        let refused = lock(&fleet, &["h1"], "second").await.unwrap_err();
+        assert_eq!((refused.kind, refused.to_string().as_str()), (Kind::Busy, "host h1 is being worked on by first"));
+
+        let lost = || async {
+            host.cut();
+            while first.held.lock().await["h1"].alive.load(Ordering::Relaxed) {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        lost().await;
+        first.keep().await.unwrap();
+        assert_eq!(lock(&fleet, &["h1"], "second").await.unwrap_err().kind, Kind::Busy, "it holds it again");
+
+        lost().await;
+        let second = lock(&fleet, &["h1"], "second").await.unwrap();
+        let failure = first.keep().await.unwrap_err();
+        assert_eq!(failure.kind, Kind::Busy);
+        assert!(failure.to_string().ends_with("being worked on by second"), "{failure}");
+        drop(second);
+    }
 }

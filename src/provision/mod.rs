@@ -2,6 +2,7 @@
 
 mod ceph;
 mod facts;
+mod grip;
 mod ground;
 mod lock;
 mod packages;
@@ -13,13 +14,45 @@ mod step;
 mod tls;
 
 pub use facts::facts;
+pub use grip::Grip;
 pub use ground::{Ground, look};
 pub use lock::{HostLock, lock, owner};
-pub use packages::{Family, family, packages};
+pub use packages::packages;
 pub use plan::{Plan, PlannedStep};
 pub use run::{Provision, Stage, Survey};
 pub use secret::{GUEST_USER, secret_uuid};
 pub use step::{Ctx, Step};
+
+use crate::error::{Failure, Kind};
+use std::collections::BTreeMap;
+
+/// What every host answered, or the first failure with the others beneath it.
+///
+/// # Errors
+/// When a host failed.
+pub fn together<T>(answers: BTreeMap<String, Result<T, Failure>>) -> Result<BTreeMap<String, T>, Failure> {
+    let mut all = BTreeMap::new();
+    let mut failures = Vec::new();
+    for (host, answer) in answers {
+        match answer {
+            Ok(answer) => drop(all.insert(host, answer)),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    one_of(failures).map_or(Ok(all), Err)
+}
+
+/// The failure that counts, with the others beneath it: what went wrong before what was only not begun.
+pub(crate) fn one_of(mut failures: Vec<Failure>) -> Option<Failure> {
+    failures.sort_by_key(|f| f.kind == Kind::Interrupted);
+    let mut failures = failures.into_iter();
+    let first = failures.next()?;
+    Some(
+        failures
+            .filter(|f| f.kind != Kind::Interrupted)
+            .fold(first, |all, other| all.hint(format!("also failed: {other}"))),
+    )
+}
 
 /// All stages, in the order in which they are applied.
 pub fn stages() -> Vec<Stage> {

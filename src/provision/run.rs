@@ -1,6 +1,8 @@
 //! The run: survey everything at once, then step by step apply and look again.
 
 use super::facts::facts;
+use super::grip::Grip;
+use super::one_of;
 use super::plan::{Plan, PlannedStep};
 use super::step::{Ctx, Step};
 use crate::error::{Failure, Kind};
@@ -8,7 +10,9 @@ use crate::playbook::{self, Change, Findings, Library, Resource, Skipped, State,
 use crate::ssh::Fleet;
 use crate::ui::Outcome;
 use futures::future::{join_all, try_join_all};
-use std::collections::{BTreeMap, BTreeSet};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// How long the proof of a network edit may take to connect, each try.
@@ -123,8 +127,17 @@ impl Provision {
     pub fn plan(&self, survey: &Survey) -> Plan {
         let steps = self.stages.iter().zip(&survey.findings).filter(|(_, f)| **f != Findings::default());
         Plan {
+            wanted: self.wanted(),
             steps: steps.map(|(stage, f)| PlannedStep { step: stage.name().to_owned(), findings: f.clone() }).collect(),
         }
+    }
+
+    /// Fingerprint of all that is wanted: this program, the inventory, and the playbooks as rendered. What a plan does
+    /// not show (a command's script, a secret file) is in it, too.
+    fn wanted(&self) -> String {
+        let books: Vec<_> = self.books.iter().map(|(of, (resources, _))| (of, resources)).collect();
+        let all = json!([env!("CARGO_PKG_VERSION"), *self.ctx.inventory, books]);
+        Sha256::digest(all.to_string()).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Makes the changes that the survey found, step by step; after each step its objects are looked at again.
@@ -132,15 +145,21 @@ impl Provision {
     /// # Errors
     /// At the first step that fails on some host, after the other hosts have finished it; all that was done stays done,
     /// and the next run finds the rest.
-    pub async fn apply(&self, survey: &Survey) -> Result<(), Failure> {
-        for (stage, findings) in self.stages.iter().zip(&survey.findings) {
-            if findings.changes.is_empty() {
-                continue;
-            }
+    pub async fn apply(&self, survey: &Survey, grip: &Grip) -> Result<(), Failure> {
+        let steps = self.stages.iter().zip(&survey.findings).filter(|(_, found)| !found.changes.is_empty());
+        let mut steps: VecDeque<(&Stage, &Findings)> = steps.collect();
+        let left = |steps: &VecDeque<(&Stage, &Findings)>, failure: Failure| {
+            let names: Vec<&str> = steps.iter().map(|(stage, _)| stage.name()).collect();
+            if names.is_empty() { failure } else { failure.hint(format!("not begun: {}", names.join(", "))) }
+        };
+        while !steps.is_empty() {
+            grip.go_on().await.map_err(|failure| left(&steps, partly(failure)))?;
+            let Some((stage, findings)) = steps.pop_front() else { break };
             match stage {
-                Stage::Book(name) => self.apply_book(name, &findings.changes, &survey.states).await?,
-                Stage::Typed(step) => self.apply_typed(&**step, &findings.changes).await?,
+                Stage::Book(name) => self.apply_book(name, &findings.changes, &survey.states, grip).await,
+                Stage::Typed(step) => self.apply_typed(&**step, &findings.changes).await,
             }
+            .map_err(|failure| left(&steps, failure))?;
         }
         Ok(())
     }
@@ -150,23 +169,47 @@ impl Provision {
         step: &str,
         changes: &[Change],
         states: &BTreeMap<String, State>,
+        grip: &Grip,
     ) -> Result<(), Failure> {
-        let hosts: BTreeSet<&String> = self.hosts.iter().filter(|h| changes.iter().any(|c| c.host == **h)).collect();
-        let outcomes = join_all(hosts.into_iter().map(|host| async move {
-            let mine: Vec<Change> = changes.iter().filter(|c| c.host == *host).cloned().collect();
+        let hosts: Vec<&String> = self.hosts.iter().filter(|h| changes.iter().any(|c| c.host == **h)).collect();
+        // A bridge over the wrong port cuts its host off for half a minute: the first one alone, not the whole rack.
+        let alone = usize::from(changes.iter().any(|c| c.object.starts_with("bridge ")));
+        let (first, rest) = hosts.split_at(alone.min(hosts.len()));
+        let mut outcomes = self.apply_hosts(step, first, changes, states, grip).await;
+        if outcomes.iter().all(Result::is_ok) {
+            outcomes.extend(self.apply_hosts(step, rest, changes, states, grip).await);
+        }
+        one_of(outcomes.into_iter().filter_map(Result::err).collect()).map_or(Ok(()), |failure| Err(partly(failure)))
+    }
+
+    async fn apply_hosts(
+        &self,
+        step: &str,
+        hosts: &[&String],
+        changes: &[Change],
+        states: &BTreeMap<String, State>,
+        grip: &Grip,
+    ) -> Vec<Result<(), Failure>> {
+        join_all(hosts.iter().map(|host| async move {
+            let mine: Vec<Change> = changes.iter().filter(|c| c.host == **host).cloned().collect();
             let job = self.ctx.ui.job(format!("{host}: {step}"));
-            match self.apply_host(step, host, mine, &states[host], &job).await {
+            match self.apply_host(step, host, mine, &states[*host], &job, grip).await {
                 Ok(done) => {
                     job.done(format!("{done} changed"));
                     Ok(())
                 }
                 Err(failure) => {
-                    job.end(if failure.kind == Kind::Unknown { Outcome::Unknown } else { Outcome::Failed }, "");
+                    let (outcome, word) = match failure.kind {
+                        Kind::Unknown => (Outcome::Unknown, ""),
+                        Kind::Interrupted => (Outcome::Failed, "interrupted"),
+                        _ => (Outcome::Failed, ""),
+                    };
+                    job.end(outcome, word);
                     Err(failure.context(format!("step {step} on host {host}")))
                 }
             }
-        }));
-        gather(outcomes.await)
+        }))
+        .await
     }
 
     async fn apply_host(
@@ -176,17 +219,23 @@ impl Provision {
         planned: Vec<Change>,
         state: &State,
         job: &crate::ui::Job,
+        grip: &Grip,
     ) -> Result<usize, Failure> {
+        let begin = |change: &Change| {
+            grip.may_begin()?;
+            job.step(change.object.clone());
+            Ok(())
+        };
         let remote = self.ctx.remote(host)?;
         let resources = self.resources(step, host);
         let fresh = || Ok(Fleet::over_ssh(&self.ctx.inventory, RECONNECT)?.get(host)?);
-        playbook::apply(&*remote, resources, state, &planned, &fresh, |c| job.step(c.object.clone())).await?;
+        playbook::apply(&*remote, resources, state, &planned, &fresh, begin).await?;
         let wanted: Vec<&Resource> = resources.iter().collect();
         let state = playbook::look(&*remote, &wanted).await?;
         let rest = playbook::diff(host, step, resources, &state, &mut BTreeSet::new()).changes;
         let more = follow_up(&planned, rest)?;
         if !more.is_empty() {
-            playbook::apply(&*remote, resources, &state, &more, &fresh, |c| job.step(c.object.clone())).await?;
+            playbook::apply(&*remote, resources, &state, &more, &fresh, begin).await?;
             let state = playbook::look(&*remote, &wanted).await?;
             let rest = playbook::diff(host, step, resources, &state, &mut BTreeSet::new()).changes;
             still(&rest)?;
@@ -247,14 +296,4 @@ fn partly(mut failure: Failure) -> Failure {
         failure.kind = Kind::Partial;
     }
     failure.hint("what was done stays done; run the same command again once the cause is mended")
-}
-
-/// The first failure, with the others beneath it.
-fn gather(outcomes: Vec<Result<(), Failure>>) -> Result<(), Failure> {
-    let mut failures = outcomes.into_iter().filter_map(Result::err);
-    let Some(mut first) = failures.next() else { return Ok(()) };
-    for other in failures {
-        first = first.hint(format!("also failed: {other}"));
-    }
-    Err(partly(first))
 }
