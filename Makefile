@@ -1,4 +1,6 @@
 # The two commands are `make demo` and `make test`; see README.md.
+# Where rustup puts cargo; a shell that was open before does not know yet.
+export PATH := $(HOME)/.cargo/bin:$(PATH)
 .PHONY: deps build lint deny unit test release demo demo-down lab-tests test-vm bench-move bench-ssh
 
 deps:

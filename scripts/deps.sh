@@ -13,6 +13,8 @@ packages=(
   qemu-system-x86 qemu-utils kmod
   # lab: guest images
   mtools syslinux syslinux-common xz-utils
+  # the scripts of tests and benchmarks; rustup's installer
+  python3 python3-venv curl ca-certificates
   # the transport
   openssh-client openssh-server
 )
@@ -26,4 +28,21 @@ if [ ${#missing[@]} -gt 0 ]; then
   export DEBIAN_FRONTEND=noninteractive
   apt-get update -q
   apt-get install -y -q --no-install-recommends "${missing[@]}"
+fi
+
+# Rust: Debian 12 has none that is new enough, so rustup's own installer is what is left there.
+wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$(dirname "$0")/../Cargo.toml")
+export PATH=$HOME/.cargo/bin:$PATH
+new_enough() {
+  local have
+  have=$(cargo --version 2>/dev/null | cut -d' ' -f2)
+  [ -n "$have" ] && [ "$(printf '%s\n' "$wanted" "$have" | sort -V | head -n1)" = "$wanted" ]
+}
+if ! new_enough; then
+  echo "deps.sh: Rust $wanted or newer is missing; installing it for this user with rustup" >&2
+  installer=$(mktemp)
+  trap 'rm -f "$installer"' EXIT
+  curl --proto '=https' --tlsv1.2 --silent --show-error --fail --output "$installer" https://sh.rustup.rs
+  sh "$installer" -y --quiet --profile minimal --component clippy,rustfmt
+  new_enough || { echo "deps.sh: still no Rust $wanted; install it by hand, see https://rustup.rs" >&2; exit 1; }
 fi

@@ -2,10 +2,10 @@
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::Serialize;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// How events are written to stderr.
@@ -89,6 +89,24 @@ pub enum Event {
     },
 }
 
+/// How often a job that is still at it says so where there are no bars.
+const STILL: Duration = Duration::from_secs(15);
+
+/// A job under way, where there are no bars.
+#[derive(Debug)]
+struct Running {
+    label: String,
+    message: String,
+    began: Instant,
+}
+
+impl Running {
+    fn line(&self, now: Instant) -> String {
+        let at = if self.message.is_empty() { String::new() } else { format!(": {}", self.message) };
+        format!("...     {}{at} ({} s so far)", self.label, now.saturating_duration_since(self.began).as_secs())
+    }
+}
+
 /// Where events go.
 #[derive(Debug)]
 pub(super) struct Sink {
@@ -97,11 +115,42 @@ pub(super) struct Sink {
     next: AtomicU64,
     bars: MultiProgress,
     live: Mutex<HashMap<u64, ProgressBar>>,
+    running: Mutex<BTreeMap<u64, Running>>,
+    ticker: Once,
 }
 
 impl Sink {
     pub(super) fn new(style: EventStyle, quiet: bool) -> Self {
-        Sink { style, quiet, next: AtomicU64::new(1), bars: MultiProgress::new(), live: Mutex::default() }
+        Sink {
+            style,
+            quiet,
+            next: AtomicU64::new(1),
+            bars: MultiProgress::new(),
+            live: Mutex::default(),
+            running: Mutex::default(),
+            ticker: Once::new(),
+        }
+    }
+
+    /// Keeps in mind what runs, and says every now and then what still does: a log that is silent for minutes says
+    /// nothing of whom it waits for.
+    fn remember(self: &Arc<Self>, event: &Event) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            Event::Started { job, label } => {
+                let new = Running { label: label.clone(), message: String::new(), began: Instant::now() };
+                running.insert(*job, new);
+                let sink = Arc::downgrade(self);
+                self.ticker.call_once(|| drop(std::thread::spawn(move || tick(&sink))));
+            }
+            Event::Progress { job, message, .. } => {
+                if let Some(job) = running.get_mut(job) {
+                    job.message.clone_from(message);
+                }
+            }
+            Event::Ended { job, .. } => drop(running.remove(job)),
+            Event::Note { .. } | Event::Warning { .. } | Event::Failure { .. } => {}
+        }
     }
 
     /// Runs `f` with the bars out of the way.
@@ -109,7 +158,7 @@ impl Sink {
         self.bars.suspend(f)
     }
 
-    pub(super) fn emit(&self, event: &Event) {
+    pub(super) fn emit(self: &Arc<Self>, event: &Event) {
         let always = matches!(event, Event::Warning { .. } | Event::Failure { .. });
         if self.quiet && !always {
             return;
@@ -121,6 +170,7 @@ impl Sink {
                 }
             }
             EventStyle::Plain => {
+                self.remember(event);
                 if let Some(text) = plain(event) {
                     self.line(&text);
                 }
@@ -174,6 +224,21 @@ impl Sink {
                     self.suspend(|| self.line(&text));
                 }
             }
+        }
+    }
+}
+
+/// Says what still runs, as long as there is somebody to say it.
+fn tick(sink: &Weak<Sink>) {
+    loop {
+        std::thread::sleep(STILL);
+        let Some(sink) = sink.upgrade() else { return };
+        let now = Instant::now();
+        let running = sink.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let long: Vec<String> = running.values().filter(|r| now - r.began >= STILL).map(|r| r.line(now)).collect();
+        drop(running);
+        for line in long {
+            sink.line(&line);
         }
     }
 }
@@ -281,6 +346,18 @@ mod tests {
             seconds: 3.24,
         };
         assert_eq!(plain(&event).as_deref(), Some("ok      h1: install packages: 12 packages (3.2 s)"));
+    }
+
+    #[test]
+    fn a_job_that_takes_long_says_so_where_there_are_no_bars() {
+        let sink = Arc::new(Sink::new(EventStyle::Plain, false));
+        let job = Job::start(Arc::clone(&sink), "h1: packages".into());
+        job.step("unpacking");
+        let began = sink.running.lock().unwrap()[&job.id].began;
+        let line = sink.running.lock().unwrap()[&job.id].line(began + Duration::from_secs(30));
+        assert_eq!(line, "...     h1: packages: unpacking (30 s so far)");
+        job.done("");
+        assert!(sink.running.lock().unwrap().is_empty());
     }
 
     #[test]
