@@ -1,8 +1,9 @@
 //! The inventory through the built binary: exit codes, streams, and files left behind.
 #![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
+use std::io::{Read, Write};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 fn rackhand(directory: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_rackhand"))
@@ -47,6 +48,30 @@ fn what_init_writes_is_correct_and_is_not_overwritten() {
     let forced = rackhand(dir.path(), &[&THREE[..], &["--force"]].concat());
     assert_eq!(forced.status.code(), Some(0));
     assert_ne!(std::fs::read_to_string(dir.path().join("inventory.yaml")).unwrap(), written, "each has its own fsid");
+}
+
+#[test]
+fn ctrl_c_at_a_question_ends_the_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let line = format!("{} init", env!("CARGO_BIN_EXE_rackhand"));
+    let mut terminal = Command::new("timeout")
+        .args(["60", "script", "-q", "-e", "-f", "-c", &line, "/dev/null"])
+        .current_dir(dir.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut keys, mut screen) = (terminal.stdin.take().unwrap(), terminal.stdout.take().unwrap());
+    let mut shown = Vec::new();
+    while !text(&shown).contains("name of the cluster") {
+        let mut byte = [0];
+        assert_eq!(screen.read(&mut byte).unwrap(), 1, "it ended without a question: {}", text(&shown));
+        shown.push(byte[0]);
+    }
+    keys.write_all(b"\x03").unwrap();
+    screen.read_to_end(&mut shown).unwrap();
+    assert_eq!(terminal.wait().unwrap().code(), Some(130), "{}", text(&shown));
+    assert!(!dir.path().join("inventory.yaml").exists());
 }
 
 #[test]

@@ -154,14 +154,13 @@ impl Ui {
     /// # Errors
     /// When there are no more answers.
     pub fn ask(&self, question: &str) -> Result<String, Failure> {
-        self.sink.suspend(|| {
-            eprint!("{question} ");
-            let mut answer = String::new();
-            match std::io::stdin().read_line(&mut answer)? {
-                0 => Err(Failure::usage("the answers ended too early")),
-                _ => Ok(answer.trim().to_owned()),
-            }
-        })
+        // Not while the answer is awaited: an interruption has to be told meanwhile.
+        self.sink.suspend(|| eprint!("{question} "));
+        let mut answer = String::new();
+        match std::io::stdin().read_line(&mut answer)? {
+            0 => Err(Failure::usage("the answers ended too early")),
+            _ => Ok(answer.trim().to_owned()),
+        }
     }
 
     /// How much of a hurry the operator is in, from now on.
