@@ -259,6 +259,12 @@ fn a_teams_playbook_is_planned_applied_and_then_at_rest() {
         rack.ssh(host, "rm /etc/rackhand-test; userdel probe");
     }
     rack.exits(2, &["run", book, "--host", "nobody"]);
+
+    // What must not be done is in the plan, and so is the exit code.
+    std::fs::write(book, "resources:\n  - bridge: {name: br-test, uplink: nowhere}\n").unwrap();
+    let refused = rack.exits(5, &["run", book, "--host", "h1", "--dry-run", "-o", "json"]);
+    let plan: serde_json::Value = serde_json::from_slice(&refused.stdout).unwrap();
+    assert_eq!(plan["steps"][0]["refused"][0]["reason"], "there is no link nowhere");
 }
 
 /// A port that leads nowhere, configured as the host's others are.

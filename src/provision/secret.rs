@@ -56,9 +56,17 @@ impl Step for Secret {
             Change::new(&host.name, self.name(), action, format!("secret {}", secret_uuid(&ctx.inventory)))
                 .detail(detail)
         };
-        let Ok(key) = key(ctx).await else {
-            let all = hosts.iter().map(|host| change(host, Action::Create, "key of the guests' Ceph user"));
-            return Ok(all.collect::<Vec<_>>().into());
+        let key = match key(ctx).await {
+            Ok(key) => key,
+            Err(error) => {
+                let (action, detail) = match error {
+                    ClusterError::NotSetUp { .. } | ClusterError::NotFound(_) => {
+                        (Action::Create, "key of the guests' Ceph user")
+                    }
+                    _ => (Action::Run, "compare with Ceph's key once it answers"),
+                };
+                return Ok(hosts.iter().map(|host| change(host, action, detail)).collect::<Vec<_>>().into());
+            }
         };
         let wanted = sha256(&key);
         let found = try_join_all(hosts.iter().map(|host| stored(ctx, host))).await?;

@@ -25,7 +25,7 @@ use super::{Ctx, Step};
 use crate::cluster::STATE_POOL;
 use crate::error::{Failure, Kind};
 use crate::inventory::{Inventory, Role};
-use crate::playbook::{Change, Findings};
+use crate::playbook::{Action, Change, Findings};
 use crate::ui::Job;
 use async_trait::async_trait;
 use facts::Facts;
@@ -61,6 +61,8 @@ struct Wait {
 struct CephStep {
     name: &'static str,
     plan: Plan,
+    /// Whether its plan is a comparison with what the cluster says of itself.
+    compares: bool,
     wait: Option<Wait>,
     shared: Arc<Shared>,
 }
@@ -100,7 +102,8 @@ pub fn steps() -> Vec<Box<dyn Step>> {
             essential,
             deadline: Duration::from_secs(seconds),
         });
-        Box::new(CephStep { name, plan, wait, shared: Arc::clone(&shared) })
+        let compares = ["ceph-settings", "ceph-crush", "ceph-pools", "ceph-guest-key"].contains(&name);
+        Box::new(CephStep { name, plan, compares, wait, shared: Arc::clone(&shared) })
     };
     vec![
         step("ceph-conf", conf::plan, None),
@@ -132,6 +135,11 @@ impl Step for CephStep {
     async fn probe(&self, ctx: &Ctx) -> Result<Findings, Failure> {
         let facts = self.shared.recent(ctx).await?;
         let todos = (self.plan)(&ctx.inventory, &facts)?;
+        if self.compares && facts.cluster.is_none() && mons::any_store(&ctx.inventory, &facts) {
+            // There is a cluster, which does not answer: nobody knows what it lacks.
+            let later = Change::new(label_host(&ctx.inventory)?, self.name, Action::Run, "what is missing");
+            return Ok(vec![later.detail("look when the monitors answer")].into());
+        }
         Ok(todos.into_iter().map(|t| t.change).collect::<Vec<Change>>().into())
     }
 
@@ -167,7 +175,7 @@ impl Step for CephStep {
 }
 
 fn shortens_leases(todos: &[Todo]) -> bool {
-    let sets = |t: &&Todo| t.change.action != crate::playbook::Action::Remove;
+    let sets = |t: &&Todo| t.change.action != Action::Remove;
     let name = |t: &Todo| t.change.object.rsplit(' ').next().is_some_and(settings::of_failover);
     todos.iter().filter(sets).any(|t| t.change.object.starts_with("setting ") && name(t))
 }

@@ -31,6 +31,11 @@ fn wanted(inventory: &Inventory) -> BTreeMap<String, String> {
     inventory.with_role(Role::Mon).map(|h| (h.name.clone(), conf::mon_address(h.storage_address))).collect()
 }
 
+/// Whether any monitor was ever made.
+pub(super) fn any_store(inventory: &Inventory, facts: &Facts) -> bool {
+    inventory.with_role(Role::Mon).any(|h| !facts.host(&h.name).stores.is_empty())
+}
+
 /// The host whose seed counts: the first, in the inventory's order, that has one.
 fn seed_host<'a>(inventory: &'a Inventory, facts: &Facts) -> Option<&'a str> {
     inventory.with_role(Role::Mon).map(|h| h.name.as_str()).find(|name| facts.host(name).seed.is_some())
@@ -38,8 +43,7 @@ fn seed_host<'a>(inventory: &'a Inventory, facts: &Facts) -> Option<&'a str> {
 
 /// Keys and first map are made once, before any monitor; never again once a store or a seed exists anywhere.
 pub(super) fn plan_seed(inventory: &Inventory, facts: &Facts) -> Result<Vec<Todo>, Failure> {
-    let stores = inventory.with_role(Role::Mon).any(|h| !facts.host(&h.name).stores.is_empty());
-    if facts.cluster.is_some() || stores || seed_host(inventory, facts).is_some() {
+    if facts.cluster.is_some() || any_store(inventory, facts) || seed_host(inventory, facts).is_some() {
         return Ok(Vec::new());
     }
     check_survivors(inventory, facts)?;

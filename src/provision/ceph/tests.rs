@@ -2,6 +2,7 @@
 
 use super::testing::inventory;
 use super::{steps, todo};
+use crate::playbook::Action;
 use crate::provision::Ctx;
 use crate::ssh::{Exec, FakeRemote, Fleet, Output, Remote};
 use crate::ui::{ColorChoice, EventStyle, OutputFormat, Ui};
@@ -13,11 +14,16 @@ const CLUSTER: &str = include_str!("testdata/cluster.json");
 
 /// A host like the recorded one, under another name.
 fn host(name: &str) -> Arc<FakeRemote> {
+    answering(name, CLUSTER)
+}
+
+/// The same, where the cluster says this.
+fn answering(name: &str, cluster: &str) -> Arc<FakeRemote> {
     let mut answer = HOST.to_owned();
     for own in ["hostname=", "store=", "mgr.", "ceph-mon@", "ceph-mgr@", "lab-"] {
         answer = answer.replace(&format!("{own}c1"), &format!("{own}{name}"));
     }
-    Arc::new(FakeRemote::new(name).on("Everything the Ceph steps want to know", answer).on("\"do\":\"probe\"", CLUSTER))
+    Arc::new(FakeRemote::new(name).on("Everything the Ceph steps want to know", answer).on("\"do\":\"probe\"", cluster))
 }
 
 fn context(hosts: &[Arc<FakeRemote>]) -> Ctx {
@@ -41,12 +47,25 @@ async fn all_steps_together_look_once_at_each_host_and_once_at_the_cluster() {
 }
 
 #[tokio::test]
+async fn a_cluster_that_does_not_answer_is_not_planned_to_be_made() {
+    let silent = ["c1", "c2", "c3"].map(|name| answering(name, r#"{"silent":"timed out"}"#));
+    let ctx = context(&silent);
+    for step in steps() {
+        let changes = step.probe(&ctx).await.unwrap().changes;
+        assert!(changes.iter().all(|c| c.action != Action::Create), "{changes:?}");
+        if step.name() == "ceph-pools" {
+            assert_eq!((changes.len(), changes[0].detail.as_str()), (1, "look when the monitors answer"));
+        }
+    }
+}
+
+#[tokio::test]
 async fn keys_travel_on_stdin_only() {
     let secret = "AQBsecretsecretsecret==";
     let answer = format!(r#"{{"key":{{"entity":"mgr.c1","key":"{secret}","caps":{{"mon":"allow profile mgr"}}}}}}"#);
     let c1 = Arc::new(FakeRemote::new("c1").on("\"do\":\"key\"", answer).rule(|_: &Exec| Some(Ok(Output::default()))));
     let ctx = context(std::slice::from_ref(&c1));
-    let change = crate::playbook::Change::new("c1", "ceph-mgrs", crate::playbook::Action::Create, "mgr c1");
+    let change = crate::playbook::Change::new("c1", "ceph-mgrs", Action::Create, "mgr c1");
     let keyring = todo::Op::Keyring {
         entity: "mgr.c1".to_owned(),
         caps: vec!["mon", "allow profile mgr"],
