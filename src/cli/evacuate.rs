@@ -3,7 +3,7 @@
 use super::Context;
 use super::moving::{self, MoveArgs};
 use crate::error::Failure;
-use crate::movement::Evacuation;
+use crate::movement::{Evacuation, execute};
 use clap::Args;
 
 /// Empty a host: it takes no more guests, and those it has move to others without stopping.
@@ -26,7 +26,7 @@ pub struct EvacuateArgs {
 /// # Errors
 /// Exit 3 when some guests could not be moved, 5 when none may be, 6 when nobody can tell where one is.
 pub async fn run(args: EvacuateArgs, context: &Context) -> Result<(), Failure> {
-    let rack = moving::connect(context).await?;
+    let rack = context.rack().await?;
     let urgency = context.ui.urgency();
     let options = args.how.options(context, &rack);
     let change = !context.global.dry_run;
@@ -37,7 +37,7 @@ pub async fn run(args: EvacuateArgs, context: &Context) -> Result<(), Failure> {
     }
     let question = format!("put {} into maintenance and move {} guests?", args.host, plan.moves.len());
     moving::confirm(context, plan, &question).await?;
-    evacuation.begin(&rack, args.return_later).await?;
-    let report = moving::carry_out(&rack, plan, &options, &urgency).await;
-    moving::conclude(context, plan, &report)
+    let evacuation = evacuation.begin(&rack, args.return_later, &options, &urgency).await?;
+    let report = execute(&rack, &evacuation.plan, &options, urgency).await;
+    moving::conclude(context, &evacuation.plan, &report)
 }

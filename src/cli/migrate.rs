@@ -4,7 +4,7 @@ use super::Context;
 use super::moving::{self, MoveArgs};
 use crate::error::Failure;
 use crate::guest::{Guest, Rack, Selection};
-use crate::movement::{Facts, Stay, Wanted, gather, plan};
+use crate::movement::{Facts, Stay, Wanted, execute, gather, plan};
 use clap::Args;
 use uuid::Uuid;
 
@@ -38,7 +38,7 @@ pub struct MigrateArgs {
 /// # Errors
 /// Exit 3 when some guests could not be moved, 5 when none may be, 6 when nobody can tell where one is.
 pub async fn run(args: MigrateArgs, context: &Context) -> Result<(), Failure> {
-    let rack = moving::connect(context).await?;
+    let rack = context.rack().await?;
     for host in args.from.iter().chain(&args.to) {
         if rack.hypervisors.get(host).is_err() {
             return Err(Failure::usage(format!("the inventory has no host `{host}` that runs guests")));
@@ -56,7 +56,7 @@ pub async fn run(args: MigrateArgs, context: &Context) -> Result<(), Failure> {
     // One that is down is in nobody's way when all were meant, and a mistake when it was named.
     let named = !args.guests.is_empty();
     for guest in chosen.iter().filter(|g| named && place(&facts, g.uuid).is_none()) {
-        let reason = "it does not run".to_owned();
+        let reason = facts.hidden.get(&guest.uuid).cloned().unwrap_or_else(|| "it does not run".to_owned());
         plan.refused.push(Stay { guest: guest.name.clone(), host: String::new(), reason });
     }
     if context.global.dry_run {
@@ -65,7 +65,7 @@ pub async fn run(args: MigrateArgs, context: &Context) -> Result<(), Failure> {
     if !plan.is_empty() {
         moving::confirm(context, &plan, &format!("move {} guests?", plan.moves.len())).await?;
     }
-    let report = moving::carry_out(&rack, &plan, &options, &urgency).await;
+    let report = execute(&rack, &plan, &options, urgency).await;
     moving::conclude(context, &plan, &report)
 }
 

@@ -3,12 +3,10 @@
 use super::Context;
 use crate::error::{Failure, Kind};
 use crate::guest::Rack;
-use crate::movement::{GuestResult, Options, Plan, Report, execute, link};
-use crate::ui::Urgency;
+use crate::movement::{GuestResult, Options, Plan, Report, link};
 use clap::Args;
 use serde::Serialize;
 use std::time::Duration;
-use tokio::sync::watch;
 
 /// How guests are moved.
 #[derive(Clone, Debug, Args)]
@@ -40,13 +38,6 @@ impl MoveArgs {
     }
 }
 
-/// Connects to the rack of the inventory.
-pub async fn connect(context: &Context) -> Result<Rack, Failure> {
-    let inventory = context.inventory()?;
-    let fleet = context.fleet(&inventory)?;
-    Rack::connect(fleet, inventory, context.ui.clone()).await
-}
-
 /// Shows the plan as the result, for `--dry-run`.
 pub fn show(context: &Context, plan: &Plan) -> Result<(), Failure> {
     context.ui.result("rackhand.movement-plan/1", plan, Plan::render)?;
@@ -57,11 +48,6 @@ pub fn show(context: &Context, plan: &Plan) -> Result<(), Failure> {
 pub async fn confirm(context: &Context, plan: &Plan, question: &str) -> Result<(), Failure> {
     context.ui.note(plan.render());
     context.confirm(question).await
-}
-
-/// Carries out the plan.
-pub async fn carry_out(rack: &Rack, plan: &Plan, options: &Options, urgency: &watch::Receiver<Urgency>) -> Report {
-    execute(rack, plan, options, urgency.clone()).await
 }
 
 /// Shows what came of it, and ends the command.

@@ -3,7 +3,7 @@
 use super::Context;
 use super::moving::{self, MoveArgs};
 use crate::error::Failure;
-use crate::movement::Homecoming;
+use crate::movement::{Homecoming, execute};
 use clap::Args;
 use uuid::Uuid;
 
@@ -24,7 +24,7 @@ pub struct ReturnArgs {
 /// # Errors
 /// Exit 3 when some guests could not be moved, 5 when none may be, 6 when nobody can tell where one is.
 pub async fn run(args: ReturnArgs, context: &Context) -> Result<(), Failure> {
-    let rack = moving::connect(context).await?;
+    let rack = context.rack().await?;
     let urgency = context.ui.urgency();
     let options = args.how.options(context, &rack);
     let change = !context.global.dry_run;
@@ -36,7 +36,7 @@ pub async fn run(args: ReturnArgs, context: &Context) -> Result<(), Failure> {
     let question = format!("take {} out of maintenance and move {} guests back?", args.host, plan.moves.len());
     moving::confirm(context, plan, &question).await?;
     home.begin(&rack).await?;
-    let report = moving::carry_out(&rack, plan, &options, &urgency).await;
+    let report = execute(&rack, plan, &options, urgency).await;
     let missing: Vec<Uuid> =
         report.guests.iter().filter(|g| !matches!(g.outcome, "moved" | "gone")).map(|g| g.uuid).collect();
     home.end(&rack, &missing).await?;

@@ -4,26 +4,32 @@
 //!
 //! * Nobody starts a guest without having written a claim for one host, and a claim is written only over the very
 //!   version that was read.
-//! * Whoever wrote a `starting` claim asks the host to start the guest within [`START_WINDOW`] of his own clock, or
-//!   not at all.
-//! * A `starting` claim of somebody else is finished on *its* host, where libvirt lets only one of two starts of the
-//!   same id succeed; it goes to another host only after it was watched unchanged for [`TAKE_OVER`], when its writer
+//! * Whoever wrote a `starting` or `moving` claim asks the host to do it within the claim's [`Window`], or not at all.
+//! * Such a claim of somebody else is left alone until it was watched unchanged for [`TAKE_OVER`], when its writer
 //!   cannot act on it any more.
 //! * A claim goes from a host to another one only after that host was asked and has no such guest.
+//! * Whoever finds, after a start, that his claim went elsewhere ends what he has started.
 
-use crate::cluster::{ClusterError, ClusterPort, Document, update};
+use crate::cluster::{ClusterError, ClusterPort, Document, decode, update};
+use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::time::Duration;
 use uuid::Uuid;
 
-/// How long after writing its claim a start may still be sent to the host.
-pub const START_WINDOW: Duration = Duration::from_secs(15);
+/// How long after writing its claim a start or a move may still be asked for.
+const WINDOW: Duration = Duration::from_secs(15);
 /// How long a claim of somebody else has to be seen unchanged before it is worth nothing: the window, and the
-/// longest a started request may take to reach QEMU (libvirt's own call deadline is 60 s).
+/// longest a request may wait for its turn before it is sent or given up (60 s for a start, less for a move).
 pub const TAKE_OVER: Duration = Duration::from_secs(90);
 
 /// The same, when its writer was a process of this machine that is gone: what it sent has arrived by then.
 const TAKE_OVER_DEAD: Duration = Duration::from_secs(5);
+
+/// What the names of claims begin with.
+const PREFIX: &str = "claim.";
+/// Time between two looks at a claim that is waited out.
+const LOOK: Duration = Duration::from_millis(300);
 
 /// What the claim's holder is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -77,7 +83,7 @@ impl Document for Claim {
 impl Claim {
     /// The state object of a guest's claim.
     pub fn object(uuid: Uuid) -> String {
-        format!("claim.{uuid}")
+        format!("{PREFIX}{uuid}")
     }
 
     /// The hosts it may run on.
@@ -190,6 +196,28 @@ fn known_gone(written_by: &str) -> bool {
     !boot.is_empty() && boot == here.trim() && process(pid).as_deref() != Some(written_by)
 }
 
+/// The time in which the writer of a claim may act on it, by a clock that goes on while the machine sleeps: a laptop
+/// that slept must not act on what it knew before.
+#[derive(Clone, Copy, Debug)]
+pub struct Window(Duration);
+
+impl Window {
+    /// Begins; to be called before the claim is written.
+    pub fn begin() -> Self {
+        Window(boot_time())
+    }
+
+    /// Whether it is too late.
+    pub fn is_over(&self) -> bool {
+        boot_time().saturating_sub(self.0) > WINDOW
+    }
+}
+
+/// Time since boot, with the time asleep.
+fn boot_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or(Duration::MAX)
+}
+
 /// Waits until a start (or move) of somebody else has ended, or cannot happen any more; tells the claim then.
 ///
 /// # Errors
@@ -212,7 +240,7 @@ pub async fn wait_out(
             return Ok(now);
         };
         waiting(&now, left);
-        tokio::time::sleep(left.min(Duration::from_secs(1))).await;
+        tokio::time::sleep(left.min(LOOK)).await;
     }
 }
 
@@ -222,6 +250,20 @@ pub async fn wait_out(
 /// When the cluster cannot be asked.
 pub async fn read(port: &dyn ClusterPort, uuid: Uuid) -> Result<Claim, ClusterError> {
     Ok(crate::cluster::fetch(port, &Claim::object(uuid)).await?.map(|(claim, _)| claim).unwrap_or_default())
+}
+
+/// All claims, by guest. A guest that has none has never been started.
+///
+/// # Errors
+/// When the cluster cannot be asked.
+pub async fn all(port: &dyn ClusterPort) -> Result<BTreeMap<Uuid, Claim>, ClusterError> {
+    let mut claims = BTreeMap::new();
+    for object in port.list(PREFIX).await? {
+        if let Some(uuid) = object.name.strip_prefix(PREFIX).and_then(|u| u.parse().ok()) {
+            claims.insert(uuid, decode(&object.name, &object.data)?);
+        }
+    }
+    Ok(claims)
 }
 
 /// Replaces a claim by another one if it still is `seen`; tells what is there afterwards and whether it is ours.
@@ -290,6 +332,12 @@ mod tests {
         assert!(!known_gone("another-boot:1:1"));
         let boot = me.split(':').next().unwrap();
         assert!(known_gone(&format!("{boot}:1:99999999999")));
+    }
+
+    #[test]
+    fn a_window_closes() {
+        assert!(!Window::begin().is_over());
+        assert!(Window(boot_time().saturating_sub(WINDOW + Duration::from_secs(1))).is_over());
     }
 
     #[tokio::test(start_paused = true)]

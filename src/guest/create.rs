@@ -1,6 +1,7 @@
 //! What an order for guests comes down to, worked out before anything is made.
 
 use super::address::{self, Wish};
+use super::claim::Claim;
 use super::image::{self, TemplateName, TemplateVersion};
 use super::machine;
 use super::outlook::Outlook;
@@ -11,7 +12,7 @@ use super::start::{Started, start_at};
 use crate::error::Failure;
 use crate::inventory::{GuestNetwork, Size};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
 /// What the operator asked for.
@@ -51,6 +52,25 @@ impl std::fmt::Debug for Order {
     }
 }
 
+impl Order {
+    /// Whether a guest may be what an earlier run of this very order made, or was about to.
+    fn made(&self, guest: &Guest) -> bool {
+        let address = match self.address {
+            Wish::Auto => true,
+            Wish::Exactly(address) => guest.nics.iter().any(|nic| nic.address == address),
+        };
+        let version = self.image.version.is_none_or(|version| version == guest.image.version);
+        address
+            && version
+            && self.image.name == guest.image.name
+            && guest.disks.first().is_some_and(|disk| disk.size == self.disk)
+            && guest.nics.first().is_some_and(|nic| nic.network == self.network)
+            && (self.memory, self.cpus, self.priority, self.desired)
+                == (guest.memory, guest.cpus, guest.priority, guest.desired)
+            && (self.protected, &self.host, &self.tags) == (guest.protected, &guest.pinned, &guest.tags)
+    }
+}
+
 /// A guest that would be made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Planned {
@@ -70,6 +90,8 @@ pub struct Plan {
     pub(super) machine: Machine,
     /// Ids of guests by name.
     pub(super) index: BTreeMap<String, Uuid>,
+    /// Guests that an earlier run of the same order made and was killed before it started them.
+    pub(super) unstarted: BTreeSet<Uuid>,
     outlook: Outlook,
     /// The guests and their hosts.
     pub guests: Vec<Planned>,
@@ -103,13 +125,18 @@ pub async fn plan(rack: &Rack, order: Order) -> Result<Plan, Failure> {
         return Err(Failure::usage(text).hint("ask for a larger --disk"));
     }
     let known: BTreeMap<Uuid, &Guest> = outlook.guests.iter().map(|g| (g.uuid, g)).collect();
-    let (mut there, mut names) = (Vec::new(), Vec::new());
+    let (mut there, mut names, mut unstarted) = (Vec::new(), Vec::new(), BTreeSet::new());
     for name in &order.names {
         match index.get(name).map(|uuid| known.get(uuid)) {
             None => names.push((name.clone(), false)),
             Some(None) => names.push((name.clone(), true)),
             Some(Some(guest)) => match guest.stage {
-                Stage::Creating => names.push((name.clone(), true)),
+                Stage::Creating if order.made(guest) => names.push((name.clone(), true)),
+                Stage::Creating => return Err(half_made(name)),
+                Stage::Ready if order.made(guest) && outlook.claim(guest.uuid) == Claim::default() => {
+                    unstarted.insert(guest.uuid);
+                    names.push((name.clone(), true));
+                }
                 Stage::Ready => there.push(name.clone()),
                 Stage::Deleting => return Err(half_deleted(name)),
             },
@@ -128,12 +155,17 @@ pub async fn plan(rack: &Rack, order: Order) -> Result<Plan, Failure> {
             Place::Nowhere(why) => return Err(nowhere(&name, &why)),
         }
     }
-    Ok(Plan { order, template, machine, index, outlook, guests: planned, there })
+    Ok(Plan { order, template, machine, index, unstarted, outlook, guests: planned, there })
 }
 
 pub(super) fn half_deleted(name: &str) -> Failure {
     Failure::failed(format!("guest {name} is half deleted"))
         .hint(format!("finish it with `rackhand guest delete {name}`"))
+}
+
+fn half_made(name: &str) -> Failure {
+    Failure::failed(format!("guest {name} was begun with other settings, and is half made"))
+        .hint(format!("finish it with the command that began it, or clear it away with `rackhand guest delete {name}`"))
 }
 
 fn nowhere(name: &str, why: &BTreeMap<String, String>) -> Failure {

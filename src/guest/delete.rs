@@ -8,7 +8,7 @@ use super::stop::{How, stop_one};
 use super::{address, claim};
 use crate::cluster::{ClusterError, KeysChange, update};
 use crate::error::{Failure, Kind};
-use crate::ui::{Job, Outcome};
+use crate::ui::{Job, Outcome, Patience};
 use futures::future::{join_all, try_join_all};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
@@ -16,11 +16,19 @@ use uuid::Uuid;
 /// How long a disk may stay open after its guest is gone: a killed client's watch runs out after 30 s.
 const CLOSE: Duration = Duration::from_secs(40);
 
+/// Deletions that were begun are finished.
+const PATIENCE: Patience = Patience {
+    once: "finishes the deletions; once more to leave them half-done",
+    twice: "leaves the deletions half-done",
+    aborts_itself: false,
+};
+
 /// Deletes guests with their disks; running ones are stopped at once.
 ///
 /// # Errors
 /// When the cluster cannot be asked.
 pub async fn delete(rack: &Rack, guests: &[Guest]) -> Result<Vec<(String, Result<(), Failure>)>, Failure> {
+    let _unhurried = rack.ui.unhurried(PATIENCE);
     let outlook = &Outlook::take(rack).await?;
     let deletes = guests.iter().map(|guest| async move {
         let job = rack.ui.job(format!("delete {}", guest.name));

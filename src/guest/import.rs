@@ -91,7 +91,10 @@ async fn local_file(source: &str, job: &Job) -> Result<(PathBuf, Option<tempfile
     let mut to = tokio::fs::File::create(spool.path()).await?;
     if url {
         let mut curl = tokio::process::Command::new("curl");
-        curl.args(["--fail", "--silent", "--show-error", "--location", "--proto", "=http,https", "--"]).arg(source);
+        curl.args(["--fail", "--silent", "--show-error", "--location", "--proto", "=http,https"]);
+        // A server that says nothing for as long as a host may: the download has no other deadline, for it may be large.
+        let silence = SILENCE.as_secs().to_string();
+        curl.args(["--connect-timeout", "20", "--speed-limit", "1", "--speed-time", &silence, "--"]).arg(source);
         let mut child =
             curl.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).spawn();
         let child = child.as_mut().map_err(|e| Failure::failed(format!("cannot run curl: {e}")))?;

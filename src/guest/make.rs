@@ -8,11 +8,19 @@ use super::spec::{Disk, Guest, INDEX, Nic, Stage};
 use super::strangers::settle_addresses;
 use crate::cluster::{ClusterError, Keys, KeysChange, encode, fetch, update};
 use crate::error::{Failure, Kind};
+use crate::ui::Patience;
 use futures::future::{join_all, try_join_all};
 use uuid::Uuid;
 
 /// Tries of reserving names while others do the same.
 const TRIES: usize = 20;
+
+/// Guests that were begun are made to the end, which takes a second.
+const PATIENCE: Patience = Patience {
+    once: "finishes the guests that were begun; once more to leave them half-made",
+    twice: "leaves guests half-made",
+    aborts_itself: false,
+};
 
 /// What came of each guest of a plan, by name.
 pub type Made = Vec<(String, Result<Guest, Failure>)>;
@@ -22,9 +30,11 @@ pub type Made = Vec<(String, Result<Guest, Failure>)>;
 /// # Errors
 /// When nothing could be begun.
 pub async fn make(rack: &Rack, plan: &Plan) -> Result<Made, Failure> {
+    let _unhurried = rack.ui.unhurried(PATIENCE);
     let reserved = reserve_names(rack, plan).await?;
     let defined = define(rack, plan, &reserved).await?;
-    let good: Vec<Guest> = defined.iter().filter_map(|(_, r)| r.as_ref().ok().cloned()).collect();
+    let good = defined.iter().filter_map(|(_, result)| result.as_ref().ok());
+    let good: Vec<Guest> = good.filter(|guest| guest.stage == Stage::Creating).cloned().collect();
     // Disks and seeds do not wait for what the network says: a guest that gets another address gets another seed.
     let (addressed, built) =
         tokio::join!(settle_addresses(rack, plan, &good), join_all(good.iter().map(|g| build(rack, plan, g))));
@@ -43,7 +53,10 @@ pub async fn make(rack: &Rack, plan: &Plan) -> Result<Made, Failure> {
     });
     let mut finished = join_all(finish).await.into_iter();
     let each = defined.into_iter().map(|(name, guest)| {
-        let result = guest.and_then(|guest| finished.next().unwrap_or(Ok(guest)));
+        let result = match guest {
+            Ok(guest) if guest.stage == Stage::Creating => finished.next().unwrap_or(Ok(guest)),
+            other => other,
+        };
         (name, result)
     });
     Ok(each.collect())
@@ -93,7 +106,7 @@ async fn define(rack: &Rack, plan: &Plan, reserved: &[Reserved]) -> Result<Made,
         let lease = if found.is_none() { leases.next() } else { None };
         async move {
             let result = match (found, lease) {
-                (Some((guest, _)), _) => resume(guest),
+                (Some((guest, _)), _) => resume(plan, guest),
                 (None, Some(Ok(lease))) => write(rack, plan, reserved, lease).await,
                 (None, Some(Err(failure))) => {
                     // Nothing else was made of it: the name is free again.
@@ -107,9 +120,10 @@ async fn define(rack: &Rack, plan: &Plan, reserved: &[Reserved]) -> Result<Made,
     Ok(join_all(defined).await)
 }
 
-fn resume(guest: Guest) -> Result<Guest, Failure> {
+fn resume(plan: &Plan, guest: Guest) -> Result<Guest, Failure> {
     match guest.stage {
         Stage::Creating => Ok(guest),
+        Stage::Ready if plan.unstarted.contains(&guest.uuid) => Ok(guest),
         Stage::Ready => Err(Failure::failed(format!("guest {} exists already", guest.name))),
         Stage::Deleting => Err(half_deleted(&guest.name)),
     }
@@ -184,7 +198,17 @@ async fn finish(rack: &Rack, plan: &Plan, built: &Guest, settled: Guest) -> Resu
     if settled.nics != built.nics {
         write_seed(rack, plan, &settled).await?;
     }
-    change(rack, &settled, |guest| guest.stage = Stage::Ready).await
+    let object = Guest::object(settled.uuid);
+    let finished = update(rack.port(), &object, |found: Option<Guest>| match found {
+        // Somebody began to delete it, and goes on with that.
+        None | Some(Guest { stage: Stage::Deleting, .. }) => Ok((found, None)),
+        Some(guest) => {
+            let guest = Guest { stage: Stage::Ready, ..guest };
+            Ok::<_, ClusterError>((Some(guest.clone()), Some(guest)))
+        }
+    });
+    let finished = finished.await.map_err(ClusterError::failure)?;
+    finished.ok_or_else(|| Failure::failed(format!("guest {} was deleted meanwhile", settled.name)))
 }
 
 /// Changes a definition by compare-and-swap; tells the new one.

@@ -37,7 +37,7 @@ pub use machine::{common as common_machine, work_out as work_out_machine};
 pub use make::{Made, make};
 pub use outlook::{Outlook, rooms};
 pub use probe::strangers;
-pub use promise::{Promise, Promises, enter as enter_promise, read_all as read_promises};
+pub use promise::{Promise, Promises, Turns, enter as enter_promise, read_all as read_promises};
 pub use rack::{Rack, conclude};
 pub use seed::{Seed, check_user_data, user_data_for_keys};
 pub use select::Selection;
@@ -47,4 +47,4 @@ pub use spec::{Desired, Disk, Guest, INDEX, ImageRef, Machine, Nic, Stage, check
 pub use start::{Started, need, start};
 pub use stop::{How, SHUTDOWN, reboot, stop};
 pub use survey::{Standing, Survey};
-pub use view::{GuestView, Overview, State, claims, overview, view};
+pub use view::{GuestView, Overview, State, overview, view};

@@ -1,33 +1,30 @@
 //! What a placement and a start look at first: taken once, and handed on as a value.
 
-use super::claim::Claim;
+use super::claim::{self, Claim};
 use super::host_state::{self, HostState};
-use super::placement::HostRoom;
+use super::placement::{Closed, HostRoom};
 use super::promise::{self, Promise, Promises};
 use super::rack::Rack;
 use super::spec::Guest;
 use super::survey::Survey;
-use crate::cluster::{ClusterError, decode};
+use crate::cluster::ClusterError;
 use crate::error::Failure;
 use crate::inventory::{HostSpec, Inventory, Role};
-use crate::libvirt::Domain;
+use crate::libvirt::{Domain, Node};
 use std::collections::BTreeMap;
-use tokio::sync::{Mutex, MutexGuard};
 use uuid::Uuid;
 
 /// The rack at one look. The claims were read before the hosts were asked; see [`Survey::standing`].
 #[derive(Debug)]
 pub struct Outlook {
-    /// Claims by state object.
-    claims: BTreeMap<String, Claim>,
+    /// Claims by guest.
+    claims: BTreeMap<Uuid, Claim>,
     /// All guests, by name.
     pub guests: Vec<Guest>,
     /// What runs where.
     pub survey: Survey,
     /// The hosts as the planner sees them.
     pub rooms: Vec<HostRoom>,
-    /// One lock a host; see [`Outlook::turn`].
-    turns: BTreeMap<String, Mutex<()>>,
 }
 
 impl Outlook {
@@ -37,7 +34,7 @@ impl Outlook {
     /// When the cluster cannot be asked.
     pub async fn take(rack: &Rack) -> Result<Self, Failure> {
         let (claims, promises, states, guests) = tokio::join!(
-            claims(rack),
+            claim::all(rack.port()),
             promise::read_all(rack.port(), rack.hypervisors.names()),
             host_state::read(rack.port()),
             rack.guests(),
@@ -46,27 +43,13 @@ impl Outlook {
         let (states, guests) = (states.map_err(ClusterError::failure)?, guests?);
         let survey = Survey::take(&rack.hypervisors, true).await;
         let rooms = rooms(&rack.inventory, &survey, &states, &guests, &promises);
-        let turns = rooms.iter().map(|room| (room.name.clone(), Mutex::default())).collect();
-        Ok(Outlook { claims, guests, survey, rooms, turns })
-    }
-
-    /// Waits for one's turn with a host among those who share this outlook.
-    pub(super) async fn turn(&self, host: &str) -> Option<MutexGuard<'_, ()>> {
-        match self.turns.get(host) {
-            Some(turn) => Some(turn.lock().await),
-            None => None,
-        }
+        Ok(Outlook { claims, guests, survey, rooms })
     }
 
     /// The claim on a guest. One that had none had never been started by then.
     pub fn claim(&self, guest: Uuid) -> Claim {
-        self.claims.get(&Claim::object(guest)).cloned().unwrap_or_default()
+        self.claims.get(&guest).cloned().unwrap_or_default()
     }
-}
-
-async fn claims(rack: &Rack) -> Result<BTreeMap<String, Claim>, ClusterError> {
-    let objects = rack.port().list("claim.").await?;
-    objects.into_iter().map(|o| decode(&o.name, &o.data).map(|claim| (o.name, claim))).collect()
 }
 
 /// The hosts as the planner sees them: their size less what is kept back, what they run, and what they are promised to.
@@ -82,32 +65,28 @@ pub fn rooms(
     let nothing = Promises::new();
     let room = |spec: &HostSpec| {
         let name = spec.name.as_str();
-        let here = survey.seen.values().flatten().filter(|(host, _)| host == name).map(|(_, domain)| domain);
-        let mut room = empty(inventory, spec, survey, states.get(name));
-        fill(&mut room, here, promises.get(name).unwrap_or(&nothing), tags);
+        let node = survey.hosts.get(name).cloned().flatten();
+        let silent = survey.silent.get(name).map(|why| Closed::Silent(why.clone()));
+        let mut room = empty(inventory, spec, node.as_ref(), silent.or_else(|| closed(states.get(name)?)));
+        fill(&mut room, survey.on(name), promises.get(name).unwrap_or(&nothing), tags);
         room
     };
     inventory.with_role(Role::Guests).map(room).collect()
 }
 
+/// Why a host of this state takes no guests, where it does not.
+pub(super) fn closed(state: &HostState) -> Option<Closed> {
+    state.maintenance.as_ref().map(|m| Closed::Maintenance(m.why.clone()))
+}
+
 /// A host without its guests.
-fn empty(inventory: &Inventory, spec: &HostSpec, survey: &Survey, state: Option<&HostState>) -> HostRoom {
-    let name = spec.name.as_str();
-    let maintenance = state.and_then(|s| s.maintenance.as_ref());
-    let closed = match (survey.silent.get(name), maintenance) {
-        (Some(why), _) => Some(format!("does not answer: {why}")),
-        (None, Some(m)) => {
-            Some(format!("in maintenance{}", m.why.as_ref().map(|w| format!(": {w}")).unwrap_or_default()))
-        }
-        (None, None) => None,
-    };
-    let node = survey.hosts.get(name).cloned().flatten();
-    let threads = node.as_ref().map_or(0, |n| n.cpus);
+pub(super) fn empty(inventory: &Inventory, spec: &HostSpec, node: Option<&Node>, closed: Option<Closed>) -> HostRoom {
+    let threads = node.map_or(0, |n| n.cpus);
     // Rounded down: half a processor is none.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small and positive by the inventory")]
     let cpus = (f64::from(threads) * inventory.guests.cpu_overcommit) as u64;
     HostRoom {
-        name: name.to_owned(),
+        name: spec.name.clone(),
         rack: spec.location.rack.clone(),
         closed,
         memory: node.map_or(0, |n| n.memory.saturating_sub(inventory.reserve(spec).bytes())),

@@ -12,6 +12,28 @@ pub const APART: &str = "apart";
 /// Tag of guests that are spread over racks and hosts where possible.
 pub const SPREAD: &str = "spread";
 
+/// Why a host takes no guest at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// It does not answer; the reason.
+    Silent(String),
+    /// It is in maintenance; why, where somebody said so.
+    Maintenance(Option<String>),
+    /// It is about to be emptied.
+    Evacuated,
+}
+
+impl std::fmt::Display for Closed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Closed::Silent(why) => write!(f, "does not answer: {why}"),
+            Closed::Maintenance(Some(why)) => write!(f, "in maintenance: {why}"),
+            Closed::Maintenance(None) => f.write_str("in maintenance"),
+            Closed::Evacuated => f.write_str("is being evacuated"),
+        }
+    }
+}
+
 /// A host as the planner sees it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HostRoom {
@@ -19,8 +41,8 @@ pub struct HostRoom {
     pub name: String,
     /// Its rack; a host without one is a rack of its own.
     pub rack: Option<String>,
-    /// Why it cannot take any guest at all (unreachable, in maintenance).
-    pub closed: Option<String>,
+    /// Why it takes no guest at all, where it does not.
+    pub closed: Option<Closed>,
     /// Memory for guests in all, in bytes: the host's own less what is kept back.
     pub memory: u64,
     /// Memory of the guests it has.
@@ -122,8 +144,8 @@ pub fn refusal(host: &HostRoom, need: &Need) -> Option<String> {
     if let Some(why) = need.not.get(&host.name) {
         return Some(why.clone());
     }
-    if let Some(why) = &host.closed {
-        return Some(why.clone());
+    if let Some(closed) = &host.closed {
+        return Some(closed.to_string());
     }
     let free = host.memory.saturating_sub(host.used);
     if need.memory > free {
@@ -187,7 +209,7 @@ mod tests {
     fn every_host_says_why_not() {
         let mut small = host("h1", 1);
         small.used = GIB / 2;
-        let closed = HostRoom { closed: Some("in maintenance: new memory".into()), ..host("h2", 64) };
+        let closed = HostRoom { closed: Some(Closed::Maintenance(Some("new memory".into()))), ..host("h2", 64) };
         let busy = HostRoom { cpus_used: 16, ..host("h3", 64) };
         let places = place(&[small, closed, busy], &[need("g", 2)]);
         let Place::Nowhere(why) = &places[0] else { panic!("{places:?}") };
@@ -229,7 +251,7 @@ mod tests {
     prop_compose! {
         fn any_host()(n in 0u8..12, memory in 0u64..64, used in 0u64..64, cpus in 0u64..32, closed in prop::bool::weighted(0.2), rack in 0u8..3)
             -> HostRoom {
-            HostRoom { used: used * GIB, cpus, closed: closed.then(|| "closed".into()), rack: Some(format!("r{rack}")), ..host(&format!("h{n}"), memory) }
+            HostRoom { used: used * GIB, cpus, closed: closed.then_some(Closed::Evacuated), rack: Some(format!("r{rack}")), ..host(&format!("h{n}"), memory) }
         }
     }
 

@@ -5,20 +5,24 @@
 //! has it entered among the host's promises, one state object a host, changed by compare-and-swap: of two who would
 //! together overfill the host, the later one finds the entry of the earlier one, and gives way.
 //!
+//! The host is looked at afresh for it, after the claim was written: one that was put into maintenance meanwhile takes
+//! nobody, and whoever empties it finds the claims of those that were quicker.
+//!
 //! An entry counts while the guest's claim says that it is on its way there. Nobody has to take it back: it is worth
 //! nothing once the claim says otherwise, and the next change leaves it out.
 
 use super::claim::{self, Claim, Phase};
-use super::outlook::{Outlook, fill};
-use super::placement::{HostRoom, Need, refusal};
+use super::host_state::HostState;
+use super::outlook::{closed, empty, fill};
+use super::placement::{APART, HostRoom, Need, refusal};
 use super::rack::Rack;
-use super::spec::Guest;
 use crate::cluster::{ClusterError, ClusterPort, Document, Version, encode, fetch};
 use crate::error::{Failure, Kind};
-use crate::libvirt::Domain;
-use futures::future::{join_all, try_join_all};
+use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use uuid::Uuid;
 
 /// Tries of entering a promise while others do the same; each lost race means that somebody else got on.
@@ -87,32 +91,35 @@ pub async fn read_all<'a>(
     Ok(try_join_all(each).await?.into_iter().collect())
 }
 
+/// One lock a host: those of one run who enter promises wait for each other, for they would only get into each
+/// other's way.
+#[derive(Debug, Default)]
+pub struct Turns(Mutex<BTreeMap<String, Arc<AsyncMutex<()>>>>);
+
+impl Turns {
+    async fn wait(&self, host: &str) -> OwnedMutexGuard<()> {
+        let turn =
+            Arc::clone(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(host.to_owned()).or_default());
+        turn.lock_owned().await
+    }
+}
+
 /// Has a guest entered among a host's promises, after the claim that brings it there was written; tells why not when
 /// the host has no room left for it.
 ///
 /// # Errors
 /// When the host or the cluster cannot be asked.
-pub async fn enter(
-    rack: &Rack,
-    outlook: &Outlook,
-    guest: Uuid,
-    need: &Need,
-    host: &str,
-) -> Result<Result<(), String>, Failure> {
+pub async fn enter(rack: &Rack, guest: Uuid, need: &Need, host: &str) -> Result<Result<(), String>, Failure> {
     let port = rack.port();
-    let Some(before) = outlook.rooms.iter().find(|room| room.name == host) else {
-        return Err(Failure::failed(format!("{host} is no host of guests")));
-    };
-    // One of this run at a time, for they would only get into each other's way.
-    let _turn = outlook.turn(host).await;
+    let hypervisor = rack.hypervisors.get(host)?;
+    let (bare, tags) = bare(rack, need, host).await?;
+    let _turn = rack.turns.wait(host).await;
     for _ in 0..TRIES {
         let (mut promises, version) = read(port, host).await.map_err(ClusterError::failure)?;
-        let here = rack.hypervisors.get(host)?.domains().await?;
+        let here = hypervisor.domains().await?;
         let mut others = promises.clone();
         others.remove(&guest);
-        let tags = tags(port, outlook, &here).await;
-        let (used, cpus_used) = (0, 0);
-        let mut room = HostRoom { used, cpus_used, tags: Vec::new(), ..before.clone() };
+        let mut room = bare.clone();
         let running = here.iter().filter(|domain| domain.uuid != guest);
         fill(&mut room, running, &others, |uuid| tags.get(&uuid).cloned().unwrap_or_default());
         if let Some(why) = refusal(&room, need) {
@@ -133,19 +140,19 @@ pub async fn enter(
     Err(Failure::msg(Kind::Busy, format!("guests are brought to {host} by others all the time")))
 }
 
-/// Tags of guests that a host runs; of those that are younger than the outlook, they are read now.
-async fn tags(port: &dyn ClusterPort, outlook: &Outlook, here: &[Domain]) -> BTreeMap<Uuid, BTreeMap<String, String>> {
-    let tags = here.iter().map(|domain| async {
-        let known = outlook.guests.iter().find(|g| g.uuid == domain.uuid);
-        let tags = match known {
-            Some(guest) => guest.tags.clone(),
-            // What is no guest of ours has none.
-            None => match fetch::<Guest>(port, &Guest::object(domain.uuid)).await {
-                Ok(Some((guest, _))) => guest.tags,
-                _ => BTreeMap::new(),
-            },
-        };
-        (domain.uuid, tags)
-    });
-    join_all(tags).await.into_iter().collect()
+type Tags = BTreeMap<Uuid, BTreeMap<String, String>>;
+
+/// A host without its guests, and the tags of guests where they matter.
+async fn bare(rack: &Rack, need: &Need, host: &str) -> Result<(HostRoom, Tags), Failure> {
+    let Some(spec) = rack.inventory.host(host) else {
+        return Err(Failure::usage(format!("the inventory has no host `{host}`")));
+    };
+    let hypervisor = rack.hypervisors.get(host)?;
+    let node = async { Ok(hypervisor.node().await?) };
+    let object = HostState::object(host);
+    let state = async { fetch::<HostState>(rack.port(), &object).await.map_err(ClusterError::failure) };
+    let guests = async { if need.tags.contains_key(APART) { rack.guests().await } else { Ok(Vec::new()) } };
+    let (node, state, guests) = tokio::try_join!(node, state, guests)?;
+    let room = empty(&rack.inventory, spec, Some(&node), state.and_then(|(state, _)| closed(&state)));
+    Ok((room, guests.into_iter().map(|guest| (guest.uuid, guest.tags)).collect()))
 }

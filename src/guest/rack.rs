@@ -1,6 +1,7 @@
 //! What every command on guests works with.
 
 use super::claim::Run;
+use super::promise::Turns;
 use super::spec::{Guest, INDEX};
 use crate::cluster::{Cluster, ClusterError, ClusterPort, all, fetch};
 use crate::error::{Failure, Kind};
@@ -27,6 +28,8 @@ pub struct Rack {
     pub ui: Ui,
     /// How this run signs what it claims.
     pub run: Run,
+    /// Turns of those of this run who enter promises.
+    pub turns: Arc<Turns>,
 }
 
 impl Rack {
@@ -45,7 +48,15 @@ impl Rack {
         }
         let cluster = Cluster::connect(&fleet, &inventory).await;
         let port = Arc::new(cluster.map_err(ClusterError::failure)?);
-        Ok(Rack { port, hypervisors, fleet, inventory: Arc::new(inventory), ui, run: Run::new() })
+        Ok(Rack {
+            port,
+            hypervisors,
+            fleet,
+            inventory: Arc::new(inventory),
+            ui,
+            run: Run::new(),
+            turns: Arc::default(),
+        })
     }
 
     /// The cluster.
@@ -113,9 +124,14 @@ pub fn conclude<T>(what: &str, results: Vec<(String, Result<T, Failure>)>) -> Re
     if failed.is_empty() {
         return Ok(done);
     }
-    // Nothing done for one and the same kind of reason is that kind of failure; anything else is partly done.
+    // Nothing done for one and the same kind of reason is that kind of failure; anything else is partly done, or was
+    // interrupted.
     let same = failed.iter().all(|(_, f)| f.kind == failed[0].1.kind);
-    let kind = if done.is_empty() && same { failed[0].1.kind } else { Kind::Partial };
+    let kind = match failed.iter().any(|(_, f)| f.kind == Kind::Interrupted) {
+        true => Kind::Interrupted,
+        false if done.is_empty() && same => failed[0].1.kind,
+        false => Kind::Partial,
+    };
     let lines: Vec<String> = failed.iter().map(|(name, f)| format!("{name}: {f}")).collect();
     let mut failure =
         Failure::msg(kind, format!("cannot {what} {} of {all} guests:\n  {}", failed.len(), lines.join("\n  ")));

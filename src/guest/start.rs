@@ -1,6 +1,6 @@
 //! Starting guests, each at most once.
 
-use super::claim::{self, Claim, START_WINDOW, Swap};
+use super::claim::{self, Claim, Swap, Window};
 use super::outlook::Outlook;
 use super::placement::{Need, Place, place as place_all, reasons};
 use super::promise;
@@ -8,13 +8,13 @@ use super::rack::Rack;
 use super::spec::{Desired, Guest, Stage};
 use super::survey::{Standing, Survey};
 use super::xml;
-use crate::cluster::{ClusterError, update};
+use crate::cluster::{ClusterError, fetch, update};
 use crate::error::{Failure, Kind};
-use crate::libvirt::{Start, VirtError};
-use crate::ui::{Job, Outcome};
+use crate::libvirt::{Hypervisor, Start, VirtError};
+use crate::ui::{Job, Outcome, Patience, Urgency};
 use futures::future::{join_all, try_join_all};
-use nix::time::{ClockId, clock_gettime};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -26,6 +26,13 @@ const WATCH: Duration = Duration::from_secs(35);
 const ROUNDS: usize = 8;
 /// Announcements in five rounds, 50 ms after the start first: QEMU's own defaults after a migration.
 const ANNOUNCE: &str = r#"{"execute":"announce-self","arguments":{"initial":50,"max":550,"rounds":5,"step":100}}"#;
+
+/// Starts under way come to their end, which takes seconds.
+const PATIENCE: Patience = Patience {
+    once: "starts no more guests, waits for those that are being started; once more to leave them",
+    twice: "leaves the guests that are being started",
+    aborts_itself: false,
+};
 
 /// Where a guest runs now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +88,7 @@ pub async fn start_at<'a>(
     guests: impl Iterator<Item = (&'a Guest, Place)>,
     host: Option<&str>,
 ) -> Vec<(String, Result<Started, Failure>)> {
+    let _unhurried = rack.ui.unhurried(PATIENCE);
     let starts = guests.map(|(guest, place)| async move {
         let job = rack.ui.job(format!("start {}", guest.name));
         let result = start_one(rack, guest, host, place, outlook, &job).await;
@@ -112,58 +120,44 @@ async fn start_one(
     let mut newer: Option<Survey> = None;
     for _ in 0..ROUNDS {
         let survey = newer.as_ref().unwrap_or(&outlook.survey);
-        let (host, promised) = match survey.standing(guest.uuid, &claim, &rack.run) {
+        let host = match survey.standing(guest.uuid, &claim, &rack.run) {
             Standing::Runs(host) => {
-                settle_running(rack, guest, &claim, &host).await?;
+                settle_running(rack, guest, &claim, survey, &host).await?;
                 return Ok(Started { name: guest.name.clone(), host, already: true });
             }
             Standing::MayRun { host, why } => return Err(may_run(&host, &why)),
-            Standing::InTransit => {
-                job.step(format!("waits for the move by {}", claim.by));
-                claim =
-                    claim::wait_out(rack.port(), guest.uuid, claim, |_, _| ()).await.map_err(ClusterError::failure)?;
-                // Nobody moves it any more: whoever starts it now, starts it as after a stop.
-                let freed = claim.freed();
-                if claim.phase == claim::Phase::Moving && no_trace(rack, guest, &claim).await? {
-                    swap(rack, guest, &claim, &freed).await?;
-                }
+            Standing::Pending => {
+                unless_interrupted(rack, outlast(rack, guest, &claim, job)).await?;
                 claim = read(rack, guest).await?;
                 newer = Some(Survey::take(&rack.hypervisors, false).await);
                 continue;
             }
-            // The host was promised to it by whoever began.
-            Standing::FinishOn(host) if wanted.is_none_or(|w| w == host) => (host, true),
-            Standing::FinishOn(host) => {
-                return Err(Failure::msg(
-                    Kind::Busy,
-                    format!("guest {} is being started on {host} by {}", guest.name, claim.by),
-                ));
-            }
             Standing::Free => match &place {
                 Place::Host(host) => {
-                    nobody_has_it_open(rack, guest, job).await?;
-                    (host.clone(), false)
+                    unless_interrupted(rack, nobody_has_it_open(rack, guest, job)).await?;
+                    host.clone()
                 }
                 Place::Nowhere(why) => return Err(no_room(why)),
             },
         };
         let mine = claim.starting(&host, &rack.run);
-        let written_at = boot_time();
+        let window = Window::begin();
         if let Swap::Theirs(theirs) = swap(rack, guest, &claim, &mine).await? {
             job.step(format!("{} was quicker, looking again", theirs.by));
             claim = theirs;
             newer = Some(Survey::take(&rack.hypervisors, false).await);
             continue;
         }
-        let room = if promised { Ok(Ok(())) } else { promise::enter(rack, outlook, guest.uuid, &wants, &host).await };
-        if let Ok(Ok(())) = room {
-            return create(rack, guest, &host, mine, written_at).await;
+        let (room, now) = tokio::join!(promise::enter(rack, guest.uuid, &wants, &host), ready(rack, guest));
+        if let (Ok(Ok(())), Ok(now)) = (&room, &now) {
+            return create(rack, now, &host, mine, window).await;
         }
         // Nothing was sent to the host, so nobody has to wait for it.
         claim = match swap(rack, guest, &mine, &mine.freed()).await? {
             Swap::Ours => mine.freed(),
             Swap::Theirs(theirs) => theirs,
         };
+        now?;
         if let Err(why) = room? {
             job.step(format!("others were quicker on {host} ({why}), looking again"));
         }
@@ -174,45 +168,119 @@ async fn start_one(
     Err(Failure::msg(Kind::Busy, format!("guest {} is started and stopped by others all the time", guest.name)))
 }
 
+/// The guest's definition once its claim is ours. Whoever deletes it says so in the definition first and looks at the
+/// claim then, so one of the two sees the other.
+async fn ready(rack: &Rack, guest: &Guest) -> Result<Guest, Failure> {
+    let found = fetch::<Guest>(rack.port(), &Guest::object(guest.uuid)).await.map_err(ClusterError::failure)?;
+    found
+        .map(|(guest, _)| guest)
+        .filter(|guest| guest.stage == Stage::Ready)
+        .ok_or_else(|| Failure::failed(format!("guest {} was deleted meanwhile", guest.name)))
+}
+
 /// Asks the host to start the guest; the claim is ours.
-async fn create(rack: &Rack, guest: &Guest, host: &str, mine: Claim, written_at: Duration) -> Result<Started, Failure> {
-    let xml = xml(guest, &rack.inventory)?;
+async fn create(rack: &Rack, guest: &Guest, host: &str, mine: Claim, window: Window) -> Result<Started, Failure> {
     let hypervisor = rack.hypervisors.get(host)?;
-    if boot_time().saturating_sub(written_at) > START_WINDOW {
-        return Err(Failure::msg(
-            Kind::Busy,
-            format!("guest {}: the claim for {host} is too old to act on", guest.name),
-        )
-        .hint("run the same command again"));
-    }
-    let started = Started { name: guest.name.clone(), host: host.to_owned(), already: false };
-    match hypervisor.create(&xml, Start::Running).await {
-        Ok(_) => {}
-        // Another run finished the same start on this host; libvirt let only one through.
-        Err(VirtError::Exists { .. }) if hypervisor.domain(guest.uuid).await?.is_some() => {
-            return Ok(Started { already: true, ..started });
+    let name = &guest.name;
+    let asked = match (xml(guest, &rack.inventory), window.is_over()) {
+        (Ok(_), true) => {
+            Err(Failure::msg(Kind::Busy, format!("the claim of guest {name} for {host} is too old to act on"))
+                .hint("run the same command again"))
         }
-        Err(error) if error.unknown() => {
-            if !appears(rack, guest, host).await {
-                return Err(Failure::new(Kind::Unknown, error)
-                    .hint(format!("look with `rackhand guest show {}`; starting it again is safe", guest.name)));
-            }
-        }
-        Err(error) => {
+        (Ok(xml), false) => ask(rack, guest, &hypervisor, &xml).await,
+        (Err(failure), _) => Err(failure),
+    };
+    let already = match asked {
+        Ok(already) => already,
+        Err(failure) if failure.kind == Kind::Unknown => return Err(failure),
+        Err(failure) => {
             // Certain: there is no such guest on the host, so nobody has to wait for it.
             swap(rack, guest, &mine, &mine.freed()).await?;
-            return Err(error.into());
+            return Err(failure);
         }
-    }
+    };
     let running = Claim { started: Some(jiff::Timestamp::now()), ..mine.running(host) };
-    tokio::try_join!(swap(rack, guest, &mine, &running), set_desired(rack, guest, Desired::Running))?;
+    match swap(rack, guest, &mine, &running).await? {
+        Swap::Theirs(theirs) if !theirs.places().any(|place| place == host) => {
+            return Err(give_way(guest, &hypervisor, &theirs).await);
+        }
+        Swap::Ours | Swap::Theirs(_) => {}
+    }
+    set_desired(rack, guest, Desired::Running).await?;
     if mine.last.as_deref().is_some_and(|last| last != host) {
         // Bridges and switches remember the guest where it ran before, for minutes.
         if let Err(error) = hypervisor.monitor(guest.uuid, ANNOUNCE).await {
-            rack.ui.warn(format!("guest {} may be unreachable for up to 5 min: {error}", guest.name));
+            rack.ui.warn(format!("guest {name} may be unreachable for up to 5 min: {error}"));
         }
     }
-    Ok(started)
+    Ok(Started { name: name.clone(), host: host.to_owned(), already })
+}
+
+/// Asks a host to start a guest, and makes sure of what came of it: tells whether it was there already. Any failure
+/// but an unknown one means that it is not there.
+async fn ask(rack: &Rack, guest: &Guest, hypervisor: &Arc<dyn Hypervisor>, xml: &str) -> Result<bool, Failure> {
+    let error = match hypervisor.create(xml, Start::Running).await {
+        Ok(_) => return Ok(false),
+        Err(error) => error,
+    };
+    let exists = matches!(error, VirtError::Exists { .. });
+    if !exists && !error.unknown() {
+        return Err(error.into());
+    }
+    // Of this id, started by somebody without a claim; or another domain that has its name.
+    if exists && hypervisor.domain(guest.uuid).await.is_ok_and(|domain| domain.is_none()) {
+        return Err(error.into());
+    }
+    if appears(rack, guest, hypervisor.host()).await {
+        return Ok(exists);
+    }
+    Err(Failure::new(Kind::Unknown, error)
+        .hint(format!("look with `rackhand guest show {}`; starting it again is safe", guest.name)))
+}
+
+/// Ends a guest whose start took so long that its claim was given to somebody else, who may run it elsewhere.
+async fn give_way(guest: &Guest, hypervisor: &Arc<dyn Hypervisor>, theirs: &Claim) -> Failure {
+    let (name, host) = (&guest.name, hypervisor.host());
+    let text = format!("the start of guest {name} on {host} took too long, its claim was taken over by {}", theirs.by);
+    match hypervisor.destroy(guest.uuid).await {
+        Ok(()) => Failure::msg(Kind::Busy, format!("{text}; its copy on {host} was ended")),
+        Err(error) if error.no_domain() => Failure::msg(Kind::Busy, format!("{text}; it has no copy on {host}")),
+        Err(error) => Failure::msg(Kind::Unknown, format!("{text}; its copy on {host} could not be ended: {error}"))
+            .hint(format!("end it there now, with `virsh destroy {name}`: a guest must never run twice")),
+    }
+}
+
+/// Waits until a start or a move of somebody else is over. A claim that nobody can act on any more is freed where
+/// none of its hosts has the guest; tells whether that was so.
+pub(super) async fn outlast(rack: &Rack, guest: &Guest, claim: &Claim, job: &Job) -> Result<bool, Failure> {
+    let told = |claim: &Claim, left: Duration| {
+        job.step(format!("waits up to {} s for {}", left.as_secs() + 1, claim.by));
+    };
+    let waited = claim::wait_out(rack.port(), guest.uuid, claim.clone(), told).await.map_err(ClusterError::failure)?;
+    if waited != *claim {
+        return Ok(false);
+    }
+    // What its writer did before shows on the hosts; the source first, for the target has a guest before the source
+    // loses it.
+    for host in claim.places() {
+        if rack.hypervisors.get(host)?.domain(guest.uuid).await?.is_some() {
+            return Ok(false);
+        }
+    }
+    Ok(swap(rack, guest, claim, &claim.freed()).await? == Swap::Ours)
+}
+
+/// Something that changes nothing, given up at the first interruption.
+async fn unless_interrupted<T>(rack: &Rack, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let mut urgency = rack.ui.urgency();
+    tokio::select! {
+        biased;
+        Ok(_) = urgency.wait_for(|urgency| *urgency != Urgency::None) => {
+            let failure = Failure::msg(Kind::Interrupted, "interrupted before it was started");
+            Err(failure.hint("start it with `rackhand guest start` when it shall run"))
+        }
+        outcome = work => outcome,
+    }
 }
 
 /// Waits until nobody has the guest's disks open. Claims and hosts say that nobody should; a QEMU that was killed
@@ -240,7 +308,8 @@ async fn appears(rack: &Rack, guest: &Guest, host: &str) -> bool {
     let look = async {
         loop {
             if let Ok(hypervisor) = rack.hypervisors.get(host)
-                && let Ok(Some(_)) = hypervisor.domain(guest.uuid).await
+                && let Ok(Some(domain)) = hypervisor.domain(guest.uuid).await
+                && domain.state.has_process()
             {
                 return true;
             }
@@ -250,20 +319,10 @@ async fn appears(rack: &Rack, guest: &Guest, host: &str) -> bool {
     tokio::time::timeout(LOOK_AFTER, look).await.unwrap_or(false)
 }
 
-/// Whether all hosts a claim names answer that they have no such guest.
-async fn no_trace(rack: &Rack, guest: &Guest, claim: &Claim) -> Result<bool, Failure> {
-    for host in claim.places() {
-        if rack.hypervisors.get(host)?.domain(guest.uuid).await?.is_some() {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
 /// Makes claim and wish agree with a guest that is seen running.
-async fn settle_running(rack: &Rack, guest: &Guest, claim: &Claim, host: &str) -> Result<(), Failure> {
-    // A move in progress is the mover's to settle.
-    if claim.phase != claim::Phase::Moving {
+async fn settle_running(rack: &Rack, guest: &Guest, claim: &Claim, survey: &Survey, host: &str) -> Result<(), Failure> {
+    // A move in progress is the mover's to settle; and where it might be in two places, its claim goes on naming both.
+    if claim.phase != claim::Phase::Moving && survey.is_alone(guest.uuid, claim) {
         swap(rack, guest, claim, &claim.running(host)).await?;
     }
     set_desired(rack, guest, Desired::Running).await
@@ -293,9 +352,4 @@ pub(super) fn may_run(host: &str, why: &str) -> Failure {
 fn no_room(why: &BTreeMap<String, String>) -> Failure {
     Failure::failed(format!("no host has room: {}", reasons(why)))
         .hint("stop or move other guests, or make this one smaller")
-}
-
-/// Time since boot, with the time asleep: a laptop that slept must not act on what it knew before.
-fn boot_time() -> Duration {
-    clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or(Duration::MAX)
 }

@@ -1,15 +1,14 @@
 //! Stopping and rebooting guests.
 
-use super::claim::{self, Claim, Phase, Swap};
+use super::claim::{Claim, Phase, Swap};
 use super::outlook::Outlook;
 use super::rack::Rack;
 use super::spec::{Desired, Guest};
-use super::start::{may_run, read, set_desired, swap};
+use super::start::{may_run, outlast, read, set_desired, swap};
 use super::survey::{Standing, Survey};
-use crate::cluster::ClusterError;
 use crate::error::{Failure, Kind};
 use crate::libvirt::Hypervisor;
-use crate::ui::{Job, Outcome};
+use crate::ui::{Job, Outcome, Patience};
 use futures::future::join_all;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,6 +22,13 @@ const DESTROY: Duration = Duration::from_secs(30);
 const PRESS: Duration = Duration::from_secs(10);
 /// Time between two looks.
 const POLL: Duration = Duration::from_millis(200);
+
+/// Guests that go down are waited for.
+const PATIENCE: Patience = Patience {
+    once: "waits for the guests that are going down; once more to leave them to it",
+    twice: "leaves the guests to it",
+    aborts_itself: false,
+};
 
 /// How a guest is stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +44,7 @@ pub enum How {
 /// # Errors
 /// When the cluster cannot be asked.
 pub async fn stop(rack: &Rack, guests: &[Guest], how: How) -> Result<Vec<(String, Result<bool, Failure>)>, Failure> {
+    let _unhurried = rack.ui.unhurried(PATIENCE);
     let outlook = &Outlook::take(rack).await?;
     let stops = guests.iter().map(|guest| async move {
         let job = rack.ui.job(format!("stop {}", guest.name));
@@ -68,26 +75,22 @@ pub(super) async fn stop_one(
     loop {
         let survey = newer.as_ref().unwrap_or(&outlook.survey);
         match survey.standing(guest.uuid, &claim, &rack.run) {
-            Standing::Runs(host) => {
+            Standing::Runs(seen) => {
+                // Of a guest on its way the source goes first: nobody is tempted then to let it go on with old memory.
+                let source = claim.host.clone().filter(|_| how == How::Force);
+                let host = source.filter(|host| survey.places(guest.uuid).any(|(at, _)| at == host)).unwrap_or(seen);
                 let hypervisor = rack.hypervisors.get(&host)?;
                 end(&hypervisor, guest, how, job).await?;
                 ran = true;
                 // It was nowhere else, as long as its claim is what it was.
                 let here = claim.phase == Phase::Running && claim.host.as_deref() == Some(host.as_str());
-                if here && free(rack, guest, &claim).await? {
+                if here && survey.is_alone(guest.uuid, &claim) && free(rack, guest, &claim).await? {
                     return Ok(ran);
                 }
             }
             Standing::MayRun { host, why } => return Err(may_run(&host, &why)),
-            Standing::FinishOn(_) | Standing::InTransit => {
-                let told = |claim: &Claim, left: Duration| {
-                    job.step(format!("waits up to {} s for {}", left.as_secs(), claim.by));
-                };
-                let waited = claim::wait_out(rack.port(), guest.uuid, claim.clone(), told).await;
-                let waited = waited.map_err(ClusterError::failure)?;
-                // Its writer cannot act on it any more; what it did before shows on the hosts.
-                if waited == claim && !seen_anywhere(rack, guest, &claim).await? {
-                    free(rack, guest, &claim).await?;
+            Standing::Pending => {
+                if outlast(rack, guest, &claim, job).await? {
                     return Ok(ran);
                 }
             }
@@ -100,15 +103,6 @@ pub(super) async fn stop_one(
         claim = read(rack, guest).await?;
         newer = Some(Survey::take(&rack.hypervisors, false).await);
     }
-}
-
-async fn seen_anywhere(rack: &Rack, guest: &Guest, claim: &Claim) -> Result<bool, Failure> {
-    for host in claim.places() {
-        if rack.hypervisors.get(host)?.domain(guest.uuid).await?.is_some() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 /// Frees the claim that was read before the hosts were asked; `false` when it changed since, and is somebody else's.

@@ -81,7 +81,11 @@ async fn move_away(rack: &Rack, plan: &Plan, guest: &Guest, mac: &str) -> Result
         "{} belongs to a stranger with MAC {mac}; guest {} gets another address",
         nic.address, guest.name
     ));
-    address::mark_stranger(port, name, guest.uuid, 0, nic.address, mac).await.map_err(ClusterError::failure)?;
+    match address::mark_stranger(port, name, guest.uuid, 0, nic.address, mac).await {
+        // Noted by a run that was killed right after.
+        Ok(()) | Err(ClusterError::Conflict(_)) => {}
+        Err(error) => return Err(error.failure()),
+    }
     address::give_back(port, name, guest.uuid).await.map_err(ClusterError::failure)?;
     let lease = address::take(port, name, network(rack, name)?, guest.uuid, 0, Wish::Auto).await?;
     let nics = vec![Nic { network: name.clone(), mac: lease.mac, address: lease.address }];

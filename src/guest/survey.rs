@@ -1,7 +1,7 @@
 //! What runs where, asked from the hosts themselves.
 
 use super::claim::{Claim, Phase, Run};
-use crate::libvirt::{Domain, Hypervisors, Node};
+use crate::libvirt::{Domain, DomainState, Hypervisors, Node};
 use futures::future::join_all;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -27,10 +27,8 @@ pub struct Survey {
 pub enum Standing {
     /// It runs here.
     Runs(String),
-    /// Somebody is starting it here: it may be finished here and nowhere else.
-    FinishOn(String),
-    /// Somebody is moving it: nobody may start it before that is over.
-    InTransit,
+    /// Somebody is starting or moving it: nobody else may start it before that is over.
+    Pending,
     /// Nothing speaks against a start anywhere.
     Free,
     /// It may run on a host that does not answer.
@@ -72,9 +70,32 @@ impl Survey {
         survey
     }
 
-    /// Where a guest has a QEMU process.
+    /// Where a guest has a QEMU process; of two while it moves, the one that runs.
     pub fn place(&self, uuid: Uuid) -> Option<&(String, Domain)> {
-        self.seen.get(&uuid)?.iter().find(|(_, domain)| domain.state.has_process())
+        let running = self.places(uuid).find(|(_, domain)| domain.state == DomainState::Running);
+        running.or_else(|| self.places(uuid).next())
+    }
+
+    /// Everywhere a guest has a QEMU process.
+    pub fn places(&self, uuid: Uuid) -> impl Iterator<Item = &(String, Domain)> {
+        self.seen.get(&uuid).into_iter().flatten().filter(|(_, domain)| domain.state.has_process())
+    }
+
+    /// What a host runs.
+    pub fn on(&self, host: &str) -> impl Iterator<Item = &Domain> {
+        self.seen.values().flatten().filter(move |(at, _)| at == host).map(|(_, domain)| domain)
+    }
+
+    /// Whether a guest is in one place alone, as far as its claim tells where it might be.
+    pub fn is_alone(&self, uuid: Uuid, claim: &Claim) -> bool {
+        self.places(uuid).count() == 1 && claim.places().all(|host| self.hosts.contains_key(host))
+    }
+
+    /// Why a guest of this claim cannot be seen: it may be on a host that does not answer.
+    pub fn hidden(&self, claim: &Claim) -> Option<(String, String)> {
+        let host = claim.places().find(|host| !self.hosts.contains_key(*host))?;
+        let why = self.silent.get(host).cloned();
+        Some((host.to_owned(), why.unwrap_or_else(|| "it is not in the inventory as a host of guests".to_owned())))
     }
 
     /// What a start has to reckon with. The claim has to be read *before* the survey was taken: a start that ended in
@@ -83,16 +104,11 @@ impl Survey {
         if let Some((host, _)) = self.place(uuid) {
             return Standing::Runs(host.clone());
         }
-        for host in claim.places() {
-            if !self.hosts.contains_key(host) {
-                let why = self.silent.get(host).cloned();
-                let why = why.unwrap_or_else(|| "it is not in the inventory as a host of guests".to_owned());
-                return Standing::MayRun { host: host.to_owned(), why };
-            }
+        if let Some((host, why)) = self.hidden(claim) {
+            return Standing::MayRun { host, why };
         }
-        match (claim.phase, &claim.host) {
-            (Phase::Starting, Some(host)) if claim.run != run.id => Standing::FinishOn(host.clone()),
-            (Phase::Moving, _) if claim.run != run.id => Standing::InTransit,
+        match claim.phase {
+            Phase::Starting | Phase::Moving if claim.run != run.id => Standing::Pending,
             _ => Standing::Free,
         }
     }
@@ -131,10 +147,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn somebodys_start_is_finished_where_it_began() {
+    async fn what_somebody_began_is_left_to_him() {
         let rack = FakeRack::new(["h1", "h2"]);
         let theirs = Claim::default().starting("h2", &run("a"));
-        assert_eq!(standing(&rack, &theirs).await, Standing::FinishOn("h2".into()));
-        assert_eq!(standing(&rack, &theirs.moving("h2", "h1", &run("a"))).await, Standing::InTransit);
+        assert_eq!(standing(&rack, &theirs).await, Standing::Pending);
+        assert_eq!(standing(&rack, &theirs.moving("h2", "h1", &run("a"))).await, Standing::Pending);
+        assert_eq!(standing(&rack, &Claim::default().starting("h2", &run("me"))).await, Standing::Free);
+    }
+
+    #[tokio::test]
+    async fn a_guest_is_alone_where_nothing_else_can_be() {
+        let rack = FakeRack::new(["h1", "h2"]);
+        let claim = Claim::default().starting("h1", &run("a")).running("h1");
+        rack.put_as("h1", "web", Uuid::nil(), DomainState::Paused);
+        let survey = || async { Survey::take(&rack.hypervisors(), false).await };
+        assert!(survey().await.is_alone(Uuid::nil(), &claim));
+        rack.put("h2", "web", Uuid::nil());
+        let twice = survey().await;
+        assert!(!twice.is_alone(Uuid::nil(), &claim));
+        assert_eq!(twice.place(Uuid::nil()).unwrap().0, "h2", "the one that runs");
+        rack.fault("h1", FakeFault::Unreachable);
+        assert!(!survey().await.is_alone(Uuid::nil(), &claim), "it may be on the silent one as well");
     }
 }

@@ -49,6 +49,7 @@ async fn world(strangers: &str) -> World {
         inventory: Arc::new(domain::sample_inventory()),
         ui: Ui::hidden(),
         run: Run::new(),
+        turns: Arc::default(),
     };
     World { rack, cluster, hosts }
 }
@@ -74,6 +75,11 @@ fn order(names: &[&str]) -> Order {
 async fn create(world: &World, order: Order) -> Result<Vec<Guest>, Failure> {
     let plan = create::plan(&world.rack, order).await?;
     conclude("create", make(&world.rack, &plan).await?)
+}
+
+/// The same rack, as another operator's run sees it.
+fn another(rack: &Rack) -> Rack {
+    Rack { run: Run { id: Uuid::new_v4().to_string(), ..Run::new() }, turns: Arc::default(), ..rack.clone() }
 }
 
 async fn start_one(rack: &Rack, guest: &Guest) -> Result<Started, Failure> {
@@ -113,7 +119,8 @@ async fn a_guest_is_made_started_stopped_and_deleted_without_a_trace() {
 #[tokio::test]
 async fn a_name_that_exists_and_an_image_that_does_not_are_refused() {
     let world = world("").await;
-    create(&world, order(&["web"])).await.unwrap();
+    let guest = create(&world, order(&["web"])).await.unwrap().remove(0);
+    start_one(&world.rack, &guest).await.unwrap();
     let again = create(&world, order(&["web"])).await.unwrap_err();
     assert_eq!(again.to_string(), "guest web exists already");
     let missing = create(&world, Order { image: "nope".parse().unwrap(), ..order(&["db"]) }).await.unwrap_err();
@@ -201,9 +208,27 @@ async fn a_run_killed_at_any_step_is_finished_by_the_next_one() {
 }
 
 #[tokio::test]
+async fn a_run_killed_before_its_start_is_finished_by_the_same_order_alone() {
+    let world = world("").await;
+    let guest = create(&world, order(&["web"])).await.unwrap().remove(0);
+    let again = create(&world, order(&["web"])).await.unwrap().remove(0);
+    assert_eq!(again, guest);
+    let other = create(&world, Order { memory: Size::gib(2), ..order(&["web"]) }).await.unwrap_err();
+    assert_eq!(other.to_string(), "guest web exists already");
+    let half = Guest { stage: Stage::Creating, ..guest.clone() };
+    let object = Guest::object(guest.uuid);
+    let version = world.cluster.get(&object).await.unwrap().unwrap().version;
+    world.cluster.replace(&object, &encode(&half).unwrap(), version).await.unwrap();
+    let other = create(&world, Order { memory: Size::gib(2), ..order(&["web"]) }).await.unwrap_err();
+    assert!(other.to_string().contains("begun with other settings"), "{other}");
+    start_one(&world.rack, &create(&world, order(&["web"])).await.unwrap().remove(0)).await.unwrap();
+}
+
+#[tokio::test]
 async fn an_order_for_several_leaves_those_alone_that_are_there() {
     let world = world("").await;
-    create(&world, order(&["web-2"])).await.unwrap();
+    let there = create(&world, order(&["web-2"])).await.unwrap().remove(0);
+    start_one(&world.rack, &there).await.unwrap();
     let made = create(&world, order(&["web-1", "web-2", "web-3"])).await.unwrap();
     let names: Vec<&str> = made.iter().map(|g| g.name.as_str()).collect();
     assert_eq!(names, ["web-1", "web-3"]);
@@ -264,16 +289,84 @@ async fn a_disk_that_somebody_has_open_starts_nothing() {
     assert!(world.hosts.places(guest.uuid).is_empty());
 }
 
-#[tokio::test]
-async fn somebody_elses_start_is_finished_on_its_host() {
+#[tokio::test(start_paused = true)]
+async fn somebody_elses_start_is_waited_out_before_another_one() {
     let world = world("").await;
     let guest = create(&world, order(&["web"])).await.unwrap().remove(0);
     let other = Run { id: "other".into(), by: "you@elsewhere".into(), process: String::new() };
     let theirs = Claim::default().starting("h3", &other);
     claim::swap(world.rack.port(), guest.uuid, &Claim::default(), &theirs).await.unwrap();
-    assert_eq!(start_one(&world.rack, &guest).await.unwrap().host, "h3");
-    let elsewhere = start(&world.rack, std::slice::from_ref(&guest), Some("h1")).await.remove(0).1.unwrap();
-    assert_eq!((elsewhere.host.as_str(), elsewhere.already), ("h3", true));
+    let began = tokio::time::Instant::now();
+    let started = start(&world.rack, std::slice::from_ref(&guest), Some("h1")).await.remove(0).1.unwrap();
+    assert_eq!((started.host.as_str(), started.already), ("h1", false));
+    assert!(began.elapsed() >= claim::TAKE_OVER);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_comes_through_after_its_claim_was_taken_over_gives_way() {
+    let world = world("").await;
+    let guest = create(&world, order(&["web"])).await.unwrap().remove(0);
+    world.hosts.fault("h1", FakeFault::StartsLate);
+    let (rack, other) = (&world.rack, another(&world.rack));
+    let guests = std::slice::from_ref(&guest);
+    let (mut late, mut next) = tokio::join!(start(rack, guests, Some("h1")), async {
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        start(&other, guests, Some("h2")).await
+    });
+    assert!(!next.remove(0).1.unwrap().already);
+    let failure = late.remove(0).1.unwrap_err();
+    assert_eq!(failure.kind, Kind::Busy);
+    assert!(failure.to_string().ends_with("its copy on h1 was ended"), "{failure}");
+    assert_eq!(world.hosts.places(guest.uuid), [("h2".to_owned(), DomainState::Running)]);
+    let claim = claim::read(world.rack.port(), guest.uuid).await.unwrap();
+    assert_eq!((claim.phase, claim.host.as_deref()), (Phase::Running, Some("h2")));
+}
+
+#[tokio::test]
+async fn a_guest_in_two_places_keeps_its_claim_until_both_are_ended() {
+    let world = world("").await;
+    let guest = create(&world, order(&["web"])).await.unwrap().remove(0);
+    start(&world.rack, std::slice::from_ref(&guest), Some("h2")).await.remove(0).1.unwrap();
+    world.hosts.put("h1", "web", guest.uuid);
+    let claim = || async { claim::read(world.rack.port(), guest.uuid).await.unwrap() };
+    let before = claim().await;
+    assert!(start_one(&world.rack, &guest).await.unwrap().already);
+    assert_eq!(claim().await, before);
+    // Nor is it rewritten while the host it names does not answer.
+    world.hosts.fault("h2", FakeFault::Unreachable);
+    assert_eq!(start_one(&world.rack, &guest).await.unwrap().host, "h1");
+    assert_eq!(claim().await, before);
+    world.hosts.mend("h2", FakeFault::Unreachable);
+    conclude("stop", stop(&world.rack, std::slice::from_ref(&guest), How::Force).await.unwrap()).unwrap();
+    assert!(world.hosts.places(guest.uuid).is_empty());
+    assert_eq!(claim().await.phase, Phase::Free);
+}
+
+#[tokio::test]
+async fn a_guest_that_is_being_deleted_is_not_started_by_whoever_read_it_before() {
+    let world = world("").await;
+    let guest = create(&world, order(&["web"])).await.unwrap().remove(0);
+    let object = Guest::object(guest.uuid);
+    let version = world.cluster.get(&object).await.unwrap().unwrap().version;
+    let doomed = Guest { stage: Stage::Deleting, ..guest.clone() };
+    world.cluster.replace(&object, &encode(&doomed).unwrap(), version).await.unwrap();
+    let failure = start_one(&world.rack, &guest).await.unwrap_err();
+    assert!(failure.to_string().contains("guest web was deleted meanwhile"), "{failure}");
+    assert!(world.hosts.places(guest.uuid).is_empty());
+    assert_eq!(claim::read(world.rack.port(), guest.uuid).await.unwrap().phase, Phase::Free);
+}
+
+#[tokio::test]
+async fn a_host_put_into_maintenance_after_it_was_looked_at_gets_no_guest() {
+    let world = world("").await;
+    let guest = create(&world, order(&["web"])).await.unwrap().remove(0);
+    let outlook = Outlook::take(&world.rack).await.unwrap();
+    let since = jiff::Timestamp::UNIX_EPOCH;
+    set_maintenance(world.rack.port(), "h1", Some(Maintenance { since, by: "me".into(), why: None })).await.unwrap();
+    let placed = [(&guest, placement::Place::Host("h1".into()))];
+    let started = start::start_at(&world.rack, &outlook, placed.into_iter(), None).await.remove(0).1.unwrap();
+    assert_ne!(started.host, "h1");
+    assert_eq!(world.hosts.places(guest.uuid).len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -284,7 +377,7 @@ async fn of_many_starts_at_once_exactly_one_runs() {
         let starts: Vec<_> = ["h1", "h2", "h3", "h1", "h2", "h3"]
             .iter()
             .map(|host| {
-                let rack = Rack { run: Run { id: Uuid::new_v4().to_string(), ..Run::new() }, ..world.rack.clone() };
+                let rack = another(&world.rack);
                 let (guest, host) = (guest.clone(), *host);
                 tokio::spawn(async move { start(&rack, &[guest], Some(host)).await.remove(0).1 })
             })
@@ -310,7 +403,7 @@ async fn operators_who_start_guests_at_the_same_moment_overfill_no_host() {
         }
         let mut starts = Vec::new();
         for guests in made {
-            let rack = Rack { run: Run { id: Uuid::new_v4().to_string(), ..Run::new() }, ..world.rack.clone() };
+            let rack = another(&world.rack);
             // All have looked before the first one starts anything.
             let outlook = Outlook::take(&rack).await.unwrap();
             starts.push(tokio::spawn(async move {
@@ -344,12 +437,11 @@ async fn a_promise_is_worth_nothing_once_its_guest_is_not_on_its_way_any_more() 
     let used = || async { Outlook::take(&world.rack).await.unwrap().rooms[0].used };
     let starting = Claim::default().starting(host, &world.rack.run);
     claim::swap(port, guest.uuid, &Claim::default(), &starting).await.unwrap();
-    let outlook = Outlook::take(&world.rack).await.unwrap();
-    promise::enter(&world.rack, &outlook, guest.uuid, &need(&guest, None), host).await.unwrap().unwrap();
+    promise::enter(&world.rack, guest.uuid, &need(&guest, None), host).await.unwrap().unwrap();
     assert_eq!(used().await, 40 << 30);
     // Entered twice it counts once; another one of its size has no room beside it.
-    promise::enter(&world.rack, &outlook, guest.uuid, &need(&guest, None), host).await.unwrap().unwrap();
-    let other = promise::enter(&world.rack, &outlook, Uuid::nil(), &need(&guest, None), host).await.unwrap();
+    promise::enter(&world.rack, guest.uuid, &need(&guest, None), host).await.unwrap().unwrap();
+    let other = promise::enter(&world.rack, Uuid::nil(), &need(&guest, None), host).await.unwrap();
     assert_eq!(other.unwrap_err(), "20 GiB of memory free, 40 GiB needed");
     let moving = starting.running("h2").moving("h2", host, &world.rack.run);
     claim::swap(port, guest.uuid, &starting, &moving).await.unwrap();

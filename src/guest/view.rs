@@ -1,10 +1,10 @@
 //! A guest as people and scripts see it: its definition, and what the hosts say of it.
 
-use super::claim::{Claim, Phase};
+use super::claim::{self, Claim, Phase};
 use super::rack::Rack;
 use super::spec::{Desired, Disk, Guest, ImageRef, Nic, Stage};
 use super::survey::Survey;
-use crate::cluster::{ClusterError, decode};
+use crate::cluster::ClusterError;
 use crate::error::Failure;
 use crate::inventory::Size;
 use crate::libvirt::DomainState;
@@ -118,8 +118,8 @@ pub struct Overview {
 /// When the cluster cannot be asked; hosts that do not answer are part of the result.
 pub async fn overview(rack: &Rack) -> Result<Overview, Failure> {
     let (definitions, claims, index, survey) =
-        tokio::join!(rack.guests(), claims(rack), rack.index(), Survey::take(&rack.hypervisors, false),);
-    let (definitions, claims) = (definitions?, claims?);
+        tokio::join!(rack.guests(), claim::all(rack.port()), rack.index(), Survey::take(&rack.hypervisors, false),);
+    let (definitions, claims) = (definitions?, claims.map_err(ClusterError::failure)?);
     let guests: Vec<GuestView> =
         definitions.iter().map(|guest| view(guest, claims.get(&guest.uuid), &survey)).collect();
     let mut reserved = index?;
@@ -127,26 +127,10 @@ pub async fn overview(rack: &Rack) -> Result<Overview, Failure> {
     Ok(Overview { guests, definitions, reserved, survey })
 }
 
-/// All claims, by guest.
-///
-/// # Errors
-/// When the cluster cannot be asked.
-pub async fn claims(rack: &Rack) -> Result<BTreeMap<Uuid, Claim>, Failure> {
-    let objects = rack.port().list("claim.").await.map_err(ClusterError::failure)?;
-    let mut claims = BTreeMap::new();
-    for object in objects {
-        if let Some(uuid) = object.name.strip_prefix("claim.").and_then(|u| u.parse().ok()) {
-            claims.insert(uuid, decode(&object.name, &object.data).map_err(ClusterError::failure)?);
-        }
-    }
-    Ok(claims)
-}
-
 /// Puts a guest together from its definition, its claim and what the hosts say.
 pub fn view(guest: &Guest, claim: Option<&Claim>, survey: &Survey) -> GuestView {
     let place = survey.place(guest.uuid);
-    let silent = claim.and_then(|c| c.places().find(|host| !survey.hosts.contains_key(*host)).map(str::to_owned));
-    let (state, host, reason) = match (place, silent) {
+    let (state, host, reason) = match (place, claim.and_then(|claim| survey.hidden(claim))) {
         (Some((host, domain)), _) => {
             let state = match domain.state {
                 DomainState::Running => State::Running,
@@ -159,10 +143,7 @@ pub fn view(guest: &Guest, claim: Option<&Claim>, survey: &Survey) -> GuestView 
             let reason = (state != State::Running).then(|| domain.reason.clone());
             (state, Some(host.clone()), reason)
         }
-        (None, Some(host)) => {
-            let why = survey.silent.get(&host).cloned().unwrap_or_else(|| "not in the inventory".to_owned());
-            (State::Unknown, Some(host), Some(why))
-        }
+        (None, Some((host, why))) => (State::Unknown, Some(host), Some(why)),
         (None, None) => match (guest.stage, claim.map(|c| c.phase)) {
             (Stage::Creating, _) => (State::Creating, None, None),
             (Stage::Deleting, _) => (State::Deleting, None, None),

@@ -25,6 +25,10 @@ pub enum FakeFault {
     MoveLeavesCopy,
     /// Moves away from the host succeed, but the answer is lost.
     AnswerLost,
+    /// As [`FakeFault::AnswerLost`], and the host begins only seconds later.
+    MoveBeginsLate,
+    /// Starts on the host take two minutes.
+    StartsLate,
 }
 
 #[derive(Debug, Default)]
@@ -67,7 +71,8 @@ impl FakeRack {
         self.put_sized(host, name, uuid, state, 1 << 30);
     }
 
-    fn put_sized(&self, host: &str, name: &str, uuid: Uuid, state: DomainState, memory: u64) {
+    /// Puts a domain of so much memory on a host.
+    pub fn put_sized(&self, host: &str, name: &str, uuid: Uuid, state: DomainState, memory: u64) {
         let domain = Domain { name: name.into(), uuid, state, reason: "booted".into(), memory, cpus: 1 };
         self.world().domains.entry(host.to_owned()).or_default().insert(uuid, domain);
     }
@@ -179,6 +184,9 @@ impl Hypervisor for FakeHost {
             let message = format!("domain '{name}' already exists");
             return Err(VirtError::Exists { host: self.name.clone(), call, message });
         }
+        if self.has(FakeFault::StartsLate) {
+            tokio::time::sleep(Duration::from_secs(120)).await;
+        }
         let state = if start == Start::Paused { DomainState::Paused } else { DomainState::Running };
         self.world()?.calls.push(format!("{} {call} {name}", self.name));
         let kib = text(xml, "memory unit='KiB'").and_then(|m| m.parse::<u64>().ok());
@@ -279,8 +287,21 @@ impl Hypervisor for FakeHost {
             }
             return Err(VirtError::Failed { host: self.name.clone(), call, code: 78, message: "aborted".into() });
         }
-        self.rack.world().domains.entry(self.name.clone()).or_default().remove(&uuid);
-        self.arrive(&target, Domain { reason: "migrated".into(), ..domain });
+        let (rack, source) = (self.rack.clone(), self.name.clone());
+        let go = move || {
+            let mut world = rack.world();
+            world.domains.entry(source).or_default().remove(&uuid);
+            let arrived = Domain { reason: "migrated".into(), ..domain };
+            world.domains.entry(target).or_default().insert(uuid, arrived);
+        };
+        if self.has(FakeFault::MoveBeginsLate) {
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_secs(3)).await;
+                go();
+            });
+            return Err(VirtError::Lost { host: self.name.clone(), call, message: "the fake lost it".into() });
+        }
+        go();
         if self.has(FakeFault::AnswerLost) {
             return Err(VirtError::Lost { host: self.name.clone(), call, message: "the fake lost it".into() });
         }

@@ -53,7 +53,8 @@ mod tests {
 
     fn next() -> Move {
         let (from, to) = ("h1".to_owned(), "h2".to_owned());
-        Move { guest: "g".into(), uuid: Uuid::nil(), from, to, bytes: 1, seconds: 1.0, priority: 0, emulated: false }
+        let (guest, need) = ("g".into(), crate::guest::placement::Need::default());
+        Move { guest, uuid: Uuid::nil(), from, to, bytes: 1, seconds: 1.0, priority: 0, emulated: false, need }
     }
 
     fn flows(list: &[(&str, &str, u64, u64)]) -> BTreeMap<Uuid, Flow> {

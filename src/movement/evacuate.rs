@@ -5,9 +5,11 @@ use super::gather::{Wanted, gather};
 use super::plan::{Facts, Plan, Stay, plan, plan_evacuation};
 use crate::cluster::{ClusterError, update};
 use crate::error::Failure;
+use crate::guest::claim::{self, Phase};
+use crate::guest::placement::Closed;
 use crate::guest::{HostState, Maintenance, Rack, read_host_states, set_maintenance};
 use crate::ui::Urgency;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -18,6 +20,8 @@ pub struct Evacuation {
     pub host: String,
     /// What moves where.
     pub plan: Plan,
+    /// The guests it was found with.
+    here: BTreeSet<Uuid>,
 }
 
 impl Evacuation {
@@ -33,24 +37,53 @@ impl Evacuation {
         change: bool,
     ) -> Result<Self, Failure> {
         known(rack, host)?;
-        let facts = gather(rack, &Wanted::On(host.to_owned()), options, urgency, change).await?;
-        answers(&facts, host)?;
-        Ok(Evacuation { host: host.to_owned(), plan: plan_evacuation(&facts, host) })
+        let facts = facts(rack, host, &Wanted::On(host.to_owned()), options, urgency, change).await?;
+        let here = facts.guests.iter().filter(|guest| guest.host == host).map(|guest| guest.uuid).collect();
+        Ok(Evacuation { host: host.to_owned(), plan: plan_evacuation(&facts, host), here })
     }
 
-    /// Closes the host to guests, and remembers who is about to leave where that is wanted.
+    /// Closes the host to guests, and remembers who is about to leave where that is wanted. Guests that got there
+    /// after it was planned are planned in.
     ///
     /// # Errors
     /// When the cluster cannot be asked.
-    pub async fn begin(&self, rack: &Rack, remember: bool) -> Result<(), Failure> {
+    pub async fn begin(
+        self,
+        rack: &Rack,
+        remember: bool,
+        options: &Options,
+        urgency: &watch::Receiver<Urgency>,
+    ) -> Result<Self, Failure> {
         let maintenance =
             Maintenance { since: jiff::Timestamp::now(), by: rack.run.by.clone(), why: Some("evacuated".to_owned()) };
         set_maintenance(rack.port(), &self.host, Some(maintenance)).await.map_err(ClusterError::failure)?;
+        let evacuation = match self.somebody_came(rack).await? {
+            true => Evacuation::plan(rack, &self.host, options, urgency, true).await?,
+            false => self,
+        };
         if remember {
-            let leaving: BTreeMap<Uuid, String> = self.plan.moves.iter().map(|m| (m.uuid, m.guest.clone())).collect();
-            change_left(rack, &self.host, |left| left.extend(leaving.clone())).await?;
+            let moves = &evacuation.plan.moves;
+            let leaving: BTreeMap<Uuid, String> = moves.iter().map(|m| (m.uuid, m.guest.clone())).collect();
+            change_left(rack, &evacuation.host, |left| left.extend(leaving.clone())).await?;
         }
-        Ok(())
+        Ok(evacuation)
+    }
+
+    /// Whether guests got to the host since it was planned. From now on nobody brings any more: whoever had looked
+    /// before has written his claim by now, and is waited for, or sees the maintenance when he enters his promise.
+    async fn somebody_came(&self, rack: &Rack) -> Result<bool, Failure> {
+        let mut came = false;
+        for (guest, claim) in claim::all(rack.port()).await.map_err(ClusterError::failure)? {
+            if self.here.contains(&guest) || !claim.places().any(|place| place == self.host) {
+                continue;
+            }
+            came = true;
+            if claim.phase == Phase::Starting {
+                rack.ui.note(format!("waits for a guest that is being started there by {}", claim.by));
+                claim::wait_out(rack.port(), guest, claim, |_, _| ()).await.map_err(ClusterError::failure)?;
+            }
+        }
+        Ok(came)
     }
 }
 
@@ -64,7 +97,7 @@ pub struct Homecoming {
 }
 
 impl Homecoming {
-    /// Opens the host to guests again (unless this is for show) and plans the way back of those that left.
+    /// Plans the way back of those that left.
     ///
     /// # Errors
     /// When the host is unknown or silent, or the cluster cannot be asked.
@@ -79,17 +112,18 @@ impl Homecoming {
         let states = read_host_states(rack.port()).await.map_err(ClusterError::failure)?;
         let left = states.get(host).map(|s| s.left.clone()).unwrap_or_default();
         let guests = rack.guests().await?.into_iter().filter(|g| left.contains_key(&g.uuid)).collect();
-        let mut facts = gather(rack, &Wanted::Guests(guests), options, urgency, change).await?;
-        answers(&facts, host)?;
+        let mut facts = facts(rack, host, &Wanted::Guests(guests), options, urgency, change).await?;
         for room in facts.rooms.iter_mut().filter(|r| r.name == host) {
             room.closed = None;
         }
         let wanted: Vec<Uuid> = left.keys().copied().collect();
         let mut plan = plan(&facts, &wanted, Some(host));
         for (uuid, name) in &left {
-            if !facts.guests.iter().any(|g| g.uuid == *uuid) {
-                let reason = "does not run any more; it stays as it is".to_owned();
-                plan.unchanged.push(Stay { guest: name.clone(), host: String::new(), reason });
+            let stay = |reason: &str| Stay { guest: name.clone(), host: String::new(), reason: reason.to_owned() };
+            match facts.hidden.get(uuid) {
+                _ if facts.guests.iter().any(|g| g.uuid == *uuid) => {}
+                Some(why) => plan.refused.push(stay(why)),
+                None => plan.unchanged.push(stay("does not run any more; it stays as it is")),
             }
         }
         Ok(Homecoming { host: host.to_owned(), plan })
@@ -124,12 +158,20 @@ fn known(rack: &Rack, host: &str) -> Result<(), Failure> {
     }
 }
 
-fn answers(facts: &Facts, host: &str) -> Result<(), Failure> {
-    let room = facts.rooms.iter().find(|r| r.name == host);
-    match room.and_then(|r| r.closed.as_deref()).filter(|why| why.starts_with("does not answer")) {
-        Some(why) => Err(Failure::failed(format!("host {host} {why}"))
+/// What planning about a host that answers starts from.
+async fn facts(
+    rack: &Rack,
+    host: &str,
+    wanted: &Wanted,
+    options: &Options,
+    urgency: &watch::Receiver<Urgency>,
+    change: bool,
+) -> Result<Facts, Failure> {
+    let facts = gather(rack, wanted, options, urgency, change).await?;
+    match facts.rooms.iter().find(|room| room.name == host).and_then(|room| room.closed.as_ref()) {
+        Some(silent @ Closed::Silent(_)) => Err(Failure::failed(format!("host {host} {silent}"))
             .hint("guests of a host that is gone are started elsewhere after it was fenced, not moved")),
-        None => Ok(()),
+        _ => Ok(facts),
     }
 }
 

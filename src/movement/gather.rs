@@ -8,10 +8,11 @@ use super::transfer::{Transfer, finish};
 use crate::cluster::ClusterError;
 use crate::error::{Failure, Kind};
 use crate::guest::claim::{self, Claim, Phase};
-use crate::guest::{Guest, Rack, Survey, read_host_states, read_promises, rooms};
-use crate::libvirt::DomainState;
+use crate::guest::placement::Need;
+use crate::guest::{Guest, Outlook, Rack};
 use crate::ui::Urgency;
 use futures::future::join_all;
+use std::collections::BTreeMap;
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -52,25 +53,24 @@ pub async fn gather(
     urgency: &watch::Receiver<Urgency>,
     change: bool,
 ) -> Result<Facts, Failure> {
-    let guests = rack.guests().await?;
     if change {
-        finish_moves(rack, &guests, wanted, options, urgency).await?;
+        finish_moves(rack, wanted, options, urgency).await?;
     }
-    let (states, promises) =
-        tokio::try_join!(read_host_states(rack.port()), read_promises(rack.port(), rack.hypervisors.names()))
-            .map_err(ClusterError::failure)?;
-    let survey = Survey::take(&rack.hypervisors, true).await;
-    let rooms = rooms(&rack.inventory, &survey, &states, &guests, &promises);
-    Ok(Facts { rooms, guests: placed(&guests, &survey), link: link(rack) })
+    let outlook = Outlook::take(rack).await?;
+    let (guests, hidden) = placed(&outlook);
+    Ok(Facts { rooms: outlook.rooms, guests, hidden, link: link(rack) })
 }
 
-fn placed(guests: &[Guest], survey: &Survey) -> Vec<Placed> {
-    let mut all = Vec::new();
-    for guest in guests {
-        let Some(places) = survey.seen.get(&guest.uuid) else { continue };
-        let there = |state: fn(DomainState) -> bool| places.iter().find(|(_, d)| state(d.state));
-        let running = there(|s| s == DomainState::Running);
-        let Some((host, domain)) = running.or_else(|| there(DomainState::has_process)) else { continue };
+/// Guests that are seen somewhere, and why others are not.
+fn placed(outlook: &Outlook) -> (Vec<Placed>, BTreeMap<Uuid, String>) {
+    let (mut all, mut hidden) = (Vec::new(), BTreeMap::new());
+    for guest in &outlook.guests {
+        let Some((host, domain)) = outlook.survey.place(guest.uuid) else {
+            if let Some((host, why)) = outlook.survey.hidden(&outlook.claim(guest.uuid)) {
+                hidden.insert(guest.uuid, format!("it may run on {host}, which does not answer ({why})"));
+            }
+            continue;
+        };
         all.push(Placed {
             name: guest.name.clone(),
             uuid: guest.uuid,
@@ -84,21 +84,21 @@ fn placed(guests: &[Guest], survey: &Survey) -> Vec<Placed> {
             emulated: guest.machine.is_emulated(),
         });
     }
-    all
+    (all, hidden)
 }
 
 async fn finish_moves(
     rack: &Rack,
-    guests: &[Guest],
     wanted: &Wanted,
     options: &Options,
     urgency: &watch::Receiver<Urgency>,
 ) -> Result<(), Failure> {
     let mut moves = Vec::new();
-    let reads = guests.iter().map(|guest| async move { (guest, claim::read(rack.port(), guest.uuid).await) });
-    for (guest, claim) in join_all(reads).await {
-        let claim = claim.map_err(ClusterError::failure)?;
-        if claim.phase != Phase::Moving || !wanted.covers(guest.uuid, &claim) {
+    let (guests, claims) = tokio::join!(rack.guests(), claim::all(rack.port()));
+    let (guests, claims) = (guests?, claims.map_err(ClusterError::failure)?);
+    for guest in &guests {
+        let Some(claim) = claims.get(&guest.uuid) else { continue };
+        if claim.phase != Phase::Moving || !wanted.covers(guest.uuid, claim) {
             continue;
         }
         let (Some(from), Some(to)) = (claim.host.clone(), claim.target.clone()) else { continue };
@@ -111,6 +111,7 @@ async fn finish_moves(
             seconds: 0.0,
             priority: guest.priority,
             emulated: guest.machine.is_emulated(),
+            need: Need::default(),
         });
     }
     let _unhurried = (!moves.is_empty()).then(|| rack.ui.unhurried(PATIENCE));

@@ -1,6 +1,6 @@
 //! What moves where, before anything does: pure.
 
-use crate::guest::placement::{HostRoom, Need, Place, place, reasons};
+use crate::guest::placement::{Closed, HostRoom, Need, Place, place, reasons};
 use crate::libvirt::DomainState;
 use crate::ui::Table;
 use serde::Serialize;
@@ -46,6 +46,8 @@ pub struct Facts {
     pub rooms: Vec<HostRoom>,
     /// Guests that have a domain somewhere.
     pub guests: Vec<Placed>,
+    /// Guests that may be on a host that does not answer, with the reason.
+    pub hidden: BTreeMap<Uuid, String>,
     /// Speed of the migration network in bytes a second, where it is known.
     pub link: Option<u64>,
 }
@@ -69,6 +71,9 @@ pub struct Move {
     pub priority: i32,
     /// Whether its processor is emulated.
     pub emulated: bool,
+    /// What it needs of its target.
+    #[serde(skip)]
+    pub need: Need,
 }
 
 /// A guest that does not move.
@@ -164,7 +169,7 @@ pub fn plan(facts: &Facts, wanted: &[Uuid], to: Option<&str>) -> Plan {
 pub fn plan_evacuation(facts: &Facts, host: &str) -> Plan {
     let mut facts = facts.clone();
     for room in facts.rooms.iter_mut().filter(|r| r.name == host) {
-        room.closed.get_or_insert_with(|| "is being evacuated".to_owned());
+        room.closed.get_or_insert(Closed::Evacuated);
     }
     let wanted: Vec<Uuid> = facts.guests.iter().filter(|g| g.host == host).map(|g| g.uuid).collect();
     plan(&facts, &wanted, None)
@@ -192,6 +197,7 @@ fn a_move(guest: &Placed, to: &str, link: Option<u64>) -> Move {
         seconds: SETUP_SECONDS + sending(guest.memory, link),
         priority: guest.priority,
         emulated: guest.emulated,
+        need: need(guest, Some(to)),
     }
 }
 
@@ -318,7 +324,7 @@ mod tests {
                 ..HostRoom::default()
             }
         };
-        Facts { rooms: rooms.iter().map(room).collect(), guests, link: Some(125_000_000) }
+        Facts { rooms: rooms.iter().map(room).collect(), guests, link: Some(125_000_000), ..Facts::default() }
     }
 
     fn ids(facts: &Facts) -> Vec<Uuid> {
@@ -345,7 +351,7 @@ mod tests {
         let bound = Placed { pinned: Some("h1".into()), ..guest("bound", "h1", 1) };
         let mut facts =
             facts(&[("h1", 64), ("h2", 4)], vec![paused, bound, guest("big", "h1", 8), guest("there", "h2", 1)]);
-        facts.rooms.push(HostRoom { closed: Some("in maintenance: dust".into()), ..facts.rooms[1].clone() });
+        facts.rooms.push(HostRoom { closed: Some(Closed::Maintenance(Some("dust".into()))), ..facts.rooms[1].clone() });
         facts.rooms[2].name = "h3".into();
         insta::assert_snapshot!(plan(&facts, &ids(&facts), Some("h2")).render(), @r#"
         nothing to move
@@ -394,7 +400,7 @@ mod tests {
             let rooms: Vec<(&str, u64)> = names.iter().map(String::as_str).zip(memory).collect();
             let mut facts = facts(&rooms, guests);
             for (room, closed) in facts.rooms.iter_mut().zip(closed) {
-                room.closed = closed.then(|| "in maintenance".to_owned());
+                room.closed = closed.then_some(Closed::Maintenance(None));
             }
             let host = names[evacuated].as_str();
             let plan = plan_evacuation(&facts, host);

@@ -1,7 +1,7 @@
 //! Before a move: do the two hosts see each other, and can the target take the guest?
 
 use crate::error::{Failure, Kind};
-use crate::guest::{Rack, read_host_states};
+use crate::guest::Rack;
 use crate::inventory::{HostSpec, Inventory};
 use crate::ssh::{Exec, RemoteExt};
 use std::collections::BTreeMap;
@@ -80,28 +80,6 @@ async fn look(rack: &Rack, from: &str, to: &str) -> Result<(), String> {
     } else {
         Err(format!("host {from} cannot move guests to or from {to}: {}", wrong.join("; ")))
     }
-}
-
-/// Whether the target is open and has the memory, asked just before the move.
-///
-/// # Errors
-/// A refusal when it is in maintenance or full; nothing was changed.
-pub async fn takes(rack: &Rack, to: &str, bytes: u64) -> Result<(), Failure> {
-    let states = read_host_states(rack.port()).await.map_err(crate::cluster::ClusterError::failure)?;
-    if states.get(to).is_some_and(|s| s.maintenance.is_some()) {
-        return Err(Failure::refused(format!("host {to} is in maintenance"))
-            .hint(format!("take it back with `rackhand return {to}`, or name another host")));
-    }
-    let spec = rack.inventory.host(to).ok_or_else(|| Failure::usage(format!("the inventory has no host {to}")))?;
-    let hypervisor = rack.hypervisors.get(to)?;
-    let (node, domains) = tokio::join!(hypervisor.node(), hypervisor.domains());
-    let used: u64 = domains?.iter().filter(|d| d.state.has_process()).map(|d| d.memory).sum();
-    let room = node?.memory.saturating_sub(rack.inventory.reserve(spec).bytes());
-    if used + bytes > room {
-        let (free, need) = (room.saturating_sub(used) >> 20, bytes >> 20);
-        return Err(Failure::refused(format!("host {to} has {free} MiB left for guests, {need} MiB are needed")));
-    }
-    Ok(())
 }
 
 /// Whether the target can give the guest the processor it has.

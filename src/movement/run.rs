@@ -104,8 +104,8 @@ pub async fn execute(rack: &Rack, plan: &Plan, options: &Options, urgency: watch
         report.add(a_move, ended.remove(&a_move.uuid));
     }
     report.total_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    if *urgency.borrow() != Urgency::None {
-        report.worst = report.worst.max(Some(Kind::Interrupted));
+    if *urgency.borrow() != Urgency::None && report.worst != Some(Kind::Unknown) {
+        report.worst = Some(Kind::Interrupted);
     }
     report
 }
@@ -207,8 +207,10 @@ impl Report {
             .iter()
             .filter_map(|g| g.reason.as_ref().map(|why| format!("\n  {} ({}): {why}", g.guest, g.outcome)))
             .collect();
-        let mut failure =
-            Failure::msg(kind, format!("{} of {all} guests did not move:{}", all - moved, lines.concat()));
+        let mut failure = match all - moved {
+            0 => return Some(Failure::msg(kind, "interrupted; all guests of the plan have moved all the same")),
+            missing => Failure::msg(kind, format!("{missing} of {all} guests did not move:{}", lines.concat())),
+        };
         for hint in &self.hints {
             failure = failure.hint(hint);
         }

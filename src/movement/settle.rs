@@ -3,7 +3,7 @@
 use super::plan::Move;
 use super::verdict::{Side, Verdict, judge};
 use crate::guest::Rack;
-use crate::libvirt::{Hypervisor, JobKind};
+use crate::libvirt::{Hypervisor, JobKind, VirtError};
 use crate::ui::Job;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,27 +45,24 @@ impl Sides {
     ///
     /// # Errors
     /// When the inventory lacks one of them.
-    pub fn of(rack: &Rack, a_move: &Move) -> Result<Self, crate::libvirt::VirtError> {
+    pub fn of(rack: &Rack, a_move: &Move) -> Result<Self, VirtError> {
         Ok(Sides { source: rack.hypervisors.get(&a_move.from)?, target: rack.hypervisors.get(&a_move.to)? })
     }
 
-    /// What both say about the guest, at about one time.
+    /// What both say about the guest. The source first: the target has the guest before the source loses it, so one
+    /// that neither has is nowhere.
     async fn look(&self, uuid: uuid::Uuid) -> (Side, Side) {
-        let side = |host: Arc<dyn Hypervisor>, jobs: bool| async move {
-            match host.domain(uuid).await {
-                Err(error) => Side::Silent(error.to_string()),
-                Ok(domain) => {
-                    let job =
-                        jobs && domain.is_some() && host.job(uuid).await.is_ok_and(|j| j.kind == JobKind::Running);
-                    Side::of(domain, job)
-                }
-            }
+        let source = look_at(&self.source, uuid).await.unwrap_or_else(|e| Side::Silent(e.to_string()));
+        let target = match self.target.domain(uuid).await {
+            Ok(domain) => Side::of(domain, false),
+            Err(error) => Side::Silent(error.to_string()),
         };
-        tokio::join!(side(Arc::clone(&self.source), true), side(Arc::clone(&self.target), false))
+        (source, target)
     }
 
-    /// Looks until it is known where the guest is, and clears up what libvirt left behind.
-    pub async fn settle(&self, a_move: &Move, job: &Job) -> Found {
+    /// Looks until it is known where the guest is, and clears up what libvirt left behind. Where it is in doubt
+    /// whether the source was asked at all, it may yet begin: only what lasts is believed then.
+    pub async fn settle(&self, a_move: &Move, job: &Job, in_doubt: bool) -> Found {
         let uuid = a_move.uuid;
         let began = Instant::now();
         let mut since = (None, began);
@@ -79,8 +76,8 @@ impl Sides {
             let words = || format!("{} {source}; {} {target}", a_move.from, a_move.to);
             match verdict {
                 Verdict::Moved => return Found::OnTarget,
-                Verdict::Stayed => return Found::OnSource,
-                Verdict::Gone => return Found::Nowhere,
+                Verdict::Stayed if lasts || !in_doubt => return Found::OnSource,
+                Verdict::Gone if lasts || !in_doubt => return Found::Nowhere,
                 Verdict::InTransit if matches!(source, Side::Present { job: true, .. }) => return Found::StillMoving,
                 Verdict::EndTargetCopy if lasts => {
                     tracing::info!(guest = a_move.guest, host = a_move.to, "end the copy that never ran");
@@ -106,10 +103,21 @@ impl Sides {
     }
 
     /// The next look tells what came of it.
-    fn done(&self, outcome: Result<(), crate::libvirt::VirtError>) {
+    fn done(&self, outcome: Result<(), VirtError>) {
         if let Err(error) = outcome {
             tracing::warn!(%error, "clearing up after a move");
         }
+    }
+}
+
+/// What a source says; a job that cannot be asked for may run.
+async fn look_at(source: &Arc<dyn Hypervisor>, uuid: uuid::Uuid) -> Result<Side, VirtError> {
+    let Some(domain) = source.domain(uuid).await? else { return Ok(Side::Absent) };
+    match source.job(uuid).await {
+        Ok(job) => Ok(Side::of(Some(domain), job.kind == JobKind::Running)),
+        // It ended in between.
+        Err(error) if error.no_domain() => Ok(Side::Absent),
+        Err(error) => Err(error),
     }
 }
 

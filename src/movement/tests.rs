@@ -60,6 +60,7 @@ async fn bench(names: &[&str], remote: impl Fn(FakeRemote) -> FakeRemote) -> Ben
         inventory: Arc::new(inventory),
         ui: Ui::hidden(),
         run: Run::new(),
+        turns: Arc::default(),
     };
     let (hurry, _) = watch::channel(Urgency::None);
     Bench { rack, fake, guests, hurry }
@@ -73,12 +74,8 @@ impl Bench {
     async fn evacuate(&self, host: &str) -> Report {
         let urgency = self.hurry.subscribe();
         let evacuation = Evacuation::plan(&self.rack, host, &OPTIONS, &urgency, true).await.unwrap();
-        evacuation.begin(&self.rack, true).await.unwrap();
+        let evacuation = evacuation.begin(&self.rack, true, &OPTIONS, &urgency).await.unwrap();
         execute(&self.rack, &evacuation.plan, &OPTIONS, urgency).await
-    }
-
-    fn states(&self, uuid: Uuid) -> Vec<DomainState> {
-        self.fake.places(uuid).into_iter().map(|(_, state)| state).collect()
     }
 
     async fn claim(&self, uuid: Uuid) -> (Phase, Option<String>) {
@@ -127,12 +124,93 @@ async fn a_move_that_stands_still_is_aborted_and_leaves_one_copy() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lost_answer_is_looked_up() {
+async fn a_lost_answer_is_looked_up_even_when_the_host_has_not_begun_yet() {
+    for fault in [FakeFault::AnswerLost, FakeFault::MoveBeginsLate] {
+        let bench = bench(&["a"], sees_all).await;
+        bench.fake.fault("h1", fault);
+        let report = bench.evacuate("h1").await;
+        assert!(report.failure().is_none(), "{}", report.render());
+        let places = bench.fake.places(bench.guests[0].uuid);
+        assert!(places.len() == 1 && places[0].0 != "h1", "{places:?}");
+        assert_eq!(bench.claim(bench.guests[0].uuid).await, (Phase::Running, Some(places[0].0.clone())));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_somebody_else_moves_or_has_moved_is_left_to_him() {
     let bench = bench(&["a"], sees_all).await;
-    bench.fake.fault("h1", FakeFault::AnswerLost);
-    let report = bench.evacuate("h1").await;
-    assert!(report.failure().is_none(), "{}", report.render());
-    assert_eq!(bench.states(bench.guests[0].uuid), [DomainState::Running]);
+    let guest = bench.guests[0].clone();
+    let urgency = bench.hurry.subscribe();
+    let facts = gather(&bench.rack, &Wanted::Guests(bench.guests.clone()), &OPTIONS, &urgency, true).await.unwrap();
+    let plan = plan(&facts, &[guest.uuid], Some("h3"));
+    let other = Run { id: "other".into(), by: "you@elsewhere".into(), process: String::new() };
+    let seen = claim::read(bench.rack.port(), guest.uuid).await.unwrap();
+    let moving = seen.moving("h1", "h2", &other);
+    for theirs in [moving.clone(), moving.running("h2")] {
+        let seen = claim::read(bench.rack.port(), guest.uuid).await.unwrap();
+        claim::swap(bench.rack.port(), guest.uuid, &seen, &theirs).await.unwrap();
+        let report = execute(&bench.rack, &plan, &OPTIONS, urgency.clone()).await;
+        assert_eq!(report.failure().unwrap().kind, Kind::Busy, "{}", report.render());
+        assert_eq!(claim::read(bench.rack.port(), guest.uuid).await.unwrap(), theirs);
+    }
+    assert!(!bench.fake.calls().iter().any(|c| c.contains("move the guest")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn moves_of_several_operators_overfill_no_host() {
+    let bench = bench(&["a", "b"], sees_all).await;
+    let urgency = bench.hurry.subscribe();
+    let mut plans = Vec::new();
+    for guest in &bench.guests {
+        // Both fit on h2, but not together: it has 60 GiB or less for guests.
+        bench.fake.put_sized("h1", &guest.name, guest.uuid, DomainState::Running, 31 << 30);
+        let wanted = Wanted::Guests(vec![guest.clone()]);
+        let facts = gather(&bench.rack, &wanted, &OPTIONS, &urgency, true).await.unwrap();
+        plans.push(plan(&facts, &[guest.uuid], Some("h2")));
+    }
+    let other = Rack { run: Run::new(), turns: Arc::default(), ..bench.rack.clone() };
+    let (one, two) = tokio::join!(
+        execute(&bench.rack, &plans[0], &OPTIONS, urgency.clone()),
+        execute(&other, &plans[1], &OPTIONS, urgency.clone())
+    );
+    assert_eq!(one.moved().count() + two.moved().count(), 1, "{}\n{}", one.render(), two.render());
+    let failure = one.failure().or(two.failure()).unwrap();
+    assert_eq!(failure.kind, Kind::Refused);
+    assert!(failure.to_string().contains("of memory free, 31 GiB needed"), "{failure}");
+    for guest in &bench.guests {
+        let places = bench.fake.places(guest.uuid);
+        assert_eq!(bench.claim(guest.uuid).await, (Phase::Running, Some(places[0].0.clone())));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_after_the_plan_was_made_leaves_as_well() {
+    let bench = bench(&["a", "b"], sees_all).await;
+    let (a, b) = (&bench.guests[0], &bench.guests[1]);
+    let urgency = bench.hurry.subscribe();
+    bench.rack.hypervisors.get("h1").unwrap().destroy(b.uuid).await.unwrap();
+    let evacuation = Evacuation::plan(&bench.rack, "h1", &OPTIONS, &urgency, true).await.unwrap();
+    assert_eq!(evacuation.plan.moves.len(), 1);
+    bench.fake.put("h1", "b", b.uuid);
+    let evacuation = evacuation.begin(&bench.rack, false, &OPTIONS, &urgency).await.unwrap();
+    let report = execute(&bench.rack, &evacuation.plan, &OPTIONS, urgency).await;
+    assert_eq!(report.moved().count(), 2, "{}", report.render());
+    assert!([a, b].iter().all(|g| bench.fake.places(g.uuid)[0].0 != "h1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_on_a_silent_host_is_not_forgotten_by_a_return() {
+    let bench = bench(&["a"], sees_all).await;
+    assert_eq!(bench.evacuate("h1").await.moved().count(), 1);
+    let host = bench.fake.places(bench.guests[0].uuid)[0].0.clone();
+    bench.fake.fault(&host, FakeFault::Unreachable);
+    let urgency = bench.hurry.subscribe();
+    let home = Homecoming::plan(&bench.rack, "h1", &OPTIONS, &urgency, true).await.unwrap();
+    assert!(home.plan.refused[0].reason.contains(&format!("it may run on {host}, which does not answer")));
+    home.end(&bench.rack, &[]).await.unwrap();
+    bench.fake.mend(&host, FakeFault::Unreachable);
+    let home = Homecoming::plan(&bench.rack, "h1", &OPTIONS, &urgency, true).await.unwrap();
+    assert_eq!(home.plan.moves.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

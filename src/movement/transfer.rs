@@ -7,16 +7,18 @@ use super::settle::{Found, Sides};
 use super::stall::{Progress, pause, stop_emulated};
 use crate::cluster::ClusterError;
 use crate::error::{Failure, Kind};
-use crate::guest::Rack;
-use crate::guest::claim::{self, Claim, Phase, Swap};
-use crate::libvirt::{JobKind, JobStats, MigrateParams, VirtError};
+use crate::guest::claim::{self, Claim, Phase, Swap, Window};
+use crate::guest::{Rack, enter_promise};
+use crate::libvirt::{Hypervisor, JobKind, JobStats, MigrateParams, VirtError};
 use crate::ui::Urgency;
 use crate::ui::{Job, Outcome};
 use serde::Serialize;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use uuid::Uuid;
 
 /// Time between two looks at a running move; cheap (0.3 ms), and the bars and the link budget live on it.
 const POLL: Duration = Duration::from_millis(100);
@@ -24,8 +26,26 @@ const POLL: Duration = Duration::from_millis(100);
 const POLL_EMULATED: Duration = Duration::from_millis(15);
 /// How long an aborted move may take to come to its end.
 const ABORT: Duration = Duration::from_secs(20);
+/// How often it is tried to abort a move that does not end.
+const ABORTS: u32 = 3;
 /// How long the cluster may be out of reach while the outcome of a move is to be written down.
 const WRITE_DOWN: Duration = Duration::from_secs(30);
+
+/// What is said of a move that can be brought to no end.
+const STILL_MOVES: &str = "it still moves, and cannot be aborted";
+
+/// Why a move did not go as it should.
+struct Trouble {
+    error: VirtError,
+    /// Whether the request may still be on its way, or waiting for its turn.
+    in_doubt: bool,
+}
+
+impl From<VirtError> for Trouble {
+    fn from(error: VirtError) -> Self {
+        Trouble { in_doubt: error.unknown(), error }
+    }
+}
 
 /// A request to libvirt that is under way.
 type Call<'a> = Pin<Box<dyn Future<Output = Result<(), VirtError>> + Send + 'a>>;
@@ -74,8 +94,8 @@ impl Transfer<'_> {
     pub async fn run(mut self, rate: impl Fn(u64) + Send) -> Ended {
         let job = self.rack.ui.job(format!("move {} {} -> {}", self.a_move.guest, self.a_move.from, self.a_move.to));
         let began = Instant::now();
-        let ended = match self.attempt(&job, &rate).await {
-            Ok(found) => self.conclude(found, began, &job).await,
+        let ended = match self.attempt(began, &job, &rate).await {
+            Ok(ended) => ended,
             Err(failure) if failure.kind == Kind::Unknown => Ended::Unknown(failure.to_string()),
             Err(failure) => Ended::Stayed(failure),
         };
@@ -93,44 +113,67 @@ impl Transfer<'_> {
         ended
     }
 
-    async fn attempt(
-        &mut self,
-        job: &Job,
-        rate: &(impl Fn(u64) + Send),
-    ) -> Result<(Found, Option<VirtError>), Failure> {
+    async fn attempt(&mut self, began: Instant, job: &Job, rate: &(impl Fn(u64) + Send)) -> Result<Ended, Failure> {
         let sides = Sides::of(self.rack, self.a_move)?;
         let claim = claim::read(self.rack.port(), self.a_move.uuid).await.map_err(ClusterError::failure)?;
-        if claim.phase == Phase::Starting {
-            return Err(Failure::msg(Kind::Busy, format!("it is being started by {}", claim.by)));
-        }
+        self.may_begin(&claim)?;
         job.step("looks whether the hosts see each other");
         let (from, to) = (self.a_move.from.as_str(), self.a_move.to.as_str());
         let checks = async {
             tokio::try_join!(
                 self.pairs.see_each_other(self.rack, from, to),
-                preflight::takes(self.rack, to, self.a_move.bytes),
                 preflight::fits_cpu(self.rack, from, to, self.a_move.uuid),
             )
         };
         checks.await.map_err(before_it_began)?;
         let mine = claim.moving(from, to, &self.rack.run);
+        let window = Window::begin();
         match claim::swap(self.rack.port(), self.a_move.uuid, &claim, &mine).await.map_err(ClusterError::failure)? {
             Swap::Ours => {}
             Swap::Theirs(theirs) => {
                 return Err(Failure::msg(Kind::Busy, format!("{} works on it at the moment", theirs.by)));
             }
         }
-        let error = self.go(&sides, job, rate).await;
-        Ok((self.follow(&sides, job, rate).await, error))
+        let room = enter_promise(self.rack, self.a_move.uuid, &self.a_move.need, to).await;
+        let no_room = |why: String| {
+            Err(Failure::refused(format!("host {to}: {why}"))
+                .hint("nothing was changed; name another host, or make room"))
+        };
+        if let Err(failure) = room.map_err(before_it_began).and_then(|room| room.or_else(no_room)) {
+            write_down(self.rack, self.a_move, Some(from), &mine).await.map_err(|why| {
+                Failure::msg(Kind::Unknown, format!("{failure}; its claim says that it moves: {why}"))
+            })?;
+            return Err(failure);
+        }
+        let trouble = self.go(&sides, window, job, rate).await;
+        let found = self.follow(&sides, job, rate, trouble.as_ref().is_some_and(|t| t.in_doubt)).await;
+        Ok(self.conclude(found, trouble.map(|t| t.error), &mine, began, job).await)
+    }
+
+    /// Whether the guest is free to be moved: nobody else is at it, and it is claimed for no other host.
+    fn may_begin(&self, claim: &Claim) -> Result<(), Failure> {
+        let elsewhere = claim.host.as_deref().filter(|host| *host != self.a_move.from);
+        match (claim.phase, elsewhere) {
+            (Phase::Starting, _) => Err(Failure::msg(Kind::Busy, format!("it is being started by {}", claim.by))),
+            (Phase::Moving, _) => Err(Failure::msg(Kind::Busy, format!("it is being moved by {}", claim.by))),
+            (Phase::Running, Some(host)) => {
+                let text = format!("it is seen on {} and claimed for {host}", self.a_move.from);
+                Err(Failure::msg(Kind::Busy, text).hint("run the same command again: somebody may just have moved it"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Lets libvirt move it, and watches.
-    async fn go(&mut self, sides: &Sides, job: &Job, rate: &(impl Fn(u64) + Send)) -> Option<VirtError> {
+    async fn go(&mut self, sides: &Sides, window: Window, job: &Job, rate: &(impl Fn(u64) + Send)) -> Option<Trouble> {
         let params = self.params()?;
         // Before it begins: the whole move of a small guest can fit between two looks at it.
         let first = pause(self.options.max_downtime, 0);
         if let Err(error) = sides.source.set_max_downtime(self.a_move.uuid, first).await {
             tracing::debug!(%error, guest = self.a_move.guest, "the limit of the pause is set later");
+        }
+        if window.is_over() {
+            return Some(self.failed("its claim is too old to act on".to_owned()).into());
         }
         let call = sides.source.migrate(self.a_move.uuid, &params);
         self.watch(sides, job, rate, Some(call)).await
@@ -152,11 +195,16 @@ impl Transfer<'_> {
         })
     }
 
-    /// Looks at both sides until the guest is found, following a move that still goes on.
-    async fn follow(&mut self, sides: &Sides, job: &Job, rate: &(impl Fn(u64) + Send)) -> Found {
+    /// Looks at both sides until the guest is found, following a move that still goes on; one that cannot be aborted
+    /// is left to itself in the end.
+    async fn follow(&mut self, sides: &Sides, job: &Job, rate: &(impl Fn(u64) + Send), in_doubt: bool) -> Found {
+        let mut aborts = 0;
         loop {
-            match sides.settle(self.a_move, job).await {
-                Found::StillMoving => drop(self.watch(sides, job, rate, None).await),
+            match sides.settle(self.a_move, job, in_doubt).await {
+                Found::StillMoving if aborts < ABORTS => {
+                    // Only an abort ends it with an error: there is no call to fail.
+                    aborts += u32::from(self.watch(sides, job, rate, None).await.is_some());
+                }
                 found => return found,
             }
         }
@@ -170,9 +218,9 @@ impl Transfer<'_> {
         job: &Job,
         rate: &(impl Fn(u64) + Send),
         call: Option<Call<'_>>,
-    ) -> Option<VirtError> {
+    ) -> Option<Trouble> {
         let followed = call.is_none();
-        let mut call = call.unwrap_or_else(|| Box::pin(std::future::pending()));
+        let mut call = call.unwrap_or_else(|| Box::pin(no_job(&sides.source, self.a_move.uuid)));
         let began = Instant::now();
         let mut progress = Progress::default();
         let mut paused = Duration::ZERO;
@@ -181,7 +229,7 @@ impl Transfer<'_> {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let stats = tokio::select! {
-                outcome = &mut call => return outcome.err(),
+                outcome = &mut call, if !followed => return outcome.err().map(Trouble::from),
                 stats = async { tick.tick().await; sides.source.job(self.a_move.uuid).await } => stats.ok(),
             };
             let running = stats.as_ref().filter(|s| s.kind == JobKind::Running);
@@ -209,10 +257,10 @@ impl Transfer<'_> {
         }
     }
 
-    async fn abort(&self, sides: &Sides, call: Call<'_>, stalled: bool) -> Option<VirtError> {
+    async fn abort(&self, sides: &Sides, call: Call<'_>, stalled: bool) -> Option<Trouble> {
         let asked = sides.source.abort_job(self.a_move.uuid).await;
         let ended = timeout(ABORT, call).await;
-        if let Ok(Ok(())) = ended {
+        if matches!(ended, Ok(Ok(()))) {
             return None;
         }
         let message = match (stalled, asked) {
@@ -220,11 +268,15 @@ impl Transfer<'_> {
             (true, Ok(())) => format!("aborted: no progress for {} s", super::stall::STALL.as_secs()),
             (false, Ok(())) => "aborted by the operator".to_owned(),
         };
-        Some(VirtError::Failed { host: self.a_move.from.clone(), call: "move the guest", code: 0, message })
+        Some(Trouble { error: self.failed(message), in_doubt: ended.is_err() })
+    }
+
+    fn failed(&self, message: String) -> VirtError {
+        VirtError::Failed { host: self.a_move.from.clone(), call: "move the guest", code: 0, message }
     }
 
     /// Writes down where the guest is.
-    async fn conclude(&self, (found, error): (Found, Option<VirtError>), began: Instant, job: &Job) -> Ended {
+    async fn conclude(&self, found: Found, error: Option<VirtError>, mine: &Claim, began: Instant, job: &Job) -> Ended {
         let (host, ended) = match found {
             Found::OnTarget => (Some(&self.a_move.to), Ended::Moved(self.figures(began).await)),
             Found::OnSource => {
@@ -232,14 +284,14 @@ impl Transfer<'_> {
                 (Some(&self.a_move.from), Ended::Stayed(Failure::msg(Kind::Partial, why)))
             }
             Found::Nowhere => (None, Ended::Gone),
-            Found::StillMoving => return Ended::Unknown("it still moves".to_owned()),
+            Found::StillMoving => return Ended::Unknown(STILL_MOVES.to_owned()),
             Found::Unknown(why) => {
                 let why = error.map_or_else(|| why.clone(), |e| format!("{why}; the move said: {e}"));
                 return Ended::Unknown(why);
             }
         };
         job.step("writes down where it is");
-        match write_down(self.rack, self.a_move, host.map(String::as_str)).await {
+        match write_down(self.rack, self.a_move, host.map(String::as_str), mine).await {
             Ok(()) => ended,
             Err(why) => Ended::Unknown(match host {
                 Some(host) => format!("it runs on {host}, but that could not be written down: {why}"),
@@ -256,11 +308,19 @@ impl Transfer<'_> {
     }
 }
 
+/// Waits until no job runs on the guest any more.
+async fn no_job(source: &Arc<dyn Hypervisor>, uuid: Uuid) -> Result<(), VirtError> {
+    while source.job(uuid).await.is_ok_and(|job| job.kind == JobKind::Running) {
+        sleep(POLL).await;
+    }
+    Ok(())
+}
+
 /// Replaces a claim that says the guest moves by where it was found. Tries again while the cluster is out of reach.
-async fn write_down(rack: &Rack, a_move: &Move, host: Option<&str>) -> Result<(), String> {
+async fn write_down(rack: &Rack, a_move: &Move, host: Option<&str>, followed: &Claim) -> Result<(), String> {
     let until = Instant::now() + WRITE_DOWN;
     loop {
-        match replace(rack, a_move, host).await {
+        match replace(rack, a_move, host, followed).await {
             Ok(()) => return Ok(()),
             Err(error) if Instant::now() >= until => return Err(error.to_string()),
             Err(error) => tracing::info!(%error, guest = a_move.guest, "writing the claim again"),
@@ -269,17 +329,18 @@ async fn write_down(rack: &Rack, a_move: &Move, host: Option<&str>) -> Result<()
     }
 }
 
-async fn replace(rack: &Rack, a_move: &Move, host: Option<&str>) -> Result<(), ClusterError> {
+async fn replace(rack: &Rack, a_move: &Move, host: Option<&str>, followed: &Claim) -> Result<(), ClusterError> {
     let seen = claim::read(rack.port(), a_move.uuid).await?;
     let other = |c: &Claim| c.places().any(|place| place != a_move.from && place != a_move.to);
-    // Somebody starts it anew, or moved it on: it is theirs.
-    if seen.phase == Phase::Starting || other(&seen) {
+    // Somebody starts it anew, moves it once more, or moved it on: it is theirs.
+    let anew = seen.phase == Phase::Starting || seen.phase == Phase::Moving && seen != *followed;
+    // One that is on neither host may be wherever somebody else has brought it.
+    if anew || other(&seen) || host.is_none() && seen != *followed {
         return Ok(());
     }
     let next = match host {
         Some(host) if seen.phase == Phase::Running && seen.host.as_deref() == Some(host) => return Ok(()),
         Some(host) => seen.running(host),
-        None if seen.phase == Phase::Free => return Ok(()),
         None => seen.freed(),
     };
     match claim::swap(rack.port(), a_move.uuid, &seen, &next).await? {
@@ -297,25 +358,25 @@ pub async fn finish(transfer: &mut Transfer<'_>) -> Result<Found, Failure> {
     let a_move = transfer.a_move;
     let job = transfer.rack.ui.job(format!("finish the move of {} {} -> {}", a_move.guest, a_move.from, a_move.to));
     let claim = claim::read(transfer.rack.port(), a_move.uuid).await.map_err(ClusterError::failure)?;
-    let mut found = transfer.follow(&sides, &job, &|_| ()).await;
+    let mut found = transfer.follow(&sides, &job, &|_| (), false).await;
     if found == Found::OnSource && claim.phase == Phase::Moving {
         // Whoever wrote the claim may be about to ask the source: wait until that cannot be any more.
         let told = |c: &Claim, left: Duration| job.step(format!("waits up to {} s for {}", left.as_secs(), c.by));
-        let waited = claim::wait_out(transfer.rack.port(), a_move.uuid, claim, told).await;
+        let waited = claim::wait_out(transfer.rack.port(), a_move.uuid, claim.clone(), told).await;
         waited.map_err(ClusterError::failure)?;
-        found = transfer.follow(&sides, &job, &|_| ()).await;
+        found = transfer.follow(&sides, &job, &|_| (), false).await;
     }
     let host = match &found {
         Found::OnTarget => Some(a_move.to.as_str()),
         Found::OnSource => Some(a_move.from.as_str()),
         Found::Nowhere => None,
-        Found::StillMoving => None,
-        Found::Unknown(why) => {
-            job.end(Outcome::Unknown, why.clone());
+        Found::StillMoving | Found::Unknown(_) => {
+            let why = if let Found::Unknown(why) = &found { why.as_str() } else { STILL_MOVES };
+            job.end(Outcome::Unknown, why);
             return Err(Failure::msg(Kind::Unknown, format!("guest {}: {why}", a_move.guest)));
         }
     };
-    if let Err(why) = write_down(transfer.rack, a_move, host).await {
+    if let Err(why) = write_down(transfer.rack, a_move, host, &claim).await {
         return Err(Failure::msg(Kind::Unknown, format!("guest {}: {why}", a_move.guest)));
     }
     job.done(host.map_or_else(|| "it ended meanwhile".to_owned(), |host| format!("it runs on {host}")));

@@ -1,10 +1,10 @@
 //! Looks at hosts, hypervisors and the cluster at once; each has its own deadline and delays nobody else.
 
 use super::pulse::{Pulse, pulse};
-use crate::cluster::{CephStatus, Cluster, ClusterError, ClusterPort, Target, all, decode, status};
+use crate::cluster::{CephStatus, Cluster, ClusterError, ClusterPort, Target, all, status};
 use crate::fence;
-use crate::guest::claim::Claim;
-use crate::guest::{Guest, HostState, Survey};
+use crate::guest::claim::{self, Claim};
+use crate::guest::{Guest, HostState, Promises, Survey, read_host_states, read_promises};
 use crate::host::BmcSeen;
 use crate::inventory::{Inventory, Role};
 use crate::libvirt::Hypervisors;
@@ -48,6 +48,8 @@ pub struct CephSeen {
     pub claims: BTreeMap<Uuid, Claim>,
     /// Hosts in maintenance.
     pub states: BTreeMap<String, HostState>,
+    /// What hosts are promised to by guests on their way.
+    pub promises: BTreeMap<String, Promises>,
 }
 
 /// A host that does not answer.
@@ -104,20 +106,17 @@ async fn ask_ceph(inventory: &Inventory, fleet: &Fleet) -> Result<CephSeen, Clus
     let cluster = Cluster::connect(fleet, inventory).await?;
     let port: &dyn ClusterPort = &cluster;
     let tree = async { port.command(&Target::Mon, json!({"prefix": "osd tree", "format": "json"}), QUESTION).await };
-    let claims = async {
-        let objects = port.list("claim.").await?;
-        let mut claims = BTreeMap::new();
-        for object in objects {
-            let Some(uuid) = object.name.strip_prefix("claim.").and_then(|u| Uuid::parse_str(u).ok()) else { continue };
-            claims.insert(uuid, decode::<Claim>(&object.name, &object.data)?);
-        }
-        Ok(claims)
-    };
-    let (status, tree, mut guests, claims, states) =
-        tokio::try_join!(status(port), tree, all::<Guest>(port, "guest."), claims, all::<HostState>(port, "host."))?;
+    let hosts = inventory.with_role(Role::Guests).map(|host| host.name.as_str());
+    let (status, tree, mut guests, claims, states, promises) = tokio::try_join!(
+        status(port),
+        tree,
+        all::<Guest>(port, "guest."),
+        claim::all(port),
+        read_host_states(port),
+        read_promises(port, hosts)
+    )?;
     guests.sort_by(|a, b| a.name.cmp(&b.name));
-    let states = states.into_iter().map(|s| (s.name.clone(), s)).collect();
-    Ok(CephSeen { status, osds: read_tree(&tree), guests, claims, states })
+    Ok(CephSeen { status, osds: read_tree(&tree), guests, claims, states, promises })
 }
 
 /// OSDs by host out of `osd tree`.

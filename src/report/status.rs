@@ -45,7 +45,7 @@ pub struct HostLine {
     pub libvirt: Option<bool>,
     /// Memory kept back for itself and its OSDs, in bytes.
     pub memory_reserved: u64,
-    /// Memory left for more guests, in bytes.
+    /// Memory left for more guests, in bytes; less what guests on their way will take.
     pub memory_free: u64,
     /// Guests that have a QEMU process on it.
     pub guests: usize,
@@ -109,7 +109,7 @@ pub fn assemble(inventory: &Inventory, seen: &Seen, now: Timestamp) -> Status {
         Ok(ceph) => (ceph, None),
         Err(error) => (&nothing, Some(error.clone())),
     };
-    let rooms = rooms(inventory, &seen.survey, &ceph.states, &ceph.guests, &BTreeMap::new());
+    let rooms = rooms(inventory, &seen.survey, &ceph.states, &ceph.guests, &ceph.promises);
     let homes = homes_after_loss(&rooms, seen, &ceph.guests);
     Status {
         cluster: inventory.cluster.name.clone(),
@@ -144,7 +144,7 @@ fn host_line(inventory: &Inventory, spec: &HostSpec, seen: &Seen, ceph: &CephSee
         libvirt: spec.has(Role::Guests).then(|| seen.survey.hosts.contains_key(&spec.name)),
         memory_reserved: inventory.reserve(spec).bytes(),
         memory_free: room.map_or(0, |r| r.memory.saturating_sub(r.used)),
-        guests: room.map_or(0, |r| r.tags.len()),
+        guests: seen.survey.on(&spec.name).filter(|domain| domain.state.has_process()).count(),
         osds_up: osds.iter().filter(|o| o.up).count(),
         osds: osds.len(),
         mon,

@@ -5,7 +5,7 @@ use super::pulse::Pulse;
 use super::{Severity, assemble, examine, findings_table, status_table};
 use crate::cluster::CephStatus;
 use crate::guest::claim::{Claim, Phase};
-use crate::guest::{Desired, Disk, Guest, ImageRef, Machine, Nic, Stage, Survey};
+use crate::guest::{Desired, Disk, Guest, ImageRef, Machine, Nic, Promise, Stage, Survey};
 use crate::inventory::{self, Inventory, Size};
 use crate::libvirt::{Domain, DomainState, Node};
 use jiff::Timestamp;
@@ -96,6 +96,7 @@ fn seen() -> Seen {
         claims: BTreeMap::from([(db.uuid, claim)]),
         guests,
         states: BTreeMap::new(),
+        promises: BTreeMap::new(),
     };
     let silent = Err(Silent { error: "host h3: cannot connect: no route".to_owned(), power: Some(false) });
     let pulses = [("h1", Ok(pulse.clone())), ("h2", Ok(pulse)), ("h3", silent)];
@@ -106,6 +107,18 @@ fn seen() -> Seen {
 fn status_fits_on_one_screen() {
     let status = assemble(&rack(), &seen(), Timestamp::from_second(90).expect("a time"));
     insta::assert_snapshot!(status_table(&status));
+}
+
+#[test]
+fn room_that_is_promised_is_not_free_and_its_guest_is_not_there_yet() {
+    let mut seen = seen();
+    let before = assemble(&rack(), &seen, Timestamp::UNIX_EPOCH);
+    let promise = Promise { memory: 1 << 30, cpus: 1, ..Promise::default() };
+    let promised = BTreeMap::from([("h2".to_owned(), BTreeMap::from([(Uuid::from_u128(9), promise)]))]);
+    seen.ceph.as_mut().expect("Ceph answers").promises = promised;
+    let after = assemble(&rack(), &seen, Timestamp::UNIX_EPOCH);
+    assert_eq!(after.hosts[1].memory_free, before.hosts[1].memory_free - (1 << 30));
+    assert_eq!(after.hosts[1].guests, before.hosts[1].guests);
 }
 
 #[test]
