@@ -21,7 +21,7 @@ down() {
 trap down EXIT
 
 echo "== without a rack"
-tests ssh guest_image lab
+tests ssh guest_image probe lab
 
 echo "== a rack from bare hosts"
 "$rackhand" lab up --name "$rack" --hosts 3

@@ -1,4 +1,5 @@
-"""Who answers for addresses on a bridge: ARP probes (RFC 5227) for all of them at once, answers for a short while.
+"""Who answers for addresses on a bridge: probes for all of them at once, answers for a short while. IPv4 by ARP probe
+(RFC 5227), IPv6 by neighbour solicitation from nobody (RFC 4862): neither makes anybody learn anything of us.
 
 Arguments: the bridge, the milliseconds to wait, the addresses. Prints `ADDRESS MAC` for each one that answers.
 """
@@ -9,11 +10,53 @@ import sys
 import time
 
 bridge, wait, addresses = sys.argv[1], int(sys.argv[2]) / 1000, sys.argv[3:]
-ARP = 0x0806
-s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ARP))
-s.bind((bridge, ARP))
-own = s.getsockname()[4]
-asked = {socket.inet_aton(a): a for a in addresses}
+ARP, IPV4, IPV6, ICMPV6 = 0x0806, 0x0800, 0x86DD, 58
+SOLICITATION, ADVERTISEMENT, TARGET_MAC = 135, 136, b"\x02\x01"
+NOBODY = b"\0" * 16
+
+
+def arp_probe(own, target):
+    return (b"\xff" * 6 + own + struct.pack("!HHHBBH", ARP, 1, IPV4, 6, 4, 1)
+            + own + b"\0" * 4 + b"\0" * 6 + target)
+
+
+def checksum(data):
+    total = sum(struct.unpack("!%dH" % (len(data) // 2), data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def solicitation(own, target):
+    group = b"\xff\x02" + b"\0" * 9 + b"\x01\xff" + target[-3:]
+    body = struct.pack("!BBHI", SOLICITATION, 0, 0, 0) + target
+    pseudo = NOBODY + group + struct.pack("!II", len(body), ICMPV6)
+    body = body[:2] + struct.pack("!H", checksum(pseudo + body)) + body[4:]
+    head = struct.pack("!IHBB", 6 << 28, len(body), ICMPV6, 255) + NOBODY + group
+    return b"\x33\x33\xff" + target[-3:] + own + struct.pack("!H", IPV6) + head + body
+
+
+def arp_answer(frame):
+    if len(frame) >= 42:
+        return frame[28:32], frame[22:28]
+
+
+def advertisement(frame):
+    if len(frame) < 78 or frame[20] != ICMPV6 or frame[54] != ADVERTISEMENT:
+        return None
+    mac = frame[80:86] if frame[78:80] == TARGET_MAC else frame[6:12]
+    return frame[62:78], mac
+
+
+asked, sockets = {}, {}
+for address in addresses:
+    six = ":" in address
+    kind, family = (IPV6, socket.AF_INET6) if six else (ARP, socket.AF_INET)
+    if kind not in sockets:
+        sockets[kind] = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(kind))
+        sockets[kind].bind((bridge, kind))
+    asked[socket.inet_pton(family, address)] = (address, kind)
+reads = {s: arp_answer if kind == ARP else advertisement for kind, s in sockets.items()}
 found = {}
 end = time.monotonic() + wait
 resend = 0
@@ -21,17 +64,14 @@ while time.monotonic() < end and len(found) < len(asked):
     if time.monotonic() >= resend:
         # Twice in all: one lost frame is not yet an answer.
         resend = time.monotonic() + wait / 2
-        for raw in asked:
+        for raw, (_, kind) in asked.items():
             if raw not in found:
-                s.send(b"\xff" * 6 + own + struct.pack("!HHHBBH", ARP, 1, 0x0800, 6, 4, 1)
-                       + own + b"\0" * 4 + b"\0" * 6 + raw)
-    if not select.select([s], [], [], max(0, min(resend, end) - time.monotonic()))[0]:
-        continue
-    frame = s.recv(2048)
-    if len(frame) < 42 or frame[12:14] != b"\x08\x06":
-        continue
-    mac, sender = frame[22:28], frame[28:32]
-    if sender in asked and mac != own:
-        found[sender] = ":".join("%02x" % b for b in mac)
+                own = sockets[kind].getsockname()[4]
+                sockets[kind].send((arp_probe if kind == ARP else solicitation)(own, raw))
+    ready = select.select(list(reads), [], [], max(0, min(resend, end) - time.monotonic()))[0]
+    for s in ready:
+        answer = reads[s](s.recv(2048))
+        if answer and answer[0] in asked and answer[1] != s.getsockname()[4]:
+            found[answer[0]] = ":".join("%02x" % b for b in answer[1])
 for raw, mac in found.items():
-    print(asked[raw], mac)
+    print(asked[raw][0], mac)

@@ -11,8 +11,7 @@ const SCRIPT: &str = include_str!("probe.py");
 /// longest wait in making a guest: its disk and seed take half of that.
 const WAIT_MS: u64 = 200;
 
-/// Asks the segment of a bridge who has these addresses; one round trip for all of them. IPv6 addresses are not
-/// asked for.
+/// Asks the segment of a bridge who has these addresses; one round trip for all of them.
 ///
 /// # Errors
 /// When the host cannot be asked.
@@ -21,13 +20,12 @@ pub async fn strangers(
     bridge: &str,
     addresses: &[IpAddr],
 ) -> Result<BTreeMap<IpAddr, String>, Failure> {
-    let asked: Vec<String> = addresses.iter().filter(|a| a.is_ipv4()).map(ToString::to_string).collect();
-    if asked.is_empty() {
+    if addresses.is_empty() {
         return Ok(BTreeMap::new());
     }
     let mut argv: Vec<String> = ["python3", "-I", "-S", "-", bridge].map(str::to_owned).into();
     argv.push(WAIT_MS.to_string());
-    argv.extend(asked);
+    argv.extend(addresses.iter().map(ToString::to_string));
     let exec = Exec::argv(argv).stdin(SCRIPT).deadline(Duration::from_secs(10));
     Ok(parse(&remote.check(exec).await?.text()))
 }
