@@ -55,7 +55,8 @@ pub async fn run(args: MigrateArgs, context: &Context) -> Result<(), Failure> {
     let mut plan = plan(&facts, &ids, args.to.as_deref());
     // One that is down is in nobody's way when all were meant, and a mistake when it was named.
     let named = !args.guests.is_empty();
-    for guest in chosen.iter().filter(|g| named && place(&facts, g.uuid).is_none()) {
+    let absent = |g: &&&Guest| place(&facts, g.uuid).is_none() && !facts.unsettled.contains_key(&g.uuid);
+    for guest in chosen.iter().filter(|_| named).filter(absent) {
         let reason = facts.hidden.get(&guest.uuid).cloned().unwrap_or_else(|| "it does not run".to_owned());
         plan.refused.push(Stay { guest: guest.name.clone(), host: String::new(), reason });
     }

@@ -19,6 +19,8 @@ pub struct MoveArgs {
     max_downtime: Duration,
 }
 
+const UNTOUCHED: &str = "nothing was done to these guests";
+
 #[derive(Serialize)]
 struct Outcome<'a> {
     plan: &'a Plan,
@@ -62,10 +64,14 @@ pub fn conclude(context: &Context, plan: &Plan, report: &Report) -> Result<(), F
 
 /// The failure of guests that cannot move at all.
 fn refusal(plan: &Plan, moved: usize) -> Option<Failure> {
-    if plan.refused.is_empty() {
-        return None;
-    }
-    let kind = if moved == 0 && plan.moves.is_empty() { Kind::Refused } else { Kind::Partial };
-    let lines: Vec<String> = plan.refused.iter().map(ToString::to_string).collect();
-    Some(Failure::msg(kind, format!("cannot move {}", lines.join("; "))).hint("nothing was done to these guests"))
+    let lines: Vec<String> = plan.refused.iter().chain(&plan.unsettled).map(ToString::to_string).collect();
+    let (kind, hint) = match (plan.unsettled.is_empty(), plan.refused.is_empty()) {
+        (true, true) => return None,
+        (true, false) if moved == 0 && plan.moves.is_empty() => (Kind::Refused, UNTOUCHED),
+        (true, false) => (Kind::Partial, UNTOUCHED),
+        (false, _) => {
+            (Kind::Unknown, "bring the hosts named above back, or look there with `virsh list`; then run this again")
+        }
+    };
+    Some(Failure::msg(kind, format!("cannot move {}", lines.join("; "))).hint(hint))
 }

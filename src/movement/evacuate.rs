@@ -121,7 +121,7 @@ impl Homecoming {
         for (uuid, name) in &left {
             let stay = |reason: &str| Stay { guest: name.clone(), host: String::new(), reason: reason.to_owned() };
             match facts.hidden.get(uuid) {
-                _ if facts.guests.iter().any(|g| g.uuid == *uuid) => {}
+                _ if facts.unsettled.contains_key(uuid) || facts.guests.iter().any(|g| g.uuid == *uuid) => {}
                 Some(why) => plan.refused.push(stay(why)),
                 None => plan.unchanged.push(stay("does not run any more; it stays as it is")),
             }
@@ -142,7 +142,8 @@ impl Homecoming {
     /// # Errors
     /// When the cluster cannot be asked.
     pub async fn end(&self, rack: &Rack, missing: &[Uuid]) -> Result<(), Failure> {
-        let refused: Vec<&str> = self.plan.refused.iter().map(|s| s.guest.as_str()).collect();
+        let refused: Vec<&str> =
+            self.plan.refused.iter().chain(&self.plan.unsettled).map(|s| s.guest.as_str()).collect();
         change_left(rack, &self.host, |left| {
             left.retain(|uuid, name| missing.contains(uuid) || refused.contains(&name.as_str()));
         })

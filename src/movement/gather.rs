@@ -1,12 +1,12 @@
 //! What planning starts from, after moves that were left half-done have been finished.
 
 use super::Options;
-use super::plan::{Facts, Move, Placed};
+use super::plan::{Facts, Move, Placed, Stay};
 use super::preflight::Pairs;
 use super::run::PATIENCE;
 use super::transfer::{Transfer, finish};
 use crate::cluster::ClusterError;
-use crate::error::{Failure, Kind};
+use crate::error::Failure;
 use crate::guest::claim::{self, Claim, Phase};
 use crate::guest::placement::Need;
 use crate::guest::{Guest, Outlook, Rack};
@@ -45,7 +45,7 @@ pub fn link(rack: &Rack) -> Option<u64> {
 /// Finishes what other runs left half-done with these guests, then looks at the whole rack.
 ///
 /// # Errors
-/// When the cluster cannot be asked, or nobody can tell where one of the guests is.
+/// When the cluster cannot be asked.
 pub async fn gather(
     rack: &Rack,
     wanted: &Wanted,
@@ -53,12 +53,13 @@ pub async fn gather(
     urgency: &watch::Receiver<Urgency>,
     change: bool,
 ) -> Result<Facts, Failure> {
-    if change {
-        finish_moves(rack, wanted, options, urgency).await?;
-    }
+    let unsettled = match change {
+        true => finish_moves(rack, wanted, options, urgency).await?,
+        false => BTreeMap::new(),
+    };
     let outlook = Outlook::take(rack).await?;
     let (guests, hidden) = placed(&outlook);
-    Ok(Facts { rooms: outlook.rooms, guests, hidden, link: link(rack) })
+    Ok(Facts { rooms: outlook.rooms, guests, hidden, unsettled, link: link(rack) })
 }
 
 /// Guests that are seen somewhere, and why others are not.
@@ -92,7 +93,7 @@ async fn finish_moves(
     wanted: &Wanted,
     options: &Options,
     urgency: &watch::Receiver<Urgency>,
-) -> Result<(), Failure> {
+) -> Result<BTreeMap<Uuid, Stay>, Failure> {
     let mut moves = Vec::new();
     let (guests, claims) = tokio::join!(rack.guests(), claim::all(rack.port()));
     let (guests, claims) = (guests?, claims.map_err(ClusterError::failure)?);
@@ -118,13 +119,12 @@ async fn finish_moves(
     let pairs = Pairs::default();
     let finishes = moves.iter().map(|a_move| {
         let mut transfer = Transfer { rack, a_move, options, pairs: &pairs, urgency: urgency.clone() };
-        async move { finish(&mut transfer).await }
+        async move { finish(&mut transfer).await.map_err(|failure| unsettled(a_move, &failure)) }
     });
-    let failed: Vec<Failure> = join_all(finishes).await.into_iter().filter_map(Result::err).collect();
-    if failed.is_empty() {
-        return Ok(());
-    }
-    let lines: Vec<String> = failed.iter().map(ToString::to_string).collect();
-    Err(Failure::msg(Kind::Unknown, format!("a move that was begun before cannot be settled: {}", lines.join("; ")))
-        .hint("bring the hosts named above back, or look at the guest there with `virsh list`; then run this again"))
+    Ok(join_all(finishes).await.into_iter().filter_map(Result::err).collect())
+}
+
+fn unsettled(a_move: &Move, failure: &Failure) -> (Uuid, Stay) {
+    let reason = format!("a move that was begun before cannot be settled: {failure}");
+    (a_move.uuid, Stay { guest: a_move.guest.clone(), host: a_move.from.clone(), reason })
 }

@@ -48,6 +48,8 @@ pub struct Facts {
     pub guests: Vec<Placed>,
     /// Guests that may be on a host that does not answer, with the reason.
     pub hidden: BTreeMap<Uuid, String>,
+    /// Guests whose last move is neither over nor can be followed.
+    pub unsettled: BTreeMap<Uuid, Stay>,
     /// Speed of the migration network in bytes a second, where it is known.
     pub link: Option<u64>,
 }
@@ -112,6 +114,8 @@ pub struct Plan {
     pub unchanged: Vec<Stay>,
     /// Guests that cannot move.
     pub refused: Vec<Stay>,
+    /// Guests that are left alone because nobody can tell where they are.
+    pub unsettled: Vec<Stay>,
     /// Each host that might be lost after the moves.
     pub losses: Vec<Loss>,
     /// Bytes in all.
@@ -126,7 +130,9 @@ pub struct Plan {
 pub fn plan(facts: &Facts, wanted: &[Uuid], to: Option<&str>) -> Plan {
     let mut plan = Plan::default();
     let mut chosen: Vec<&Placed> = Vec::new();
-    for guest in facts.guests.iter().filter(|g| wanted.contains(&g.uuid)) {
+    plan.unsettled.extend(facts.unsettled.iter().filter(|(guest, _)| wanted.contains(guest)).map(|(_, s)| s.clone()));
+    let settled = |g: &&Placed| wanted.contains(&g.uuid) && !facts.unsettled.contains_key(&g.uuid);
+    for guest in facts.guests.iter().filter(settled) {
         let stay = |reason: String| Stay { guest: guest.name.clone(), host: guest.host.clone(), reason };
         let elsewhere = guest.pinned.as_deref().filter(|p| to.is_none_or(|to| to != *p));
         if to == Some(guest.host.as_str()) {
@@ -171,7 +177,8 @@ pub fn plan_evacuation(facts: &Facts, host: &str) -> Plan {
     for room in facts.rooms.iter_mut().filter(|r| r.name == host) {
         room.closed.get_or_insert(Closed::Evacuated);
     }
-    let wanted: Vec<Uuid> = facts.guests.iter().filter(|g| g.host == host).map(|g| g.uuid).collect();
+    let here = facts.guests.iter().filter(|g| g.host == host).map(|g| g.uuid);
+    let wanted: Vec<Uuid> = here.chain(facts.unsettled.keys().copied()).collect();
     plan(&facts, &wanted, None)
 }
 
@@ -275,6 +282,9 @@ impl Plan {
         }
         for stay in &self.refused {
             text.push_str(&format!("\nCANNOT MOVE {stay}"));
+        }
+        for stay in &self.unsettled {
+            text.push_str(&format!("\nCANNOT TELL WHERE IT IS: {stay}"));
         }
         let bad: Vec<&Loss> = self.losses.iter().filter(|l| !l.without_place.is_empty()).collect();
         for loss in &bad {

@@ -263,15 +263,18 @@ async fn what_a_dead_run_left_behind_is_finished() {
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_side_leaves_the_claim_alone() {
-    let bench = bench(&["a"], sees_all).await;
+    let bench = bench(&["a", "b"], sees_all).await;
     let guest = bench.guests[0].clone();
     let seen = claim::read(bench.rack.port(), guest.uuid).await.unwrap();
     claim::swap(bench.rack.port(), guest.uuid, &seen, &seen.moving("h1", "h2", &Run::new())).await.unwrap();
     bench.fake.fault("h2", FakeFault::Unreachable);
     let urgency = bench.hurry.subscribe();
-    let failure =
-        gather(&bench.rack, &Wanted::Guests(vec![guest.clone()]), &OPTIONS, &urgency, true).await.unwrap_err();
-    assert_eq!(failure.kind, Kind::Unknown);
+    // It keeps nobody else from leaving.
+    let evacuation = Evacuation::plan(&bench.rack, "h1", &OPTIONS, &urgency, true).await.unwrap();
+    let names = |stays: &[Stay]| stays.iter().map(|s| s.guest.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&evacuation.plan.unsettled), ["a"]);
+    assert!(evacuation.plan.unsettled[0].reason.contains("h2 does not answer"), "{:?}", evacuation.plan);
+    assert_eq!((evacuation.plan.moves.len(), evacuation.plan.moves[0].guest.as_str()), (1, "b"));
     assert_eq!(bench.claim(guest.uuid).await.0, Phase::Moving);
     assert!(!bench.fake.calls().iter().any(|c| c.contains("end the guest")));
 }

@@ -373,11 +373,11 @@ pub async fn finish(transfer: &mut Transfer<'_>) -> Result<Found, Failure> {
         Found::StillMoving | Found::Unknown(_) => {
             let why = if let Found::Unknown(why) = &found { why.as_str() } else { STILL_MOVES };
             job.end(Outcome::Unknown, why);
-            return Err(Failure::msg(Kind::Unknown, format!("guest {}: {why}", a_move.guest)));
+            return Err(Failure::msg(Kind::Unknown, why));
         }
     };
     if let Err(why) = write_down(transfer.rack, a_move, host, &claim).await {
-        return Err(Failure::msg(Kind::Unknown, format!("guest {}: {why}", a_move.guest)));
+        return Err(Failure::msg(Kind::Unknown, why));
     }
     job.done(host.map_or_else(|| "it ended meanwhile".to_owned(), |host| format!("it runs on {host}")));
     Ok(found)
