@@ -158,7 +158,7 @@ pub struct Run {
     pub id: String,
     /// The operator, for people.
     pub by: String,
-    /// This process: boot, number, start time.
+    /// This process: boot and process namespace, number, start time.
     pub process: String,
 }
 
@@ -168,7 +168,7 @@ impl Run {
         let user = std::env::var("USER").unwrap_or_else(|_| "somebody".to_owned());
         let host = nix::unistd::gethostname().map(|h| h.to_string_lossy().into_owned()).unwrap_or_default();
         let pid = std::process::id();
-        let process = process(pid).unwrap_or_default();
+        let process = i32::try_from(pid).ok().and_then(process).unwrap_or_default();
         Run { id: Uuid::new_v4().to_string(), by: format!("{user}@{host} (process {pid})"), process }
     }
 }
@@ -179,21 +179,35 @@ impl Default for Run {
     }
 }
 
-/// A process of this machine, told apart from others that get its number later.
-fn process(pid: u32) -> Option<String> {
+/// Where process numbers mean the same processes: a boot of a machine, and a process namespace of it (containers share
+/// the former). Without blanks or colons.
+fn realm() -> Option<String> {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let namespace = std::fs::read_link("/proc/self/ns/pid").ok()?;
+    let number: String = namespace.to_string_lossy().chars().filter(char::is_ascii_digit).collect();
+    Some(format!("{}/{number}", boot.trim()))
+}
+
+/// A process of this realm, told apart from others that get its number later.
+fn process(pid: i32) -> Option<String> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in brackets may hold blanks; `starttime` is the 20th field after it.
     let start = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.to_owned();
-    Some(format!("{}:{pid}:{start}", boot.trim()))
+    Some(format!("{}:{pid}:{start}", realm()?))
 }
 
-/// Whether a process that wrote a claim is known to be gone: it was one of this boot of this machine.
+/// Whether a process that wrote a claim is known to be gone: it was one of this realm, and there is none of its number
+/// or another one. One that may not be looked at (`hidepid`) is still there.
 fn known_gone(written_by: &str) -> bool {
     let mut parts = written_by.split(':');
-    let (Some(boot), Some(Ok(pid))) = (parts.next(), parts.next().map(str::parse::<u32>)) else { return false };
-    let here = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    !boot.is_empty() && boot == here.trim() && process(pid).as_deref() != Some(written_by)
+    let (Some(theirs), Some(Ok(pid))) = (parts.next(), parts.next().map(str::parse::<i32>)) else { return false };
+    if realm().as_deref() != Some(theirs) {
+        return false;
+    }
+    match nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None) {
+        Err(nix::errno::Errno::ESRCH) => true,
+        _ => process(pid).is_some_and(|now| now != written_by),
+    }
 }
 
 /// The time in which the writer of a claim may act on it, by a clock that goes on while the machine sleeps: a laptop
@@ -325,13 +339,16 @@ mod tests {
     }
 
     #[test]
-    fn only_a_process_of_this_boot_that_is_gone_is_known_to_be_gone() {
-        let me = process(std::process::id()).unwrap();
+    fn only_a_process_of_this_realm_that_is_gone_is_known_to_be_gone() {
+        let me = Run::new().process;
         assert!(!known_gone(&me));
         assert!(!known_gone(""));
         assert!(!known_gone("another-boot:1:1"));
-        let boot = me.split(':').next().unwrap();
-        assert!(known_gone(&format!("{boot}:1:99999999999")));
+        let (realm, pid) = me.rsplit_once(':').unwrap().0.rsplit_once(':').unwrap();
+        // Another process got its number; no process has it (2^22 is the highest there is).
+        assert!(known_gone(&format!("{realm}:{pid}:1")));
+        assert!(known_gone(&format!("{realm}:1073741824:1")));
+        assert!(!known_gone(&format!("{realm}0:1073741824:1")), "another container of this machine");
     }
 
     #[test]
