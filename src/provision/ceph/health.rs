@@ -16,7 +16,8 @@ use std::time::Duration;
 ///
 /// OSDs and monitors that are down are counted by the inventory instead: one whose disk or host was taken away stays down
 /// until somebody removes it from the map.
-const STANDING: [&str; 12] = [
+const STANDING: [&str; 13] = [
+    "MGR_MODULE_DEPENDENCY",
     "MON_DOWN",
     "OSD_DOWN",
     "OSD_HOST_DOWN",

@@ -81,7 +81,9 @@ fn create(inventory: &Inventory, wanted: &Wanted<'_>) -> Vec<Op> {
         "autoscale_mode": wanted.autoscale,
         "size": inventory.ceph.size,
     });
-    if inventory.ceph.size == 1 {
+    // One copy has to be meant, and since Ceph 17 so has a name with a dot in front: without this word the command does
+    // nothing and calls it success.
+    if inventory.ceph.size == 1 || wanted.name.starts_with('.') {
         make["yes_i_really_mean_it"] = true.into();
     }
     vec![Op::Command(make), Op::Command(application(wanted))]
@@ -185,6 +187,16 @@ mod tests {
         guests.applications.clear();
         let todos = plan(&inventory(), &facts).unwrap();
         assert_eq!(todos[0].change.detail, "min_size 1 -> 2, application rbd");
+    }
+
+    #[test]
+    fn only_a_name_with_a_dot_in_front_has_to_be_meant() {
+        let wanted = plan(&inventory(), &facts()).unwrap();
+        let meant = wanted.iter().map(|todo| match &todo.ops[0] {
+            Op::Command(command) => (command["pool"].clone(), command.get("yes_i_really_mean_it").cloned()),
+            _ => panic!("a pool is made by a command"),
+        });
+        assert_eq!(meant.collect::<Vec<_>>(), [(json!("guests"), None), (json!(STATE_POOL), Some(json!(true)))]);
     }
 
     #[test]
