@@ -2,6 +2,7 @@
 //! their own, so that what a killed one left is found and swept.
 
 use super::cgroup::Cgroup;
+use super::machine::unmount;
 use super::stop::Stop;
 use super::store::{self, cache_root, lock_dir, make_dir, remove_dir};
 use crate::error::{Failure, Kind};
@@ -28,6 +29,8 @@ impl Site {
     async fn clear(&self) -> Result<(), Failure> {
         // First: the tools of a killed builder would still be writing.
         self.group.kill_and_remove().await?;
+        // mmdebstrap mounts the machine's /proc and /sys in what it installs.
+        unmount(&self.work)?;
         remove_dir(&self.work)
     }
 }
