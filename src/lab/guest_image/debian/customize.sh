@@ -29,8 +29,9 @@ cp "$root"/usr/lib/grub/i386-pc/*.mod "$root"/usr/lib/grub/i386-pc/*.lst "$root/
 cat > "$root/etc/cloud/cloud.cfg.d/90_rackhand.cfg" <<'EOF'
 datasource_list: [ NoCloud, None ]
 ssh_genkeytypes: [ ed25519 ]
-# Debian's minimal system has no other locale than C.UTF-8; setting one failed every first boot.
-locale: false
+# Debian's minimal system has no other locale than C.UTF-8; setting one failed every first boot. A text, as cloud-init's
+# schema wants it.
+locale: "false"
 system_info:
   network:
     renderers: [ networkd ]
@@ -41,6 +42,27 @@ ln -sf ../run/systemd/resolve/stub-resolv.conf "$root/etc/resolv.conf"
 # Gratuitous ARP whenever an address or a link comes up: bridges forget where the guest was.
 echo 'net.ipv4.conf.all.arp_notify = 1' > "$root/etc/sysctl.d/60-announce.conf"
 echo 'net.ipv4.conf.default.arp_notify = 1' >> "$root/etc/sysctl.d/60-announce.conf"
+
+# systemd-logind listens to the power button only when cloud-init is done, late in the first boot: what is pressed
+# before is lost. This listens from the time the button's driver is there.
+mkdir -p "$root/etc/acpi/events"
+printf 'event=button/power.*\naction=/usr/bin/systemctl poweroff\n' > "$root/etc/acpi/events/power"
+cat > "$root/etc/systemd/system/power-button.service" <<'EOF'
+[Unit]
+Description=Shut down at the power button
+DefaultDependencies=no
+After=systemd-remount-fs.service
+Before=cloud-init-local.service shutdown.target
+Conflicts=shutdown.target
+
+[Service]
+ExecStart=/usr/sbin/acpid --foreground --nosocket
+
+[Install]
+WantedBy=sysinit.target
+EOF
+chroot "$root" systemctl --quiet enable power-button.service
+chroot "$root" systemctl --quiet mask acpid.service acpid.socket acpid.path
 
 # An agent that waits for a reader who has gone must not hold up the guest's end.
 mkdir -p "$root/etc/systemd/system/qemu-guest-agent.service.d"
