@@ -30,9 +30,11 @@ pub async fn check_job(
     match job.run(remote).await {
         Ok(log) => Ok(Output { status: 0, stdout: log.into_bytes(), stderr: Vec::new() }),
         Err(error) => {
-            // The error carries the end of the log; the traces would only stand in the way of the next run. Where they
-            // cannot be removed, the next run waits for the job.
-            let _ = job.forget(remote).await;
+            // The error carries the end of the log; the traces would only stand in the way of the next run. One that may
+            // still run is left alone: forgetting would stop it, and the next run waits for it.
+            if matches!(error, RemoteError::Status { .. } | RemoteError::Killed { .. }) {
+                let _ = job.forget(remote).await;
+            }
             Err(error)
         }
     }

@@ -95,7 +95,7 @@ impl Job {
 
     /// Starts or re-attaches, and waits for its end; `watch` sees the log grow.
     ///
-    /// A link that breaks while waiting is taken up again until the job's own limit has passed.
+    /// A link that breaks, while starting or while waiting, is taken up again until the job's own limit has passed.
     ///
     /// # Errors
     /// When the job cannot be started, or nobody can say where it is at its limit.
@@ -105,10 +105,11 @@ impl Job {
         mut watch: impl FnMut(&JobStatus) + Send,
     ) -> Result<JobStatus, RemoteError> {
         let until = Instant::now() + self.limit + Duration::from_secs(30);
-        self.start(remote).await?;
+        let mut started = self.begun(remote).await?;
         let mut pause = PAUSES.0;
         loop {
             match self.look(remote).await {
+                Ok(status) if status.state == JobState::Absent && !started => started = self.begun(remote).await?,
                 Ok(mut status) if status.state != JobState::Running => {
                     if status.state == JobState::Absent {
                         // It was there: the host has restarted since.
@@ -126,6 +127,14 @@ impl Job {
             }
             sleep(pause).await;
             pause = (pause * 2).min(PAUSES.1);
+        }
+    }
+
+    /// Starts it; `false` where nobody knows whether that arrived.
+    async fn begun(&self, remote: &dyn Remote) -> Result<bool, RemoteError> {
+        match self.start(remote).await {
+            Err(error) if error.unknown() => Ok(false),
+            started => started.map(|_| true),
         }
     }
 
@@ -224,6 +233,29 @@ mod tests {
         });
         let error = Job::new("x", "", Duration::from_secs(5)).run(&host).await.unwrap_err();
         assert_eq!(error.to_string(), "host h1: `rackhand-x.service` was killed by its time limit: fetching");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_link_that_breaks_while_it_starts_neither_fails_nor_doubles_it() {
+        for arrived in [true, false] {
+            let starts = std::sync::atomic::AtomicUsize::new(0);
+            let host = FakeRemote::new("h1").rule(move |exec| {
+                let before = starts.load(std::sync::atomic::Ordering::Relaxed);
+                if exec.argv[4] == "start" {
+                    starts.store(before + 1, std::sync::atomic::Ordering::Relaxed);
+                    if before == 0 {
+                        let (host, command, reason) = ("h1".into(), "sh".into(), "broken".into());
+                        return Some(Err(RemoteError::Lost { host, command, reason }));
+                    }
+                }
+                let there = arrived || before > 1;
+                let answer = if there { "ended success exited 0\nover\n" } else { "absent\n" };
+                Some(Ok(crate::ssh::Output { stdout: answer.into(), ..Default::default() }))
+            });
+            assert_eq!(Job::new("x", "", Duration::from_secs(5)).run(&host).await.unwrap(), "over\n");
+            let starts = host.asked().iter().filter(|exec| exec.argv[4] == "start").count();
+            assert_eq!(starts, if arrived { 1 } else { 2 });
+        }
     }
 
     #[tokio::test]
