@@ -225,6 +225,37 @@ fn a_command_killed_in_the_middle_is_finished_by_the_same_command() {
 }
 
 #[test]
+fn the_target_is_chosen_once_even_by_a_command_that_is_killed() {
+    let rack = Rack::provisioned();
+    let guest = rack.tiny_guest("mover", &[]);
+    guest.answers();
+    let to = others(&guest)[0];
+    let mut child = slow_move(&rack, &guest, to);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // Without --to the guest is where it shall be once the move of the killed one has ended.
+    let answer = rack.json(&["migrate", &guest.name, "--yes"]);
+    assert_eq!(answer["plan"]["unchanged"][0]["host"], to, "{answer}");
+    assert_eq!(in_one_place(&rack, &guest.name), to);
+}
+
+#[test]
+fn two_commands_that_move_the_same_guest_take_turns() {
+    let rack = Rack::provisioned();
+    let guest = rack.tiny_guest("mover", &[]);
+    let (boot, counter) = guest.answers();
+    let [first, second] = others(&guest)[..] else { panic!("three hosts") };
+    let child = slow_move(&rack, &guest, first);
+    let answer = rack.json(&["migrate", &guest.name, "--to", second, "--yes"]);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!((&answer["guests"][0]["from"], &answer["guests"][0]["to"]), (&first.into(), &second.into()), "{answer}");
+    assert_eq!(in_one_place(&rack, &guest.name), second);
+    let (same, now) = guest.counts();
+    assert!(same == boot && now > counter);
+}
+
+#[test]
 fn a_host_is_emptied_refuses_guests_and_gets_them_back() {
     let rack = Rack::provisioned();
     let guests = ["mover-a", "mover-b"].map(|name| rack.tiny_guest(name, &[]));

@@ -26,9 +26,7 @@ pub struct EvacuateArgs {
 /// # Errors
 /// Exit 3 when some guests could not be moved, 5 when none may be, 6 when nobody can tell where one is.
 pub async fn run(args: EvacuateArgs, context: &Context) -> Result<(), Failure> {
-    let rack = context.rack().await?;
-    let urgency = context.ui.urgency();
-    let options = args.how.options(context, &rack);
+    let (rack, options, urgency) = args.how.begin(context).await?;
     let change = !context.global.dry_run;
     let evacuation = Evacuation::plan(&rack, &args.host, &options, &urgency, change).await?;
     let plan = &evacuation.plan;

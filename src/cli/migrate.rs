@@ -38,21 +38,23 @@ pub struct MigrateArgs {
 /// # Errors
 /// Exit 3 when some guests could not be moved, 5 when none may be, 6 when nobody can tell where one is.
 pub async fn run(args: MigrateArgs, context: &Context) -> Result<(), Failure> {
-    let rack = context.rack().await?;
+    let (rack, options, urgency) = args.how.begin(context).await?;
     for host in args.from.iter().chain(&args.to) {
         if rack.hypervisors.get(host).is_err() {
             return Err(Failure::usage(format!("the inventory has no host `{host}` that runs guests")));
         }
     }
-    let urgency = context.ui.urgency();
-    let options = args.how.options(context, &rack);
     let chosen = choose(&args, &rack).await?;
     let wanted = Wanted::Guests(chosen.clone());
     let facts = gather(&rack, &wanted, &options, &urgency, !context.global.dry_run).await?;
     let on_it = |g: &&Guest| args.from.as_ref().is_none_or(|from| place(&facts, g.uuid).is_some_and(|h| h == from));
     let chosen: Vec<&Guest> = chosen.iter().filter(on_it).collect();
-    let ids: Vec<Uuid> = chosen.iter().map(|g| g.uuid).collect();
+    // Where any host will do, a guest that an earlier run of this command has moved is where it shall be.
+    let anywhere = args.to.is_none() && args.from.is_none();
+    let (done, ids): (Vec<Uuid>, Vec<Uuid>) =
+        chosen.iter().map(|g| g.uuid).partition(|guest| anywhere && facts.arrived.contains_key(guest));
     let mut plan = plan(&facts, &ids, args.to.as_deref());
+    plan.unchanged.extend(done.iter().filter_map(|guest| facts.arrived.get(guest).cloned()));
     // One that is down is in nobody's way when all were meant, and a mistake when it was named.
     let named = !args.guests.is_empty();
     let absent = |g: &&&Guest| place(&facts, g.uuid).is_none() && !facts.unsettled.contains_key(&g.uuid);

@@ -4,9 +4,11 @@ use super::Context;
 use crate::error::{Failure, Kind};
 use crate::guest::Rack;
 use crate::movement::{GuestResult, Options, Plan, Report, link};
+use crate::ui::Urgency;
 use clap::Args;
 use serde::Serialize;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// How guests are moved.
 #[derive(Clone, Debug, Args)]
@@ -29,14 +31,19 @@ struct Outcome<'a> {
 }
 
 impl MoveArgs {
-    /// The options for the executor.
-    pub fn options(&self, context: &Context, rack: &Rack) -> Options {
-        Options {
+    /// The rack, how guests are moved on it, and how much of a hurry the operator is in.
+    ///
+    /// # Errors
+    /// When the inventory is wrong or the cluster cannot be asked.
+    pub async fn begin(&self, context: &Context) -> Result<(Rack, Options, watch::Receiver<Urgency>), Failure> {
+        let rack = context.rack().await?;
+        let options = Options {
             bandwidth: self.bandwidth,
             max_downtime: self.max_downtime,
-            link: link(rack),
+            link: link(&rack),
             deadline: context.global.deadline,
-        }
+        };
+        Ok((rack, options, context.ui.urgency()))
     }
 }
 

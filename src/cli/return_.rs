@@ -24,9 +24,7 @@ pub struct ReturnArgs {
 /// # Errors
 /// Exit 3 when some guests could not be moved, 5 when none may be, 6 when nobody can tell where one is.
 pub async fn run(args: ReturnArgs, context: &Context) -> Result<(), Failure> {
-    let rack = context.rack().await?;
-    let urgency = context.ui.urgency();
-    let options = args.how.options(context, &rack);
+    let (rack, options, urgency) = args.how.begin(context).await?;
     let change = !context.global.dry_run;
     let home = Homecoming::plan(&rack, &args.host, &options, &urgency, change).await?;
     let plan = &home.plan;

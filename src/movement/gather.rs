@@ -4,6 +4,7 @@ use super::Options;
 use super::plan::{Facts, Move, Placed, Stay};
 use super::preflight::Pairs;
 use super::run::PATIENCE;
+use super::settle::Found;
 use super::transfer::{Transfer, finish};
 use crate::cluster::ClusterError;
 use crate::error::Failure;
@@ -53,13 +54,14 @@ pub async fn gather(
     urgency: &watch::Receiver<Urgency>,
     change: bool,
 ) -> Result<Facts, Failure> {
-    let unsettled = match change {
-        true => finish_moves(rack, wanted, options, urgency).await?,
-        false => BTreeMap::new(),
-    };
+    let mut facts = Facts { link: link(rack), ..Facts::default() };
+    if change {
+        finish_moves(rack, wanted, options, urgency, &mut facts).await?;
+    }
     let outlook = Outlook::take(rack).await?;
-    let (guests, hidden) = placed(&outlook);
-    Ok(Facts { rooms: outlook.rooms, guests, hidden, unsettled, link: link(rack) })
+    (facts.guests, facts.hidden) = placed(&outlook);
+    facts.rooms = outlook.rooms;
+    Ok(facts)
 }
 
 /// Guests that are seen somewhere, and why others are not.
@@ -93,7 +95,8 @@ async fn finish_moves(
     wanted: &Wanted,
     options: &Options,
     urgency: &watch::Receiver<Urgency>,
-) -> Result<BTreeMap<Uuid, Stay>, Failure> {
+    facts: &mut Facts,
+) -> Result<(), Failure> {
     let mut moves = Vec::new();
     let (guests, claims) = tokio::join!(rack.guests(), claim::all(rack.port()));
     let (guests, claims) = (guests?, claims.map_err(ClusterError::failure)?);
@@ -119,12 +122,21 @@ async fn finish_moves(
     let pairs = Pairs::default();
     let finishes = moves.iter().map(|a_move| {
         let mut transfer = Transfer { rack, a_move, options, pairs: &pairs, urgency: urgency.clone() };
-        async move { finish(&mut transfer).await.map_err(|failure| unsettled(a_move, &failure)) }
+        async move { (a_move, finish(&mut transfer).await) }
     });
-    Ok(join_all(finishes).await.into_iter().filter_map(Result::err).collect())
-}
-
-fn unsettled(a_move: &Move, failure: &Failure) -> (Uuid, Stay) {
-    let reason = format!("a move that was begun before cannot be settled: {failure}");
-    (a_move.uuid, Stay { guest: a_move.guest.clone(), host: a_move.from.clone(), reason })
+    for (a_move, found) in join_all(finishes).await {
+        let stay = |host: &str, reason| Stay { guest: a_move.guest.clone(), host: host.to_owned(), reason };
+        match found {
+            Ok(Found::OnTarget) => {
+                let reason = "has just arrived there, by a move that was begun before".to_owned();
+                facts.arrived.insert(a_move.uuid, stay(&a_move.to, reason));
+            }
+            Ok(_) => {}
+            Err(failure) => {
+                let reason = format!("a move that was begun before cannot be settled: {failure}");
+                facts.unsettled.insert(a_move.uuid, stay(&a_move.from, reason));
+            }
+        }
+    }
+    Ok(())
 }

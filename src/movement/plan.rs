@@ -50,6 +50,8 @@ pub struct Facts {
     pub hidden: BTreeMap<Uuid, String>,
     /// Guests whose last move is neither over nor can be followed.
     pub unsettled: BTreeMap<Uuid, Stay>,
+    /// Guests that a move begun before has brought to where they are.
+    pub arrived: BTreeMap<Uuid, Stay>,
     /// Speed of the migration network in bytes a second, where it is known.
     pub link: Option<u64>,
 }

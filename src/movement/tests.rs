@@ -257,6 +257,7 @@ async fn what_a_dead_run_left_behind_is_finished() {
         let urgency = bench.hurry.subscribe();
         let facts = gather(&bench.rack, &wanted, &OPTIONS, &urgency, true).await.unwrap();
         assert_eq!(facts.guests[0].host, host);
+        assert_eq!(facts.arrived.contains_key(&guest.uuid), at_target);
         assert_eq!(bench.claim(guest.uuid).await, (Phase::Running, Some(host.into())));
     }
 }
