@@ -128,8 +128,10 @@ async fn start_one(
             Standing::MayRun { host, why } => return Err(may_run(&host, &why)),
             Standing::Pending => {
                 unless_interrupted(rack, outlast(rack, guest, &claim, job)).await?;
-                claim = read(rack, guest).await?;
-                newer = Some(Survey::take(&rack.hypervisors, false).await);
+                // Room that was promised to it by whoever began is free again.
+                let again = Outlook::take(rack).await?;
+                place = place_all(&again.rooms, std::slice::from_ref(&wants)).remove(0);
+                (claim, newer) = (again.claim(guest.uuid), Some(again.survey));
                 continue;
             }
             Standing::Free => match &place {

@@ -292,13 +292,15 @@ async fn a_disk_that_somebody_has_open_starts_nothing() {
 #[tokio::test(start_paused = true)]
 async fn somebody_elses_start_is_waited_out_before_another_one() {
     let world = world("").await;
-    let guest = create(&world, order(&["web"])).await.unwrap().remove(0);
+    let guest = create(&world, Order { memory: Size::gib(40), ..order(&["web"]) }).await.unwrap().remove(0);
     let other = Run { id: "other".into(), by: "you@elsewhere".into(), process: String::new() };
     let theirs = Claim::default().starting("h3", &other);
     claim::swap(world.rack.port(), guest.uuid, &Claim::default(), &theirs).await.unwrap();
+    // What was promised to it there does not stand in its way.
+    promise::enter(&world.rack, guest.uuid, &need(&guest, None), "h3").await.unwrap().unwrap();
     let began = tokio::time::Instant::now();
-    let started = start(&world.rack, std::slice::from_ref(&guest), Some("h1")).await.remove(0).1.unwrap();
-    assert_eq!((started.host.as_str(), started.already), ("h1", false));
+    let started = start(&world.rack, std::slice::from_ref(&guest), Some("h3")).await.remove(0).1.unwrap();
+    assert_eq!((started.host.as_str(), started.already), ("h3", false));
     assert!(began.elapsed() >= claim::TAKE_OVER);
 }
 
