@@ -366,6 +366,11 @@ fn two_labs_live_side_by_side() {
     let broken = list["racks"].as_array().unwrap().iter().find(|rack| rack["name"] == "t-one").unwrap();
     assert_eq!(broken["whole"], false);
     assert!(run("ip", &["-oneline", "link"]).contains(&format!(" {prefix}m1")), "its links are gone");
+    // The same where its files are out of sight: here, in a mount namespace with none.
+    let blind = "mount -t tmpfs none /var/lib/rackhand && exec \"$@\"";
+    let down = [env!("CARGO_BIN_EXE_rackhand"), "lab", "down", "--name", "t-two"];
+    run("unshare", &[&["--mount", "sh", "-c", blind, "sh"], &down[..]].concat());
+    assert!(run("ip", &["-oneline", "link"]).contains(&format!(" {prefix}m1")), "its links are gone");
     one.ok(&["down"]);
     assert_eq!(one.traces(&prefix), Vec::<String>::new());
 }

@@ -40,7 +40,7 @@ pub(super) fn exists(lab: &LabDir) -> Result<bool, Failure> {
 /// Removes what belongs to no lab that has a record: links of unknown numbers, control groups without processes.
 pub(super) async fn orphans() -> Result<(), Failure> {
     // Where a lab does not say which number is its own, any link may be that lab's.
-    if let Ok(numbers) = numbers_in_use() {
+    if let Some(numbers) = numbers_in_use()? {
         for number in network::numbers_with_links()? {
             if !numbers.contains(&number) {
                 network::remove_all(Plan::new(number)).await?;
@@ -56,10 +56,20 @@ pub(super) async fn orphans() -> Result<(), Failure> {
     Ok(())
 }
 
-fn numbers_in_use() -> Result<Vec<u8>, Failure> {
+/// Numbers of all labs; nothing where one of them does not say: its record cannot be read, or it runs without one, as
+/// when its directory is out of this process's sight.
+fn numbers_in_use() -> Result<Option<Vec<u8>>, Failure> {
     let mut numbers = Vec::new();
     for lab in store::all()? {
-        numbers.extend(lab.find_record()?.map(|record| record.number));
+        match lab.find_record() {
+            Ok(record) => numbers.extend(record.map(|record| record.number)),
+            Err(_) => return Ok(None),
+        }
     }
-    Ok(numbers)
+    for name in cgroup::labs()? {
+        if lives(&name)? && !LabDir::of(&name).record_file().exists() {
+            return Ok(None);
+        }
+    }
+    Ok(Some(numbers))
 }
