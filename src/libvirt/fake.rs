@@ -29,6 +29,8 @@ pub enum FakeFault {
     MoveBeginsLate,
     /// Starts on the host take two minutes.
     StartsLate,
+    /// The host takes five seconds to look at a guest.
+    LooksLate,
 }
 
 #[derive(Debug, Default)]
@@ -172,6 +174,9 @@ impl Hypervisor for FakeHost {
     }
 
     async fn domain(&self, uuid: Uuid) -> Result<Option<Domain>, VirtError> {
+        if self.has(FakeFault::LooksLate) {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
         Ok(self.world()?.domains.get(&self.name).and_then(|d| d.get(&uuid)).cloned())
     }
 

@@ -6,7 +6,7 @@ use crate::error::Kind;
 use crate::guest::claim::{self, Claim, Phase, Run};
 use crate::guest::{Guest, Maintenance, Rack, sample_guest, set_maintenance};
 use crate::inventory;
-use crate::libvirt::{DomainState, FakeFault, FakeRack};
+use crate::libvirt::{DomainState, FakeFault, FakeRack, MigrateParams};
 use crate::ssh::{FakeRemote, Fleet, Remote};
 use crate::ui::Ui;
 use crate::ui::Urgency;
@@ -260,6 +260,22 @@ async fn what_a_dead_run_left_behind_is_finished() {
         assert_eq!(facts.arrived.contains_key(&guest.uuid), at_target);
         assert_eq!(bench.claim(guest.uuid).await, (Phase::Running, Some(host.into())));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_leaves_a_slow_host_between_two_looks_is_not_gone() {
+    let bench = bench(&["a"], sees_all).await;
+    let guest = bench.guests[0].clone();
+    let seen = claim::read(bench.rack.port(), guest.uuid).await.unwrap();
+    claim::swap(bench.rack.port(), guest.uuid, &seen, &seen.moving("h1", "h2", &Run::new())).await.unwrap();
+    // Somebody's request is under way; the target has nothing of it yet, and the source answers when all is over.
+    bench.fake.fault("h1", FakeFault::MoveBeginsLate);
+    bench.fake.fault("h1", FakeFault::LooksLate);
+    let params = MigrateParams { destination: "qemu+tls://h2/system".into(), ..MigrateParams::default() };
+    assert!(bench.rack.hypervisors.get("h1").unwrap().migrate(guest.uuid, &params).await.unwrap_err().unknown());
+    let urgency = bench.hurry.subscribe();
+    gather(&bench.rack, &Wanted::Guests(vec![guest.clone()]), &OPTIONS, &urgency, true).await.unwrap();
+    assert_eq!(bench.claim(guest.uuid).await, (Phase::Running, Some("h2".into())));
 }
 
 #[tokio::test(start_paused = true)]
