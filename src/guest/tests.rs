@@ -345,6 +345,20 @@ async fn a_guest_in_two_places_keeps_its_claim_until_both_are_ended() {
 }
 
 #[tokio::test]
+async fn of_a_guest_on_its_way_the_plug_is_pulled_at_the_source_first() {
+    let world = world("").await;
+    let guest = create(&world, order(&["web"])).await.unwrap().remove(0);
+    let moving = Claim::default().starting("h2", &world.rack.run).running("h2").moving("h2", "h1", &world.rack.run);
+    claim::swap(world.rack.port(), guest.uuid, &Claim::default(), &moving).await.unwrap();
+    world.hosts.put_as("h2", "web", guest.uuid, DomainState::Paused);
+    world.hosts.put("h1", "web", guest.uuid);
+    conclude("stop", stop(&world.rack, std::slice::from_ref(&guest), How::Force).await.unwrap()).unwrap();
+    let ended: Vec<String> = world.hosts.calls().into_iter().filter(|call| call.contains("end the guest")).collect();
+    assert_eq!(ended, ["h2 end the guest web", "h1 end the guest web"]);
+    assert_eq!(claim::read(world.rack.port(), guest.uuid).await.unwrap().phase, Phase::Free);
+}
+
+#[tokio::test]
 async fn a_guest_that_is_being_deleted_is_not_started_by_whoever_read_it_before() {
     let world = world("").await;
     let guest = create(&world, order(&["web"])).await.unwrap().remove(0);
