@@ -12,7 +12,7 @@ import tempfile
 import measure
 import servers
 
-# What the task asks for at least.
+# The least that counts as a pass.
 TIMES_ANSIBLE = 10
 TIMES_PYINFRA = 3
 MEMORY_MIB = 64
