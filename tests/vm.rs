@@ -42,6 +42,7 @@ lvmconfig devices/global_filter | grep -q /dev/rbd
 lvs --noheadings -o lv_tags | grep -q ceph.osd_id=0
 test ! -e /etc/systemd/system/ceph-osd@0.service.d/rackhand-raw.conf
 for unit in ceph-mon@h1 ceph-mgr@h1 ceph-osd@0 chrony libvirtd-tls.socket; do systemctl is-active $unit; done
+systemctl show -p After --value ceph-osd@0 | grep -qw ceph-mon@h1.service
 test -z "$(systemctl --failed --no-legend)"
 "#;
 
