@@ -63,10 +63,18 @@ pub async fn confirm(context: &Context, plan: &Plan, question: &str) -> Result<(
 pub fn conclude(context: &Context, plan: &Plan, report: &Report) -> Result<(), Failure> {
     let outcome = Outcome { plan, guests: &report.guests, total_ms: report.total_ms };
     context.ui.result("rackhand.movement/1", &outcome, |_| report.render())?;
-    match report.failure() {
-        Some(failure) => Err(failure),
-        None => refusal(plan, report.moved().count()).map_or(Ok(()), Err),
+    match (report.failure(), refusal(plan, report.moved().count())) {
+        (None, None) => Ok(()),
+        (Some(failure), None) | (None, Some(failure)) => Err(failure),
+        (Some(moves), Some(others)) => Err(both(moves, others)),
     }
+}
+
+/// Both failures in one; an unknown outcome outweighs all.
+fn both(moves: Failure, others: Failure) -> Failure {
+    let kind = if others.kind == Kind::Unknown { others.kind } else { moves.kind };
+    let failure = Failure::msg(kind, format!("{moves}\n{others}"));
+    moves.hints.iter().chain(&others.hints).fold(failure, Failure::hint)
 }
 
 /// The failure of guests that cannot move at all.
@@ -81,4 +89,21 @@ fn refusal(plan: &Plan, moved: usize) -> Option<Failure> {
         }
     };
     Some(Failure::msg(kind, format!("cannot move {}", lines.join("; "))).hint(hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_can_tell_outweighs_what_is_partly_done() {
+        let failure = both(
+            Failure::msg(Kind::Partial, "1 of 2 guests did not move").hint("again"),
+            Failure::msg(Kind::Unknown, "cannot move guest a").hint("look"),
+        );
+        assert_eq!((failure.kind, failure.hints.len()), (Kind::Unknown, 2));
+        assert_eq!(failure.to_string(), "1 of 2 guests did not move\ncannot move guest a");
+        let failure = both(Failure::failed("x"), Failure::refused("y"));
+        assert_eq!(failure.kind, Kind::Failed);
+    }
 }
