@@ -37,3 +37,5 @@ echo "provisioned in $(($(date +%s) - t0)) s"
 
 echo "== on the rack"
 tests status guest guest_order guest_inside image movement provision
+# Last: it takes the rack down and brings it up again.
+tests saved
