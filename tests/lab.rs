@@ -7,6 +7,7 @@ mod rack;
 use rack::eventually;
 use serde_json::Value;
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -409,11 +410,12 @@ fn a_saved_rack_comes_up_as_it_was() {
 fn a_save_that_is_broken_off_boots_the_hosts_again() {
     let lab = Lab::up("t-halfsave", "2");
     lab.ssh("h1", "head -c 300M /dev/urandom > /root/file");
-    let mut save = lab.command(&["save", "t-halfsaved"]).spawn().unwrap();
+    let mut save = lab.command(&["save", "t-halfsaved"]).process_group(0).spawn().unwrap();
     let unfinished = Path::new("/var/lib/rackhand/saved/t-halfsaved.new");
     eventually("it copies", PATIENCE, || unfinished.join("hosts/h1").exists().then_some(()));
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(save.id().cast_signed()), nix::sys::signal::Signal::SIGINT)
-        .unwrap();
+    // As a terminal does it: to the command and to whatever it started there.
+    let group = nix::unistd::Pid::from_raw(save.id().cast_signed());
+    nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGINT).unwrap();
     assert_eq!(save.wait().unwrap().code(), Some(130));
     for host in ["h1", "h2"] {
         assert_eq!(lab.ssh(host, "hostname").trim(), host);

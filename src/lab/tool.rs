@@ -101,6 +101,8 @@ impl Tool {
         let mut command = self.command();
         command.args(&self.args).env("LC_ALL", "C.UTF-8");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        // A Ctrl-C at the terminal is for this process alone, which ends its tools itself.
+        command.process_group(0);
         let mut child = command.spawn().map_err(|e| spawn_failure(self.program, e))?;
         let stdin = child.stdin.take();
         let (program, deadline) = (self.program, self.deadline);
