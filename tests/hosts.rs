@@ -302,3 +302,26 @@ fn a_bmc_is_asked_through_a_peer_where_this_machine_cannot() {
         assert!(name == "h1 bmc-login" && what.contains("asked from h"), "{kind}: {name} {what}");
     }
 }
+
+#[test]
+fn a_disk_that_only_looks_empty_is_refused_by_check_and_provision_alike() {
+    let rack = Rack::up();
+    let disk = load(Path::new(&rack.inventory)).unwrap().host("h1").unwrap().osds[0].display().to_string();
+    let empty = format!("cmp -s -n 1048576 {disk} /dev/zero && test -z \"$(wipefs -n {disk})\" && echo yes || true");
+    if rack.ssh("h1", &empty).trim() != "yes" {
+        // A provisioned rack: its disk is not for this test.
+        return;
+    }
+    rack.ssh("h1", &format!("dd if=/dev/urandom of={disk} bs=4096 seek=8 count=1 conv=notrunc,fsync status=none"));
+    let check = rack.run(&["check", "-o", "json"]);
+    let provision = rack.run(&["provision", "--dry-run"]);
+    rack.ssh("h1", &format!("dd if=/dev/zero of={disk} bs=4096 seek=8 count=1 conv=notrunc,fsync status=none"));
+    let (out, _) = said(4, &check);
+    let found: Value = serde_json::from_str(&out).unwrap();
+    let of_disk = |f: &&Value| f["host"] == "h1" && f["check"] == "disk-used";
+    let finding = found["findings"].as_array().unwrap().iter().find(of_disk).unwrap();
+    assert!(finding["what"].to_string().contains("unknown-data"), "{finding}");
+    let (_, err) = said(5, &provision);
+    assert!(err.contains(&format!("h1 {disk}")) && err.contains("first MiB"), "{err}");
+    assert_eq!(rack.ssh("h1", &empty).trim(), "yes");
+}

@@ -64,3 +64,25 @@ pub fn stages() -> Vec<Stage> {
     stages.push(Stage::Typed(Box::new(secret::Secret)));
     stages
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_host_that_failed_is_named_and_what_was_only_not_begun_comes_last() {
+        let answers = |failures: Vec<Failure>| {
+            let failed = failures.into_iter().enumerate().map(|(n, failure)| (format!("h{n}"), Err(failure)));
+            failed.chain([("h9".to_owned(), Ok(1))]).collect::<BTreeMap<String, Result<i32, Failure>>>()
+        };
+        assert_eq!(together(answers(Vec::new())).unwrap(), BTreeMap::from([("h9".to_owned(), 1)]));
+        let interrupted = || Failure::msg(Kind::Interrupted, "interrupted");
+        let failure =
+            together(answers(vec![interrupted(), Failure::failed("one"), Failure::failed("two")])).unwrap_err();
+        assert_eq!(
+            (failure.to_string().as_str(), failure.hints.as_slice()),
+            ("one", &["also failed: two".to_owned()][..])
+        );
+        assert_eq!(together(answers(vec![interrupted(), interrupted()])).unwrap_err().kind, Kind::Interrupted);
+    }
+}
