@@ -2,7 +2,7 @@
 
 use super::{Context, init_probe};
 use crate::error::{Failure, Kind, ResultExt};
-use crate::inventory::{self, AddressRange, Draft, DraftHost, DraftNetwork, IpoibMode, counterpart};
+use crate::inventory::{self, AddressRange, BmcKind, Draft, DraftBmc, DraftHost, DraftNetwork, IpoibMode, counterpart};
 use clap::Args;
 use ipnet::IpNet;
 use serde::Serialize;
@@ -39,6 +39,9 @@ pub struct InitArgs {
     /// A device for an OSD, by stable path.
     #[arg(long = "osd", value_name = "HOST=DEVICE", value_parser = osd_flag, conflicts_with = "probe")]
     osds: Vec<(String, PathBuf)>,
+    /// The BMC of a host; without KIND (redfish, ipmi) it speaks Redfish.
+    #[arg(long = "bmc", value_name = "HOST=[KIND:]ADDRESS", value_parser = bmc_flag, conflicts_with = "probe")]
+    bmcs: Vec<(String, DraftBmc)>,
     /// Hosts to look at; names, networks, empty disks and BMCs are taken from them.
     #[arg(long, value_name = "ADDRESS", num_args = 1..)]
     pub(super) probe: Vec<IpAddr>,
@@ -85,6 +88,16 @@ fn host_flag(text: &str) -> Result<HostFlag, String> {
 fn osd_flag(text: &str) -> Result<(String, PathBuf), String> {
     let (host, device) = text.split_once('=').ok_or("write HOST=DEVICE, the device by its path in /dev/disk/by-id")?;
     Ok((host.to_owned(), PathBuf::from(device)))
+}
+
+fn bmc_flag(text: &str) -> Result<(String, DraftBmc), String> {
+    let (host, place) = text.split_once('=').ok_or("write HOST=ADDRESS or HOST=ipmi:ADDRESS")?;
+    let said = [BmcKind::Redfish, BmcKind::Ipmi]
+        .into_iter()
+        .find_map(|kind| Some((kind, place.strip_prefix(kind.word())?.strip_prefix(':')?)));
+    let (kind, address) = said.unwrap_or((BmcKind::Redfish, place));
+    let address = address.parse().map_err(|_| format!("`{address}` is no IP address"))?;
+    Ok((host.to_owned(), DraftBmc { kind, address }))
 }
 
 #[derive(Serialize)]
@@ -178,13 +191,15 @@ fn from_flags(args: &InitArgs) -> Result<Draft, Failure> {
             address: flag.address,
             storage_address,
             osds: args.osds.iter().filter(|(host, _)| *host == flag.name).map(|(_, device)| device.clone()).collect(),
-            bmc: None,
+            bmc: args.bmcs.iter().find(|(host, _)| *host == flag.name).map(|(_, bmc)| *bmc),
             about: None,
             memory: None,
         });
     }
-    if let Some((host, _)) = args.osds.iter().find(|(host, _)| !hosts.iter().any(|h| h.name == *host)) {
-        return Err(Failure::usage(format!("--osd names host {host}, which no --host does")));
+    let named =
+        args.osds.iter().map(|(host, _)| ("--osd", host)).chain(args.bmcs.iter().map(|(host, _)| ("--bmc", host)));
+    if let Some((flag, host)) = named.into_iter().find(|(_, host)| !hosts.iter().any(|h| h.name == **host)) {
+        return Err(Failure::usage(format!("{flag} names host {host}, which no --host does")));
     }
     Ok(Draft {
         name: args.name.clone().unwrap_or_else(|| "rack".to_owned()),
@@ -265,6 +280,11 @@ fn ask(mut args: InitArgs, ask: &mut dyn FnMut(&str) -> Result<String, Failure>)
                 )? {
                     args.osds.push(osd);
                 }
+                let bmc = |text: &str| {
+                    if text.is_empty() { Ok(None) } else { bmc_flag(&format!("{}={text}", host.name)).map(Some) }
+                };
+                let question = format!("  the BMC of {}, as ADDRESS or ipmi:ADDRESS; empty for none:", host.name);
+                args.bmcs.extend(answer(ask, &question, None, bmc)?);
                 args.hosts.push(host);
             }
             None if args.hosts.is_empty() => {}
@@ -305,10 +325,14 @@ mod tests {
             "h1=10.0.0.11",
             "/dev/disk/by-id/a",
             "",
+            "10.2.0.11",
             "h2=10.0.0.12,10.1.0.99",
             "",
+            "ipmi:nowhere",
+            "ipmi:10.2.0.12",
             "h3:10.0.0.13",
             "h3=10.0.0.13",
+            "",
             "",
             "",
             "10.0.0.100-10.0.0.150",
@@ -318,6 +342,8 @@ mod tests {
         assert_eq!(draft.hosts[0].storage_address.to_string(), "10.1.0.11");
         assert_eq!(draft.hosts[1].storage_address.to_string(), "10.1.0.99");
         assert_eq!(draft.storage.mtu, Some(65520));
+        let kinds: Vec<_> = draft.hosts.iter().map(|host| host.bmc.map(|bmc| bmc.kind)).collect();
+        assert_eq!(kinds, [Some(BmcKind::Redfish), Some(BmcKind::Ipmi), None]);
         insta::assert_snapshot!(asked.join("\n"), @"
         name of the cluster [rack]:
         management network, for example 10.0.0.0/24:
@@ -329,12 +355,17 @@ mod tests {
         host 1, as NAME=ADDRESS[,STORAGE]; an empty line ends the list:
           a disk of h1 for Ceph, by /dev/disk/by-id/...; empty for no more:
           a disk of h1 for Ceph, by /dev/disk/by-id/...; empty for no more:
+          the BMC of h1, as ADDRESS or ipmi:ADDRESS; empty for none:
         host 2, as NAME=ADDRESS[,STORAGE]; an empty line ends the list:
           a disk of h2 for Ceph, by /dev/disk/by-id/...; empty for no more:
+          the BMC of h2, as ADDRESS or ipmi:ADDRESS; empty for none:
+        `nowhere` is no IP address
+          the BMC of h2, as ADDRESS or ipmi:ADDRESS; empty for none:
         host 3, as NAME=ADDRESS[,STORAGE]; an empty line ends the list:
         write NAME=ADDRESS or NAME=ADDRESS,STORAGE
         host 3, as NAME=ADDRESS[,STORAGE]; an empty line ends the list:
           a disk of h3 for Ceph, by /dev/disk/by-id/...; empty for no more:
+          the BMC of h3, as ADDRESS or ipmi:ADDRESS; empty for none:
         host 4, as NAME=ADDRESS[,STORAGE]; an empty line ends the list:
         addresses that guests may get, as FIRST-LAST [none yet]:
         ");
@@ -357,7 +388,11 @@ mod tests {
         assert_eq!(from_flags(&args).unwrap_err().hints, ["--host h1=10.0.0.77,ADDRESS"]);
         args.storage = None;
         args.osds = vec![osd_flag("h9=/dev/disk/by-id/x").unwrap()];
-        assert!(from_flags(&args).unwrap_err().to_string().contains("h9"));
+        assert!(from_flags(&args).unwrap_err().to_string().contains("--osd names host h9"));
+        args.osds.clear();
+        args.bmcs = vec![bmc_flag("h8=ipmi:10.3.0.8").unwrap()];
+        assert!(from_flags(&args).unwrap_err().to_string().contains("--bmc names host h8"));
+        assert!(bmc_flag("10.3.0.8").is_err() && bmc_flag("h8=idrac:10.3.0.8").is_err());
         assert!(host_flag("h1").is_err() && host_flag("h1=x").is_err() && host_flag("h1=10.0.0.1,x").is_err());
     }
 
