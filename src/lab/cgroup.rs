@@ -26,9 +26,9 @@ impl Cgroup {
         Ok(Cgroup(root()?.join(format!("{PREFIX}{name}"))))
     }
 
-    /// The group of what builds images.
-    pub(super) fn of_builds() -> Result<Self, Failure> {
-        Ok(Cgroup(root()?.join("rackhand-build")))
+    /// The group of what builds images in one place.
+    pub(super) fn of_builds(place: &str) -> Result<Self, Failure> {
+        Ok(Cgroup(root()?.join(format!("rackhand-build-{place}"))))
     }
 
     /// The group of tools that work on a lab for long.

@@ -7,6 +7,7 @@ use super::stop::Stop;
 use super::store::{self, cache_root, lock_dir, make_dir, remove_dir};
 use crate::error::{Failure, Kind};
 use sha2::{Digest, Sha256};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// The directory of what is being built, beside the images: a finished one is renamed to its place.
@@ -23,7 +24,11 @@ pub(super) struct Site {
 
 impl Site {
     fn of_this_machine() -> Result<Self, Failure> {
-        Ok(Site { group: Cgroup::of_builds()?, work: store::cache().join(WORK) })
+        let cache = cache_root()?;
+        // Groups are the whole machine's, the directory may be that of one mount namespace: to each its own group.
+        let meta = std::fs::metadata(&cache)?;
+        let group = Cgroup::of_builds(&format!("{:x}-{:x}", meta.dev(), meta.ino()))?;
+        Ok(Site { group, work: cache.join(WORK) })
     }
 
     async fn clear(&self) -> Result<(), Failure> {
