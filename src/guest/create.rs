@@ -1,7 +1,7 @@
 //! What an order for guests comes down to, worked out before anything is made.
 
 use super::address::{self, Wish};
-use super::claim::Claim;
+use super::claim::{Claim, Phase};
 use super::image::{self, TemplateName, TemplateVersion};
 use super::machine;
 use super::outlook::Outlook;
@@ -133,7 +133,7 @@ pub async fn plan(rack: &Rack, order: Order) -> Result<Plan, Failure> {
             Some(Some(guest)) => match guest.stage {
                 Stage::Creating if order.made(guest) => names.push((name.clone(), true)),
                 Stage::Creating => return Err(half_made(name)),
-                Stage::Ready if order.made(guest) && outlook.claim(guest.uuid) == Claim::default() => {
+                Stage::Ready if order.made(guest) && not_yet_started(&outlook.claim(guest.uuid)) => {
                     unstarted.insert(guest.uuid);
                     names.push((name.clone(), true));
                 }
@@ -156,6 +156,12 @@ pub async fn plan(rack: &Rack, order: Order) -> Result<Plan, Failure> {
         }
     }
     Ok(Plan { order, template, machine, index, unstarted, outlook, guests: planned, there })
+}
+
+/// Whether a guest was never started, or is just being started: by somebody else, who is waited for, or by a run that was
+/// killed there.
+fn not_yet_started(claim: &Claim) -> bool {
+    claim.phase == Phase::Starting || *claim == Claim::default()
 }
 
 pub(super) fn half_deleted(name: &str) -> Failure {

@@ -1,7 +1,7 @@
 //! The life of guests on a rack in memory.
 
 use super::address::Wish;
-use super::claim::{self, Claim, Phase, Run};
+use super::claim::{self, Claim, Phase, Run, Swap};
 use super::create::{self, Order};
 use super::image::{BASE, Template, TemplateVersion};
 use super::spec::{Guest, INDEX, Machine, Stage};
@@ -222,6 +222,18 @@ async fn a_run_killed_before_its_start_is_finished_by_the_same_order_alone() {
     let other = create(&world, Order { memory: Size::gib(2), ..order(&["web"]) }).await.unwrap_err();
     assert!(other.to_string().contains("begun with other settings"), "{other}");
     start_one(&world.rack, &create(&world, order(&["web"])).await.unwrap().remove(0)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_killed_between_its_claim_and_its_request_is_finished_by_the_same_order() {
+    let world = world("").await;
+    let guest = create(&world, order(&["web"])).await.unwrap().remove(0);
+    let dead = Claim::default().starting("h1", &another(&world.rack).run);
+    assert_eq!(claim::swap(world.rack.port(), guest.uuid, &Claim::default(), &dead).await.unwrap(), Swap::Ours);
+    let again = create(&world, order(&["web"])).await.unwrap().remove(0);
+    assert_eq!(again, guest);
+    let started = start_one(&world.rack, &again).await.unwrap();
+    assert_eq!(world.hosts.places(guest.uuid), [(started.host, DomainState::Running)]);
 }
 
 #[tokio::test]
