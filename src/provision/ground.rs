@@ -17,7 +17,8 @@ pub struct Ground {
     pub network: String,
     /// Whether there is a hardware watchdog.
     pub watchdog: bool,
-    /// Units of ours that still run or are about to, left by a run that was killed.
+    /// Units of ours that still run, left by a run that was killed. A network edit that waits to be taken back is none of
+    /// them: what is on disk may have drifted, and would cut the host off. This run edits anew and stops that timer.
     pub jobs: Vec<String>,
 }
 
@@ -42,11 +43,6 @@ fi
 [ -e /dev/watchdog0 ] && echo watchdog=yes
 systemctl list-units --plain --no-legend --state=active,activating 'rackhand-*.service' 2>/dev/null | while read -r unit _; do
   echo "job=$unit"
-done
-# A network edit that nobody confirmed is about to be taken back.
-systemctl list-units --plain --no-legend --state=active 'rackhand-revert-*.timer' 2>/dev/null | while read -r unit _; do
-  echo "job=$unit"
-  echo "job=${unit%.timer}.service"
 done
 exit 0
 "#;
