@@ -149,11 +149,27 @@ async fn a_guest_that_somebody_else_moves_or_has_moved_is_left_to_him() {
     for theirs in [moving.clone(), moving.running("h2")] {
         let seen = claim::read(bench.rack.port(), guest.uuid).await.unwrap();
         claim::swap(bench.rack.port(), guest.uuid, &seen, &theirs).await.unwrap();
+        if theirs.phase == Phase::Running {
+            bench.fake.put("h2", &guest.name, guest.uuid);
+        }
         let report = execute(&bench.rack, &plan, &OPTIONS, urgency.clone()).await;
         assert_eq!(report.failure().unwrap().kind, Kind::Busy, "{}", report.render());
         assert_eq!(claim::read(bench.rack.port(), guest.uuid).await.unwrap(), theirs);
     }
     assert!(!bench.fake.calls().iter().any(|c| c.contains("move the guest")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_other_hands_have_moved_is_moved_from_where_it_is() {
+    let bench = bench(&["a"], sees_all).await;
+    let guest = bench.guests[0].clone();
+    let seen = claim::read(bench.rack.port(), guest.uuid).await.unwrap();
+    claim::swap(bench.rack.port(), guest.uuid, &seen, &seen.running("h2")).await.unwrap();
+    let urgency = bench.hurry.subscribe();
+    let facts = gather(&bench.rack, &Wanted::Guests(bench.guests.clone()), &OPTIONS, &urgency, true).await.unwrap();
+    let report = execute(&bench.rack, &plan(&facts, &[guest.uuid], Some("h3")), &OPTIONS, urgency).await;
+    assert_eq!(report.moved().count(), 1, "{}", report.render());
+    assert_eq!(claim::read(bench.rack.port(), guest.uuid).await.unwrap().host.as_deref(), Some("h3"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -116,7 +116,7 @@ impl Transfer<'_> {
     async fn attempt(&mut self, began: Instant, job: &Job, rate: &(impl Fn(u64) + Send)) -> Result<Ended, Failure> {
         let sides = Sides::of(self.rack, self.a_move)?;
         let claim = claim::read(self.rack.port(), self.a_move.uuid).await.map_err(ClusterError::failure)?;
-        self.may_begin(&claim)?;
+        self.may_begin(&claim).await?;
         job.step("looks whether the hosts see each other");
         let (from, to) = (self.a_move.from.as_str(), self.a_move.to.as_str());
         let checks = async {
@@ -151,16 +151,26 @@ impl Transfer<'_> {
     }
 
     /// Whether the guest is free to be moved: nobody else is at it, and it is claimed for no other host.
-    fn may_begin(&self, claim: &Claim) -> Result<(), Failure> {
+    async fn may_begin(&self, claim: &Claim) -> Result<(), Failure> {
         let elsewhere = claim.host.as_deref().filter(|host| *host != self.a_move.from);
         match (claim.phase, elsewhere) {
             (Phase::Starting, _) => Err(Failure::msg(Kind::Busy, format!("it is being started by {}", claim.by))),
             (Phase::Moving, _) => Err(Failure::msg(Kind::Busy, format!("it is being moved by {}", claim.by))),
+            // Moved by other hands than ours, it is there no more.
+            (Phase::Running, Some(host)) if self.is_absent(host).await => Ok(()),
             (Phase::Running, Some(host)) => {
                 let text = format!("it is seen on {} and claimed for {host}", self.a_move.from);
                 Err(Failure::msg(Kind::Busy, text).hint("run the same command again: somebody may just have moved it"))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Whether a host answers that it has no such guest.
+    async fn is_absent(&self, host: &str) -> bool {
+        match self.rack.hypervisors.get(host) {
+            Ok(hypervisor) => hypervisor.domain(self.a_move.uuid).await.is_ok_and(|domain| domain.is_none()),
+            Err(_) => false,
         }
     }
 
