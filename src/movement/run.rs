@@ -4,7 +4,7 @@ use super::Options;
 use super::budget::{Flow, may_start};
 use super::plan::{Move, Plan};
 use super::preflight::Pairs;
-use super::transfer::{Ended, Figures, Transfer};
+use super::transfer::{Ended, Figures, Transfer, elsewhere};
 use crate::error::{Failure, Kind};
 use crate::guest::Rack;
 use crate::ui::Table;
@@ -39,7 +39,7 @@ pub struct GuestResult {
     pub from: String,
     /// Where it was to go.
     pub to: String,
-    /// `moved`, `stayed`, `gone`, `unknown` or `waiting` (its move never began).
+    /// `moved`, `stayed`, `elsewhere` (other hands have moved it to a third host), `gone`, `unknown` or `waiting` (its move never began).
     pub outcome: &'static str,
     /// Why it did not move.
     pub reason: Option<String>,
@@ -138,6 +138,7 @@ impl Report {
                 }
                 ("stayed", Some(failure.kind), Some(failure.to_string()), None)
             }
+            Some(Ended::Elsewhere(host)) => ("elsewhere", Some(Kind::Partial), Some(elsewhere(&host)), None),
             Some(Ended::Gone) => ("gone", Some(Kind::Partial), Some("it ended meanwhile".to_owned()), None),
             Some(Ended::Unknown(why)) => ("unknown", Some(Kind::Unknown), Some(why), None),
             None => ("waiting", Some(Kind::Partial), Some("its move was not begun".to_owned()), None),

@@ -5,6 +5,7 @@ use super::verdict::{Side, Verdict, judge};
 use crate::guest::Rack;
 use crate::libvirt::{Hypervisor, JobKind, VirtError};
 use crate::ui::Job;
+use futures::future::join_all;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -24,20 +25,35 @@ pub enum Found {
     OnTarget,
     /// On the source alone.
     OnSource,
-    /// On neither.
+    /// On no host at all.
     Nowhere,
+    /// On a third host, where other hands have brought it.
+    Elsewhere(String),
     /// A job runs on the source: the move goes on.
     StillMoving,
     /// Nobody can tell; what each side says.
     Unknown(String),
 }
 
-/// Both sides of a move.
+impl Found {
+    /// The host that has the guest, where one does and it is known.
+    pub fn host<'a>(&'a self, a_move: &'a Move) -> Option<&'a str> {
+        match self {
+            Found::OnTarget => Some(&a_move.to),
+            Found::OnSource => Some(&a_move.from),
+            Found::Elsewhere(host) => Some(host),
+            Found::Nowhere | Found::StillMoving | Found::Unknown(_) => None,
+        }
+    }
+}
+
+/// Both sides of a move, and who else could have the guest.
 pub struct Sides {
     /// Where the guest ran.
     pub source: Arc<dyn Hypervisor>,
     /// Where it goes.
     pub target: Arc<dyn Hypervisor>,
+    others: Vec<Arc<dyn Hypervisor>>,
 }
 
 impl Sides {
@@ -46,11 +62,13 @@ impl Sides {
     /// # Errors
     /// When the inventory lacks one of them.
     pub fn of(rack: &Rack, a_move: &Move) -> Result<Self, VirtError> {
-        Ok(Sides { source: rack.hypervisors.get(&a_move.from)?, target: rack.hypervisors.get(&a_move.to)? })
+        let hosts = &rack.hypervisors;
+        let others = hosts.all().filter(|h| h.host() != a_move.from && h.host() != a_move.to).cloned().collect();
+        Ok(Sides { source: hosts.get(&a_move.from)?, target: hosts.get(&a_move.to)?, others })
     }
 
     /// What both say about the guest. The source first: the target has the guest before the source loses it, so one
-    /// that neither has is nowhere.
+    /// that neither has is on no side.
     async fn look(&self, uuid: uuid::Uuid) -> (Side, Side) {
         let source = look_at(&self.source, uuid).await.unwrap_or_else(|e| Side::Silent(e.to_string()));
         let target = match self.target.domain(uuid).await {
@@ -77,7 +95,7 @@ impl Sides {
             match verdict {
                 Verdict::Moved => return Found::OnTarget,
                 Verdict::Stayed if lasts || !in_doubt => return Found::OnSource,
-                Verdict::Gone if lasts || !in_doubt => return Found::Nowhere,
+                Verdict::Gone if lasts || !in_doubt => return self.elsewhere(uuid).await,
                 Verdict::InTransit if matches!(source, Side::Present { job: true, .. }) => return Found::StillMoving,
                 Verdict::EndTargetCopy if lasts => {
                     tracing::info!(guest = a_move.guest, host = a_move.to, "end the copy that never ran");
@@ -100,6 +118,21 @@ impl Sides {
             job.step(format!("settles: {}", words()));
             sleep(POLL).await;
         }
+    }
+
+    /// Where a guest is that neither side has. It ended only if no host has it: its claim will be given back.
+    async fn elsewhere(&self, uuid: uuid::Uuid) -> Found {
+        let looks = self.others.iter().map(|other| async move { (other.host(), other.domain(uuid).await) });
+        let mut silent = None;
+        for (host, answer) in join_all(looks).await {
+            match answer.map(|domain| Side::of(domain, false)) {
+                Ok(Side::Present { .. }) => return Found::Elsewhere(host.to_owned()),
+                Ok(_) => {}
+                Err(error) => silent = Some(error),
+            }
+        }
+        let ask = |error| format!("neither side has it, and a third host cannot be asked: {error}");
+        silent.map_or(Found::Nowhere, |error| Found::Unknown(ask(error)))
     }
 
     /// The next look tells what came of it.

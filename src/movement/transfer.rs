@@ -68,6 +68,8 @@ pub enum Ended {
     Moved(Figures),
     /// It is where it was; why.
     Stayed(Failure),
+    /// Other hands have brought it to this third host.
+    Elsewhere(String),
     /// It ended by itself meanwhile.
     Gone,
     /// Nobody can tell; what is known.
@@ -107,6 +109,7 @@ impl Transfer<'_> {
                 f.bytes >> 20
             )),
             Ended::Stayed(failure) => job.fail(format!("still on {}: {failure}", self.a_move.from)),
+            Ended::Elsewhere(host) => job.fail(elsewhere(host)),
             Ended::Gone => job.fail("it ended meanwhile"),
             Ended::Unknown(why) => job.end(Outcome::Unknown, why.clone()),
         }
@@ -287,13 +290,14 @@ impl Transfer<'_> {
 
     /// Writes down where the guest is.
     async fn conclude(&self, found: Found, error: Option<VirtError>, mine: &Claim, began: Instant, job: &Job) -> Ended {
-        let (host, ended) = match found {
-            Found::OnTarget => (Some(&self.a_move.to), Ended::Moved(self.figures(began).await)),
+        let ended = match &found {
+            Found::OnTarget => Ended::Moved(self.figures(began).await),
             Found::OnSource => {
                 let why = error.map_or_else(|| "the move did not happen".to_owned(), |e| e.to_string());
-                (Some(&self.a_move.from), Ended::Stayed(Failure::msg(Kind::Partial, why)))
+                Ended::Stayed(Failure::msg(Kind::Partial, why))
             }
-            Found::Nowhere => (None, Ended::Gone),
+            Found::Elsewhere(host) => Ended::Elsewhere(host.clone()),
+            Found::Nowhere => Ended::Gone,
             Found::StillMoving => return Ended::Unknown(STILL_MOVES.to_owned()),
             Found::Unknown(why) => {
                 let why = error.map_or_else(|| why.clone(), |e| format!("{why}; the move said: {e}"));
@@ -301,7 +305,8 @@ impl Transfer<'_> {
             }
         };
         job.step("writes down where it is");
-        match write_down(self.rack, self.a_move, host.map(String::as_str), mine).await {
+        let host = found.host(self.a_move);
+        match write_down(self.rack, self.a_move, host, mine).await {
             Ok(()) => ended,
             Err(why) => Ended::Unknown(match host {
                 Some(host) => format!("it runs on {host}, but that could not be written down: {why}"),
@@ -316,6 +321,11 @@ impl Transfer<'_> {
         let stats = target.completed_job(self.a_move.uuid).await.unwrap_or_default();
         Figures { total_ms, downtime_ms: stats.downtime_ms, bytes: stats.memory_processed }
     }
+}
+
+/// What is said of a guest that somebody else has brought to a third host.
+pub(super) fn elsewhere(host: &str) -> String {
+    format!("other hands have moved it to {host}")
 }
 
 /// Waits until no job runs on the guest any more.
@@ -376,16 +386,16 @@ pub async fn finish(transfer: &mut Transfer<'_>) -> Result<Found, Failure> {
         waited.map_err(ClusterError::failure)?;
         found = transfer.follow(&sides, &job, &|_| (), false).await;
     }
-    let host = match &found {
-        Found::OnTarget => Some(a_move.to.as_str()),
-        Found::OnSource => Some(a_move.from.as_str()),
-        Found::Nowhere => None,
-        Found::StillMoving | Found::Unknown(_) => {
-            let why = if let Found::Unknown(why) = &found { why.as_str() } else { STILL_MOVES };
-            job.end(Outcome::Unknown, why);
-            return Err(Failure::msg(Kind::Unknown, why));
-        }
+    let why = match &found {
+        Found::StillMoving => Some(STILL_MOVES),
+        Found::Unknown(why) => Some(why.as_str()),
+        _ => None,
     };
+    if let Some(why) = why {
+        job.end(Outcome::Unknown, why);
+        return Err(Failure::msg(Kind::Unknown, why));
+    }
+    let host = found.host(a_move);
     if let Err(why) = write_down(transfer.rack, a_move, host, &claim).await {
         return Err(Failure::msg(Kind::Unknown, why));
     }
