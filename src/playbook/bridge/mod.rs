@@ -171,12 +171,21 @@ fn addresses(state: &State, name: &str) -> Vec<String> {
 
 /// Makes the bridge, proves over a new connection that the host is still there, and only then makes it permanent.
 ///
+/// Where the links are right and files are merely missing, nothing is tried: taking a try back would leave the host
+/// with the files it has, and those are not what it runs on.
+///
 /// # Errors
 /// When the host cannot be reached any more after the edit: it has then been taken back on the host.
 pub(super) async fn apply(remote: &dyn Remote, bridge: &Bridge, fresh: Fresh<'_>) -> Result<(), Failure> {
     // Bridges over one port share files: what an earlier one wrote has to be kept.
     let state = look(remote, &[&Resource::Bridge(bridge.clone())]).await?;
-    let (edit, _) = edit(bridge, &state).map_err(Failure::refused)?;
+    let (edit, old) = edit(bridge, &state).map_err(Failure::refused)?;
+    let other = |(path, text): (&String, &String)| old.get(path).is_some_and(|old| old != text);
+    if live(bridge, &edit, &state).is_empty() && !edit.files.iter().any(other) {
+        let exec = Exec::argv(["bash", "-s"]).stdin(missing_script(bridge, &edit)).deadline(CONFIRM);
+        fresh()?.check(exec).await?;
+        return Ok(());
+    }
     let began = Instant::now();
     // The edit itself may cut this very connection: its end is judged by the new one alone.
     let exec = Exec::argv(["bash", "-s"]).stdin(edit_script(bridge, &edit)).deadline(Duration::from_secs(15));
@@ -184,8 +193,12 @@ pub(super) async fn apply(remote: &dyn Remote, bridge: &Bridge, fresh: Fresh<'_>
         Ok(_) | Err(RemoteError::Lost { .. } | RemoteError::TimedOut { .. }) => {}
         Err(other) => return Err(other.into()),
     }
-    let confirm = confirm_script(bridge, &edit);
-    let until = began + Duration::from_secs(REVERT_AFTER);
+    confirm(bridge, &edit, fresh, began + Duration::from_secs(REVERT_AFTER)).await
+}
+
+/// Confirms the edit over a connection made after it, as long as it stands.
+async fn confirm(bridge: &Bridge, edit: &Edit, fresh: Fresh<'_>, until: Instant) -> Result<(), Failure> {
+    let confirm = confirm_script(bridge, edit);
     loop {
         let mut undone = Instant::now() > until;
         let error = match fresh() {
@@ -253,11 +266,28 @@ fn confirm_script(bridge: &Bridge, edit: &Edit) -> String {
          {armed}\
          systemctl stop rackhand-revert-{name}.timer\n"
     );
+    s.push_str(&permanent(edit));
+    s
+}
+
+/// Writes what is missing. An edit that a killed run has left unconfirmed is confirmed by this: whoever runs it has
+/// come over a new connection.
+fn missing_script(bridge: &Bridge, edit: &Edit) -> String {
+    let name = quote(&bridge.name);
+    format!(
+        "set -eu\nsystemctl stop rackhand-revert-{name}.timer 2>/dev/null || true\n\
+         if systemctl is-active -q rackhand-revert-{name}.service; then\n\
+         echo 'an edit of an earlier run is being taken back just now; run it again' >&2; exit {UNDONE}; fi\n"
+    ) + &permanent(edit)
+}
+
+/// Writes the files that the edit makes permanent.
+fn permanent(edit: &Edit) -> String {
+    let mut s = String::new();
     for (path, text) in &edit.files {
         let new = format!("{path}.rackhand-new");
         s.push_str(&here_file(&new, text));
         let _ = writeln!(s, "chmod 644 {0}\nsync {0}\nmv -f {0} {1}", quote(&new), quote(path));
     }
-    s.push_str(&edit.settle);
-    s
+    s + &edit.settle
 }
