@@ -84,6 +84,15 @@ fn strangers(inventory: &Inventory, facts: &Facts) -> Result<(), Failure> {
             if let Some(other) = fsid.filter(|f| *f != ours) {
                 return Err(refuse(name, &format!("the store of monitor {store}"), other));
             }
+            let conf = host.files.get(PATH).and_then(|text| fsid_of(text));
+            if fsid.is_none() && conf != Some(ours) {
+                return Err(Failure::refused(format!(
+                    "host {name}: nobody can tell which cluster the store of monitor {store} belongs to"
+                ))
+                .hint(format!(
+                    "give the host the {PATH} of its cluster back, or remove /var/lib/ceph/mon/ceph-{store}"
+                )));
+            }
             if store != name {
                 return Err(Failure::refused(format!(
                     "host {name}: it holds the store of a monitor with another name, {store}"
@@ -152,7 +161,8 @@ mod tests {
             change(&mut facts);
             let failure = plan(&inventory(), &facts).unwrap_err();
             assert_eq!(failure.kind, Kind::Refused);
-            assert!(failure.to_string().contains(other) || failure.to_string().contains("another name"), "{failure}");
+            let said = failure.to_string();
+            assert!([other, "another name", "nobody can tell"].iter().any(|words| said.contains(words)), "{said}");
         };
         refused(&|f| {
             let conf = format!("[global]\n fsid={other}\n");
@@ -162,7 +172,10 @@ mod tests {
             f.hosts.get_mut("c2").unwrap().stores.insert("c2".to_owned(), other.parse().ok());
         });
         refused(&|f| {
-            f.hosts.get_mut("c2").unwrap().stores.insert("zz".to_owned(), None);
+            f.hosts.get_mut("c2").unwrap().stores.insert("zz".to_owned(), Some(inventory().cluster.fsid));
+        });
+        refused(&|f| {
+            f.hosts.get_mut("c2").unwrap().stores.insert("c2".to_owned(), None);
         });
         refused(&|f| f.cluster.as_mut().unwrap().fsid = other.parse().unwrap());
     }

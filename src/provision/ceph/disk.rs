@@ -50,6 +50,9 @@ pub(super) fn judge(disk: &DiskFacts, fsid: Uuid, cluster: Option<&ClusterFacts>
     if !disk.signatures.is_empty() {
         return Verdict::Refused(format!("it holds {}", disk.signatures.join(", ")));
     }
+    if disk.unreadable {
+        return Verdict::Refused("it cannot be read: see `dmesg` there, it may be dying".to_owned());
+    }
     if !disk.clean {
         return Verdict::Refused("its first MiB is not empty, although no known signature is on it".to_owned());
     }
@@ -100,7 +103,8 @@ fn volume_group(disk: &DiskFacts, group: &str, fsid: Uuid, cluster: Option<&Clus
     }
     let (name, tags) = match disk.volumes.as_slice() {
         // A group of that kind without a volume holds nothing: the making was interrupted.
-        [] => return Verdict::HalfMade,
+        [] if disk.unused => return Verdict::HalfMade,
+        [] => return Verdict::Refused(format!("LVM does not tell what is in its volume group {group}")),
         [one] => one,
         _ => return Verdict::Refused(format!("the volume group {group} has several logical volumes")),
     };
@@ -116,6 +120,8 @@ fn volume_group(disk: &DiskFacts, group: &str, fsid: Uuid, cluster: Option<&Clus
     match known {
         None if uuid.is_some() && cluster.is_none() => Verdict::Unsure,
         Some(osd) if osd.never_up() => Verdict::HalfMade,
+        // It ran, and its label cannot be seen: the volume is not active. Ceph's start of it sees to that.
+        Some(osd) if tag("ceph.osd_id") == Some(&osd.id.to_string()) => Verdict::Osd { id: osd.id, uuid: osd.uuid },
         _ => Verdict::Refused(format!("the logical volume {group}/{name} on it holds no finished OSD")),
     }
 }
@@ -164,6 +170,7 @@ mod tests {
             children: volumes.iter().map(|_| "ceph--x lvm".into()).collect(),
             holders: volumes.iter().map(|_| "dm-0".into()).collect(),
             volumes: volumes.iter().map(|(n, t)| ((*n).to_owned(), (*t).to_owned())).collect(),
+            unused: volumes.is_empty(),
             label,
             ..empty()
         }
@@ -190,10 +197,13 @@ mod tests {
         refused(DiskFacts { signatures: vec!["ext4".into()], ..empty() }, "ext4");
         refused(DiskFacts { signatures: vec!["gpt".into(), "PMBR".into()], ..empty() }, "gpt, PMBR");
         refused(DiskFacts { clean: false, ..empty() }, "first MiB");
+        refused(DiskFacts { unreadable: true, ..empty() }, "cannot be read");
         refused(DiskFacts { size: 1 << 30, ..empty() }, "5 GiB");
         refused(DiskFacts { label: Some(Label::default()), ..empty() }, "cannot be read");
         refused(lvm("vg0", &[("root", "")], None), "volume group vg0");
         refused(lvm(&format!("ceph-{OSD0}"), &[("a", ""), ("b", "")], None), "several");
+        // `lvs` failed: that no volume is told does not mean that there is none.
+        refused(DiskFacts { unused: false, ..lvm(&format!("ceph-{OSD0}"), &[], None) }, "does not tell");
         refused(lvm(&format!("ceph-{OSD0}"), &[("data", "")], None), "no finished OSD");
         refused(
             lvm(&format!("ceph-{OSD0}"), &[("osd-block-x", &format!("ceph.cluster_fsid={OTHER},ceph.osd_id=1"))], None),
@@ -226,6 +236,12 @@ mod tests {
             &Verdict::Osd { id: 0, uuid: OSD0.parse().unwrap() },
         );
         is(&lvm(&group, &[], None), &Verdict::HalfMade);
+        // Not active since the last start of its host: no label to be seen.
+        is(
+            &lvm(&group, &[(&format!("osd-block-{OSD0}"), &tags)], None),
+            &Verdict::Osd { id: 0, uuid: OSD0.parse().unwrap() },
+        );
+        refused(lvm(&group, &[(&format!("osd-block-{OSD0}"), "ceph.osd_id=3")], None), "no finished OSD");
         is(&lvm(&group, &[(&format!("osd-block-{OSD7}"), "")], None), &Verdict::HalfMade);
         refused(lvm(&group, &[(&format!("osd-block-{NOBODY}"), "")], None), "no finished OSD");
     }

@@ -3,6 +3,7 @@
 use super::cluster::{ClusterFacts, Silence};
 use crate::error::Failure;
 use crate::inventory::{HostSpec, Inventory, Role};
+use crate::provision::together;
 use crate::ssh::{Exec, Fleet, RemoteExt};
 use base64::Engine;
 use std::collections::BTreeMap;
@@ -95,10 +96,14 @@ pub(super) struct DiskFacts {
     pub signatures: Vec<String>,
     /// Whether its first MiB is zero.
     pub clean: bool,
+    /// Whether it could not be looked through for signatures.
+    pub unreadable: bool,
     /// Label of a BlueStore OSD, on the disk or on its logical volume.
     pub label: Option<Label>,
     /// Its LVM volume group.
     pub group: Option<String>,
+    /// Whether LVM says that nothing in that group is given to any volume.
+    pub unused: bool,
     /// The group's logical volumes with their tags.
     pub volumes: Vec<(String, String)>,
 }
@@ -128,10 +133,7 @@ impl Facts {
             Ok::<_, Failure>(parse(&output.text()))
         };
         let (answers, cluster) = tokio::join!(fleet.each(names, look), ClusterFacts::gather(fleet, inventory));
-        let mut hosts = BTreeMap::new();
-        for (name, answer) in answers {
-            hosts.insert(name, answer?);
-        }
+        let hosts = together(answers)?;
         let (cluster, silence) = match cluster {
             Ok(facts) => (Some(facts), Silence::default()),
             Err(silence) => (None, silence),
@@ -211,6 +213,8 @@ fn disk_field(disk: &mut DiskFacts, key: &str, value: &str) {
         "holder" => disk.holders.push(value.to_owned()),
         "sig" => disk.signatures.push(value.to_owned()),
         "clean" => disk.clean = true,
+        "unreadable" => disk.unreadable = true,
+        "unused" => disk.unused = true,
         "vg" => disk.group = Some(value.to_owned()),
         "lv" => {
             let (name, tags) = value.split_once(' ').unwrap_or((value, ""));

@@ -25,7 +25,8 @@ label() {
 }
 
 echo "hostname=$(uname -n | cut -d . -f 1)"
-[ -c /dev/mapper/control ] && dmsetup version >/dev/null 2>&1 && echo lvm=yes
+# A bare host has the node of the kernel and not yet the program.
+[ -c /dev/mapper/control ] && { ! command -v dmsetup || dmsetup version; } >/dev/null 2>&1 && echo lvm=yes
 file /etc/ceph/ceph.conf
 key /etc/ceph/ceph.client.admin.keyring client.admin
 key /var/lib/ceph/bootstrap-osd/ceph.keyring client.bootstrap-osd
@@ -43,10 +44,11 @@ for store in /var/lib/ceph/mon/ceph-*; do
   # A store of somebody else's: only a monitor that does not run can be asked for its map this way.
   if [ -z "$fsid" ] && ! systemctl is-active -q "ceph-mon@$id"; then
     map=$(mktemp)
-    ceph-mon -i "$id" --extract-monmap "$map" >/dev/null 2>&1
+    # As root it would leave files of root's in the store, and the monitor could not start any more.
+    chown ceph:ceph "$map" && ceph-mon -i "$id" --setuser ceph --setgroup ceph --extract-monmap "$map"
     fsid=$(monmaptool --print "$map" 2>/dev/null | sed -n 's/^fsid //p')
     rm -f "$map"
-  fi
+  fi >/dev/null 2>&1
   echo "store=$id $fsid"
 done
 for d in /var/lib/ceph/mon /var/lib/ceph /var/lib; do
@@ -72,12 +74,18 @@ for disk; do
   for holder in "/sys/class/block/$node/holders"/*; do
     [ -e "$holder" ] && echo "holder=${holder##*/}"
   done
-  wipefs --noheadings -O TYPE "$real" 2>/dev/null | sort -u | sed 's/^/sig=/'
+  # What cannot be read to its end is not taken for empty.
+  found=$(wipefs --noheadings -O TYPE "$real" 2>/dev/null) || echo unreadable=yes
+  [ -n "$found" ] && echo "$found" | sort -u | sed 's/^/sig=/'
   cmp -s -n 1048576 "$real" /dev/zero && echo clean=yes
   found=$(label "$real")
-  vg=$(pvs --noheadings -o vg_name "$real" 2>/dev/null | tr -d ' ')
-  if [ -n "$vg" ]; then
+  # The group, the disk's bytes that are given to volumes, and how many volumes there are: a list of them that stays
+  # empty does not prove that there are none.
+  set -- $(pvs --noheadings --nosuffix --units b -o vg_name,pv_used,lv_count "$real" 2>/dev/null)
+  if [ $# -eq 3 ]; then
+    vg=$1
     echo "vg=$vg"
+    [ "$2 $3" = "0 0" ] && echo unused=yes
     for lv in $(lvs --noheadings -o lv_name "$vg" 2>/dev/null); do
       echo "lv=$lv $(lvs --noheadings -o lv_tags "$vg/$lv" 2>/dev/null | tr -d ' ')"
       found=$(label "/dev/$vg/$lv")

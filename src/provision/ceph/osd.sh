@@ -2,7 +2,7 @@
 set -eu
 export LC_ALL=C
 real=$(readlink -f -- "$2")
-if [ -n "$(wipefs --noheadings -O TYPE "$real")" ] || ! cmp -s -n 1048576 "$real" /dev/zero; then
+if ! found=$(wipefs --noheadings -O TYPE "$real") || [ -n "$found" ] || ! cmp -s -n 1048576 "$real" /dev/zero; then
   echo "$2 is not empty any more; left as it is"
   exit 0
 fi

@@ -27,7 +27,7 @@ const CREATE_DEADLINE: Duration = Duration::from_secs(900);
 /// What has to be done so that every listed disk carries a running OSD of this cluster.
 pub(super) fn plan(inventory: &Inventory, facts: &Facts) -> Result<Vec<Todo>, Failure> {
     let mut todos = Vec::new();
-    let mut refused = Vec::new();
+    let (mut refused, mut missing) = (Vec::new(), Vec::new());
     let mut on_disks = BTreeSet::new();
     for host in inventory.with_role(Role::Osd) {
         check_paths(host, facts)?;
@@ -39,6 +39,10 @@ pub(super) fn plan(inventory: &Inventory, facts: &Facts) -> Result<Vec<Todo>, Fa
             on_disks
                 .extend(disk.volumes.iter().filter_map(|(n, _)| n.strip_prefix("osd-block-")?.parse::<Uuid>().ok()));
             let path = path.display().to_string();
+            if disk.missing {
+                missing.push(format!("{} {path}", host.name));
+                continue;
+            }
             match judge(disk, inventory.cluster.fsid, facts.cluster.as_ref()) {
                 Verdict::Refused(reason) => refused.push(format!("{} {path}: {reason}", host.name)),
                 verdict => todos.extend(disk_todo(host, facts, disk, &path, verdict)),
@@ -46,8 +50,13 @@ pub(super) fn plan(inventory: &Inventory, facts: &Facts) -> Result<Vec<Todo>, Fa
         }
     }
     if !refused.is_empty() {
-        return Err(Failure::refused(format!("these disks must not be touched: {}", refused.join("; ")))
-            .hint("take them off the host's `osds` in the inventory, or, if what is on them may be lost, clear them yourself (`wipefs -a DISK; dd if=/dev/zero of=DISK bs=1M count=10`, or `ceph-volume lvm zap --destroy DISK`)"));
+        let failure = Failure::refused(format!("these disks must not be touched: {}", refused.join("; ")))
+            .hint("take them off the host's `osds` in the inventory, or, if what is on them may be lost, clear them yourself (`wipefs -a DISK; dd if=/dev/zero of=DISK bs=1M count=10`, or `ceph-volume lvm zap --destroy DISK`)");
+        return Err(missing.iter().fold(failure, |failure, disk| failure.hint(format!("there is no disk {disk}"))));
+    }
+    if !missing.is_empty() {
+        return Err(Failure::refused(format!("there are no such disks: {}", missing.join(", ")))
+            .hint("correct the paths (`rackhand facts -o json` has the disks of a host), or take dead disks off the hosts' `osds`"));
     }
     todos.extend(orphans(inventory, facts, &on_disks)?);
     Ok(todos)
@@ -230,6 +239,19 @@ mod tests {
         assert_eq!(failure.kind, Kind::Refused);
         assert!(failure.to_string().contains("c2 /dev/disk/by-id/lab-c2-disk0: it is mounted at /srv"), "{failure}");
         assert!(failure.to_string().contains("c3 /dev/disk/by-id/lab-c3-disk0: it holds ext4"), "{failure}");
+    }
+
+    #[test]
+    fn dead_disks_are_named_and_nobody_is_told_to_clear_them() {
+        let mut facts = facts();
+        for host in ["c2", "c3"] {
+            facts.hosts.get_mut(host).unwrap().disks[0].missing = true;
+        }
+        let failure = plan(&inventory(), &facts).unwrap_err();
+        assert_eq!(failure.kind, Kind::Refused);
+        let said = failure.to_string();
+        assert!(said.ends_with("c2 /dev/disk/by-id/lab-c2-disk0, c3 /dev/disk/by-id/lab-c3-disk0"), "{said}");
+        assert!(failure.hints.iter().all(|hint| !hint.contains("wipefs")), "{:?}", failure.hints);
     }
 
     #[test]
