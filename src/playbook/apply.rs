@@ -193,23 +193,41 @@ fn make_user(user: &User) -> String {
 }
 
 /// The installation, run as a job: it waits for others that install, and finishes what was interrupted.
-fn packages(names: &[String]) -> String {
+pub(super) fn packages(names: &[String]) -> String {
     let names = join(names);
     format!(
         r#"set -u
 if ! command -v apt-get >/dev/null; then exec dnf -y install {names}; fi
-export DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l UCF_FORCE_CONFFOLD=1
+export LC_ALL=C DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l UCF_FORCE_CONFFOLD=1
 old="-o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold"
+said=$(mktemp -p /run 2>/dev/null || mktemp)
+trap 'rm -f "$said"' EXIT
+heard() {{ "$@" 2>&1 | tee -a "$said"; return "${{PIPESTATUS[0]}}"; }}
 # An interrupted dpkg has to be finished first; another one that runs right now holds the lock until it is done.
 for i in $(seq 60); do
-  said=$(dpkg --configure -a --force-confdef --force-confold 2>&1) && break
+  configured=$(dpkg --configure -a --force-confdef --force-confold 2>&1) && break
   # A package that cannot be configured at all does not become so by waiting; the installation says more.
-  case $said in *lock*) sleep 5 ;; *) printf '%s\n' "$said"; break ;; esac
+  case $configured in *lock*) sleep 5 ;; *) printf '%s\n' "$configured"; break ;; esac
 done
-try() {{ apt-get -q -y -o DPkg::Lock::Timeout=600 $old --no-install-recommends --fix-broken install {names}; }}
-if ! try; then
-  apt-get -q -o DPkg::Lock::Timeout=600 update
-  try || exit 1
+# What is there already stays at its version: nobody has agreed to an upgrade.
+try() {{ apt-get -q -y -o DPkg::Lock::Timeout=600 $old --no-install-recommends --no-upgrade --fix-broken "$@" install {names}; }}
+# Nor to anything being removed: only one service sets the time, and chrony takes the place of another.
+install() {{
+  gone=$(try -s 2>/dev/null | awk '$1 == "Remv" {{ print $2 }}' | grep -vxE 'systemd-timesyncd|ntp|ntpsec|openntpd' | xargs)
+  if [ -n "$gone" ]; then
+    echo "the installation would remove $gone, which stay as they are; look with \`apt-get -s install {names}\`"
+    exit 4
+  fi
+  heard try
+}}
+if ! install; then
+  : >"$said"
+  heard apt-get -q -o DPkg::Lock::Timeout=600 update
+  install || {{
+    # The last lines are what is shown of all this: those that say why.
+    grep -iE 'failed to fetch|could not|cannot|unable to (connect|fetch)|temporary failure|not valid yet|expired|no space|not signed' "$said" | sort -u | tail -n 4
+    exit 1
+  }}
 fi
 "#
     )

@@ -1,6 +1,6 @@
 //! The engine against itself: tables for each resource, and real shells for scripts.
 
-use super::apply::script;
+use super::apply::{packages, script};
 use super::resource::*;
 use super::state::{FileState, State, UnitState, parse, script as probe_script, sha256};
 use super::{Action, Change, Findings, diff};
@@ -141,10 +141,56 @@ fn a_container_is_left_its_kernel() {
         "~ net.ipv4.ip_forward 0 -> 1; . sysctl /etc/s: vm.swappiness (container)"
     );
     let change = Change::new("h1", "test", Action::Change, "sysctl /etc/s");
-    assert!(!script(&Resource::Sysctl(sysctl), &change, &state(true)).contains("swappiness} >"));
+    let written = |container| script(&Resource::Sysctl(sysctl.clone()), &change, &state(container));
+    assert!(written(false).contains(">/proc/sys/vm/swappiness") && !written(true).contains("/proc/sys/vm/"));
+    assert!(written(true).contains(">/proc/sys/net/ipv4/ip_forward"));
     let modules = Modules { file: "/etc/m".into(), names: vec!["tun".into()] };
     let state = State { container: true, ..State::default() };
     assert_eq!(words(Resource::Modules(modules), &state), "+; . modules /etc/m: tun (container)");
+}
+
+/// The installation with an apt-get that answers `-s`, `install` and `update` by these words of a shell: how it ended,
+/// its output, and what apt-get was asked.
+fn installation(simulate: &str, install: &str, update: &str) -> (bool, String, String) {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let tool = |name: &str, text: String| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    let asked = directory.path().join("asked");
+    tool("dpkg", "exit 0".to_owned());
+    let words = format!(
+        "echo \"$*\" >>{}\ncase \"$*\" in *' -s '*) {simulate} ;; *' install '*) {install} ;; *) {update} ;; esac",
+        asked.display()
+    );
+    tool("apt-get", words);
+    let path = format!("{}:{}", directory.path().display(), std::env::var("PATH").unwrap());
+    let script = packages(&["a".to_owned(), "b".to_owned()]);
+    let output = Process::new("bash").args(["-c", &script]).env("PATH", path).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    (output.status.success(), said, std::fs::read_to_string(asked).unwrap())
+}
+
+#[test]
+fn an_installation_removes_nothing_but_another_time_service_and_upgrades_nothing() {
+    let (done, said, asked) = installation("echo 'Remv pve-qemu-kvm [8.1]'", "true", "true");
+    assert!(!done && said.contains("would remove pve-qemu-kvm"), "{said}");
+    assert!(asked.lines().all(|line| line.contains(" -s ")), "nothing was installed: {asked}");
+    let (done, said, asked) = installation("echo 'Remv systemd-timesyncd [252]'; echo 'Inst a'", "true", "true");
+    assert!(done, "{said}");
+    assert!(asked.lines().last().unwrap().contains("--no-upgrade --fix-broken install a b"), "{asked}");
+}
+
+#[test]
+fn why_packages_could_not_be_had_is_said_last() {
+    let lost = "for p in a b c d e f; do echo \"E: Unable to locate package $p\"; done; exit 100";
+    let fetch =
+        "echo 'W: Failed to fetch http://m/InRelease  Could not connect to m:80'; echo 'Reading package lists...'";
+    let (done, said, asked) = installation("exit 100", lost, fetch);
+    assert!(!done && said.trim_end().ends_with("Could not connect to m:80"), "{said}");
+    assert_eq!(asked.lines().filter(|line| line.ends_with(" update")).count(), 1, "{asked}");
 }
 
 #[test]
