@@ -11,6 +11,10 @@ const SCRIPT: &str = include_str!("job.sh");
 /// First and longest pause between two looks at a job.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
+/// How long a host may be out of reach while its job runs: longer than links and switches take to come back. The job goes
+/// on, and whoever asks next attaches to it.
+const OUT_OF_REACH: Duration = Duration::from_secs(180);
+
 /// A piece of long work for a host.
 #[derive(Clone)]
 pub struct Job {
@@ -95,10 +99,10 @@ impl Job {
 
     /// Starts or re-attaches, and waits for its end; `watch` sees the log grow.
     ///
-    /// A link that breaks, while starting or while waiting, is taken up again until the job's own limit has passed.
+    /// A link that breaks, while starting or while waiting, is taken up again for three minutes.
     ///
     /// # Errors
-    /// When the job cannot be started, or nobody can say where it is at its limit.
+    /// When the job cannot be started, or nobody can say where it is: the host is out of reach, or the limit has passed.
     pub async fn wait(
         &self,
         remote: &dyn Remote,
@@ -107,8 +111,13 @@ impl Job {
         let until = Instant::now() + self.limit + Duration::from_secs(30);
         let mut started = self.begun(remote).await?;
         let mut pause = PAUSES.0;
+        let mut answered = Instant::now();
         loop {
-            match self.look(remote).await {
+            let looked = self.look(remote).await;
+            if looked.is_ok() {
+                answered = Instant::now();
+            }
+            match looked {
                 Ok(status) if status.state == JobState::Absent && !started => started = self.begun(remote).await?,
                 Ok(mut status) if status.state != JobState::Running => {
                     if status.state == JobState::Absent {
@@ -118,7 +127,10 @@ impl Job {
                     return Ok(status);
                 }
                 Ok(status) => watch(&status),
-                Err(error) if Instant::now() >= until => return Err(error),
+                Err(error) if answered.elapsed() >= OUT_OF_REACH || Instant::now() >= until => {
+                    let (host, command) = (remote.name().to_owned(), self.unit());
+                    return Err(RemoteError::Lost { host, command, reason: error.to_string() });
+                }
                 Err(_) => {}
             }
             if Instant::now() >= until {
@@ -256,6 +268,18 @@ mod tests {
             let starts = host.asked().iter().filter(|exec| exec.argv[4] == "start").count();
             assert_eq!(starts, if arrived { 1 } else { 2 });
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_host_that_dies_is_not_waited_for_until_the_jobs_limit() {
+        let host = FakeRemote::new("h1").rule(|exec| {
+            (exec.argv[4] == "start")
+                .then(|| Ok(crate::ssh::Output { stdout: b"started\n".to_vec(), ..Default::default() }))
+        });
+        let began = Instant::now();
+        let error = Job::new("x", "", Duration::from_secs(1800)).run(&host).await.unwrap_err();
+        assert!(error.unknown(), "it may go on there: {error}");
+        assert!((180..200).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
     }
 
     #[tokio::test]
