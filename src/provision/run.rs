@@ -2,9 +2,9 @@
 
 use super::facts::facts;
 use super::grip::Grip;
-use super::one_of;
 use super::plan::{Plan, PlannedStep};
 use super::step::{Ctx, Step};
+use super::{one_of, together};
 use crate::error::{Failure, Kind};
 use crate::playbook::{self, Change, Findings, Library, Resource, Skipped, State, Without};
 use crate::ssh::Fleet;
@@ -78,23 +78,15 @@ impl Provision {
     /// # Errors
     /// When a host cannot be looked at, or a step refuses what it found.
     pub async fn survey(&self) -> Result<Survey, Failure> {
-        let states = try_join_all(self.hosts.iter().map(|host| async move {
-            let mut all = Vec::new();
-            for stage in &self.stages {
-                all.extend(self.resources(stage.name(), host));
-            }
-            let state =
-                if all.is_empty() { State::default() } else { playbook::look(&*self.ctx.remote(host)?, &all).await? };
-            Ok::<_, Failure>((host.clone(), state))
-        }));
+        let states = join_all(self.hosts.iter().map(|host| async move { (host.clone(), self.state(host).await) }));
         let typed = try_join_all(self.stages.iter().map(|stage| async move {
             match stage {
                 Stage::Book(_) => Ok(None),
                 Stage::Typed(step) => step.probe(&self.ctx).await.map(Some),
             }
         }));
-        let (states, typed) = tokio::try_join!(states, typed)?;
-        let states: BTreeMap<String, State> = states.into_iter().collect();
+        let (states, typed) = tokio::join!(states, typed);
+        let (states, typed) = (together(states.into_iter().collect())?, typed?);
         let mut touched: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
         let findings = self.stages.iter().zip(typed).map(|(stage, typed)| match typed {
             Some(findings) => findings,
@@ -108,6 +100,12 @@ impl Provision {
             }
         });
         Ok(Survey { findings: findings.collect(), states })
+    }
+
+    /// What a host has, of all that the playbooks ask about.
+    async fn state(&self, host: &str) -> Result<State, Failure> {
+        let all: Vec<&Resource> = self.stages.iter().flat_map(|stage| self.resources(stage.name(), host)).collect();
+        if all.is_empty() { Ok(State::default()) } else { Ok(playbook::look(&*self.ctx.remote(host)?, &all).await?) }
     }
 
     fn compare(&self, step: &str, host: &str, state: &State, touched: &mut BTreeSet<String>) -> Findings {

@@ -78,3 +78,28 @@ async fn keys_travel_on_stdin_only() {
     let written = asked.iter().find(|e| String::from_utf8_lossy(&e.stdin).contains(secret)).unwrap();
     assert!(String::from_utf8_lossy(&written.stdin).contains("caps mon = \"allow profile mgr\""));
 }
+
+#[tokio::test]
+async fn what_fails_on_a_host_keeps_nothing_else_from_being_done_unless_the_host_is_gone() {
+    let todos = |host: &str| {
+        ["bad", "good"].map(|script| {
+            let change = crate::playbook::Change::new(host, "ceph-osds", Action::Create, format!("disk {script}"));
+            todo::Todo::new(change, vec![todo::Op::Script(script, Vec::new())])
+        })
+    };
+    let is_bad = |exec: &Exec| exec.stdin == b"bad";
+    let c1 = Arc::new(FakeRemote::new("c1").rule(move |exec: &Exec| {
+        Some(Ok(Output { status: i32::from(is_bad(exec)), stderr: b"no space".to_vec(), ..Output::default() }))
+    }));
+    // One without answers cannot be reached.
+    let c2 = Arc::new(FakeRemote::new("c2"));
+    let ctx = context(&[Arc::clone(&c1), Arc::clone(&c2)]);
+    let all = todos("c2").into_iter().chain(todos("c1")).collect();
+    let failure = todo::execute(&ctx, "c1", all).await.unwrap_err();
+    assert_eq!(failure.to_string(), "disk bad: host c1: `sh` exited with 1: no space");
+    assert!(failure.hints[0].starts_with("also failed: disk bad: host c2: cannot connect"), "{:?}", failure.hints);
+    let asked =
+        |host: &FakeRemote| host.asked().iter().map(|e| String::from_utf8_lossy(&e.stdin).into_owned()).collect();
+    let (first, second): (Vec<String>, Vec<String>) = (asked(&c1), asked(&c2));
+    assert_eq!((first, second), (vec!["bad".to_owned(), "good".to_owned()], vec!["bad".to_owned()]));
+}

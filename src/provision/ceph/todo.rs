@@ -3,8 +3,8 @@
 use super::cluster;
 use crate::error::Failure;
 use crate::playbook::{Change, check_job};
-use crate::provision::Ctx;
-use crate::ssh::{Exec, Remote, RemoteExt, Upload, UploadExt};
+use crate::provision::{Ctx, one_of};
+use crate::ssh::{Exec, Remote, RemoteError, RemoteExt, Upload, UploadExt};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -64,32 +64,56 @@ pub(super) enum Op {
     SeedFromCluster,
 }
 
-/// Does the operations: hosts at once, those of one host in order.
+/// Does the todos: hosts at once, those of one host in order. One that fails keeps no other from being done (a bad disk
+/// does not cost its host the good ones), unless the host itself is gone.
 ///
-/// All hosts are let finish; the first failure is returned.
+/// # Errors
+/// All that failed, the first before the others.
 pub(super) async fn execute(ctx: &Ctx, via: &str, todos: Vec<Todo>) -> Result<(), Failure> {
-    let mut by_host: BTreeMap<String, Vec<Op>> = BTreeMap::new();
-    for todo in todos {
-        by_host.entry(todo.change.host).or_default().extend(todo.ops);
+    let mut by_host: BTreeMap<&str, Vec<&Todo>> = BTreeMap::new();
+    for todo in &todos {
+        by_host.entry(&todo.change.host).or_default().push(todo);
     }
-    let works = by_host.iter().map(|(host, ops)| host_ops(ctx, via, host, ops));
-    futures::future::join_all(works).await.into_iter().collect()
+    let works = by_host.into_iter().map(|(host, todos)| of_host(ctx, via, host, todos));
+    let failures = futures::future::join_all(works).await.into_iter().flatten().collect();
+    one_of(failures).map_or(Ok(()), Err)
 }
 
-async fn host_ops(ctx: &Ctx, via: &str, host: &str, ops: &[Op]) -> Result<(), Failure> {
-    let remote = ctx.remote(host)?;
+async fn of_host(ctx: &Ctx, via: &str, host: &str, todos: Vec<&Todo>) -> Vec<Failure> {
+    let remote = match ctx.remote(host) {
+        Ok(remote) => remote,
+        Err(failure) => return vec![failure],
+    };
     let mut commands = Vec::new();
-    for op in ops {
-        if let Op::Command(command) = op {
-            commands.push(command.clone());
-            continue;
+    let mut failures = Vec::new();
+    for todo in todos {
+        for op in &todo.ops {
+            if let Op::Command(command) = op {
+                commands.push(command.clone());
+                continue;
+            }
+            // One start of the script for all commands in a row, whichever todos they are of.
+            if let Err(failure) = run_commands(ctx, via, &mut commands).await {
+                failures.push(failure);
+                return failures;
+            }
+            if let Err(failure) = host_op(ctx, via, remote.as_ref(), op).await {
+                let error = failure.source.downcast_ref::<RemoteError>();
+                let gone = error.is_some_and(|error| error.nothing_ran() || error.unknown());
+                failures.push(failure.context(todo.change.object.clone()));
+                if gone {
+                    return failures;
+                }
+                break;
+            }
         }
-        // One start of the script for all commands in a row.
-        if !commands.is_empty() {
-            cluster::commands(&ctx.fleet, via, &std::mem::take(&mut commands)).await?;
-        }
-        host_op(ctx, via, remote.as_ref(), op).await?;
     }
+    failures.extend(run_commands(ctx, via, &mut commands).await.err());
+    failures
+}
+
+async fn run_commands(ctx: &Ctx, via: &str, commands: &mut Vec<Value>) -> Result<(), Failure> {
+    let commands = std::mem::take(commands);
     if commands.is_empty() { Ok(()) } else { cluster::commands(&ctx.fleet, via, &commands).await }
 }
 
