@@ -13,6 +13,9 @@ use std::fmt;
 
 /// Clocks further apart make Ceph's monitors warn (mon_clock_drift_allowed, 0.05 s by default).
 const SKEW: f64 = 0.05;
+/// Clocks of hosts that agree, yet are further from this machine's, are wrong together: mirrors refuse them, certificates
+/// do not hold yet or any more.
+const ALL_WRONG: f64 = 60.0;
 /// A shell that starts more slowly costs every command of every run.
 const SLOW_EXEC: f64 = 0.05;
 /// Free space a monitor's store and the packages need: Ceph warns at 30 % and stops at 5 % of a small disk.
@@ -225,6 +228,10 @@ fn clock_source(facts: &Facts, report: &mut Report<'_>) {
             let what = format!("{source} says the clock is {offset:.3} s off its source");
             report.error("time-source", what, "look at `chronyc tracking` and `chronyc sources` there");
         }
+        (Some(source), None) if source == "chrony" => {
+            let what = "chrony runs, but its clock is set by nobody (yet)";
+            report.warning("time-source", what, "look at `chronyc sources` there: a source has to be reachable");
+        }
         _ => {}
     }
 }
@@ -235,12 +242,18 @@ fn skew(seen: &BTreeMap<String, Seen>, found: &mut Vec<Finding>) {
     let mut differences: Vec<f64> = clocks.iter().map(|(_, c)| c.difference).collect();
     differences.sort_by(f64::total_cmp);
     let Some(middle) = differences.get(differences.len() / 2) else { return };
+    let side = |off: f64| if off > 0.0 { "ahead of" } else { "behind" };
     for (host, clock) in clocks {
         let off = clock.difference - middle;
+        let chrony = seen[host].facts.as_ref().is_ok_and(|f| f.clock.source.as_deref() == Some("chrony"));
+        let fix = if chrony { "let chrony set it: `chronyc makestep`" } else { "set it there with `date -s`" };
         if off.abs() > SKEW + clock.precision {
+            let what = format!("its clock is {:.2} s {} the others", off.abs(), side(off));
+            Report { host, found }.error("time-skew", what, fix);
+        } else if clock.difference.abs() > ALL_WRONG + clock.precision {
             let what =
-                format!("its clock is {:.2} s {} the others", off.abs(), if off > 0.0 { "ahead of" } else { "behind" });
-            Report { host, found }.error("time-skew", what, "let chrony set it: `chronyc makestep`");
+                format!("its clock is {:.0} s {} this machine's", clock.difference.abs(), side(clock.difference));
+            Report { host, found }.warning("time-skew", what, format!("find out which is right; {fix}"));
         }
     }
 }

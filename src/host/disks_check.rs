@@ -3,12 +3,15 @@
 use super::check::{Report, mib};
 use super::facts::Facts;
 use crate::inventory::{HostSpec, Inventory};
+use std::collections::BTreeMap;
+use std::path::Path;
 
 /// Smaller ones hold no useful OSD: BlueStore's own minimum with its database is near this.
 const SMALLEST: u64 = 5 << 30;
 
 pub(super) fn disks(inventory: &Inventory, host: &HostSpec, facts: &Facts, report: &mut Report<'_>) {
     let fsid = inventory.cluster.fsid.to_string();
+    let mut named: BTreeMap<&str, &Path> = BTreeMap::new();
     for path in &host.osds {
         let name = path.display().to_string();
         let Some(disk) = facts.disk(&name) else {
@@ -25,6 +28,11 @@ pub(super) fn disks(inventory: &Inventory, host: &HostSpec, facts: &Facts, repor
             report.error("disk-missing", format!("has no disk {name}"), fix);
             continue;
         };
+        if let Some(other) = named.insert(&disk.path, path) {
+            let what = format!("{name} and {} are the same disk, {}", other.display(), disk.path);
+            report.error("disk-twice", what, "take one of the two from the host's osds");
+            continue;
+        }
         match &disk.osd {
             Some(osd) if osd.fsid == fsid => continue,
             Some(osd) => {

@@ -125,7 +125,18 @@ fn clocks_that_disagree_are_found() {
         Vec::<String>::new()
     );
     assert_eq!(with_facts(|f| f.clock.offset = Some(-0.4)), ["error h2 time-source"]);
-    assert_eq!(with_facts(|f| (f.clock.source, f.clock.offset) = (None, None)), ["warning h2 time-source"]);
+    for source in [None, Some("chrony".to_owned())] {
+        // Nothing sets it, or what should has no source itself.
+        assert_eq!(with_facts(|f| (f.clock.source, f.clock.offset) = (source, None)), ["warning h2 time-source"]);
+    }
+    let mut rack = rack();
+    for clock in rack.values_mut().filter_map(|s| s.clock.as_mut()) {
+        clock.difference = -3600.0;
+    }
+    let found = evaluate(&inventory(), &rack);
+    assert_eq!(found.len(), 3);
+    assert_eq!(found[0].what, "its clock is 3600 s behind this machine's", "all agree, and all are wrong");
+    assert!(found.iter().all(|f| f.check == "time-skew" && f.severity == Severity::Warning));
 }
 
 #[test]
@@ -137,6 +148,10 @@ fn a_disk_must_be_there_and_empty_or_ours() {
     assert_eq!(with_facts(|f| f.disks[0].content = vec!["sdb1: ext4".into()]), ["error h2 disk-used"]);
     assert_eq!(with_facts(|f| f.disks[0].mounted = vec!["/srv".into()]), ["error h2 disk-used"]);
     assert_eq!(with_facts(|f| f.disks[0].ids.clear()), ["error h2 disk-missing"]);
+    let mut twice = inventory();
+    twice.hosts[1].osds.push("/dev/sdb".into());
+    let found = evaluate(&twice, &rack());
+    assert!(found.iter().any(|f| (f.host.as_str(), f.check) == ("h2", "disk-twice")), "{found:?}");
     assert_eq!(with_facts(|f| f.disks[0].read_only = true), ["error h2 disk-read-only"]);
     assert_eq!(with_facts(|f| f.disks[0].size = 1 << 30), ["error h2 disk-small"]);
 }
