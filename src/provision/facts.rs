@@ -145,6 +145,35 @@ mod tests {
     }
 
     #[test]
+    fn a_host_more_changes_nothing_on_the_others_but_what_they_must_know() {
+        let more = crate::inventory::parse("example", include_str!("../../inventory.example.yaml")).unwrap();
+        let mut less = more.clone();
+        let new = less.hosts.pop().unwrap();
+        let ground = Ground { os: "debian".to_owned(), version: "12".to_owned(), ..Ground::default() };
+        for host in &less.hosts {
+            let resources = |inventory: &Inventory| -> Vec<Resource> {
+                let facts = facts(inventory, host, &ground).unwrap();
+                let books = ["os", "network", "packages", "time", "libvirt"];
+                let books = books.map(|name| Library::new(None).book(name, &facts).unwrap());
+                books.into_iter().flat_map(|book| book.resources).collect()
+            };
+            let before = resources(&less);
+            let changed: Vec<Resource> = resources(&more).into_iter().filter(|r| !before.contains(r)).collect();
+            let objects: Vec<String> = changed.iter().map(Resource::object).collect();
+            let known = [
+                "block rackhand in /etc/hosts",
+                "file /etc/chrony/conf.d/rackhand.conf",
+                "block rackhand in /etc/libvirt/libvirtd.conf",
+            ];
+            assert_eq!(objects, known, "{}", host.name);
+            for resource in changed {
+                let text = format!("{resource:?}");
+                assert!(text.contains(&new.name) || text.contains(&new.address.to_string()), "{text}");
+            }
+        }
+    }
+
+    #[test]
     fn one_libvirt_daemon_runs_on_both_families() {
         let masked = |os, version| {
             let libvirt = books(os, version, "").pop().unwrap();
