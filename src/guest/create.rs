@@ -54,7 +54,7 @@ impl std::fmt::Debug for Order {
 
 impl Order {
     /// Whether a guest may be what an earlier run of this very order made, or was about to.
-    fn made(&self, guest: &Guest) -> bool {
+    pub(super) fn made(&self, guest: &Guest) -> bool {
         let address = match self.address {
             Wish::Auto => true,
             Wish::Exactly(address) => guest.nics.iter().any(|nic| nic.address == address),
@@ -169,7 +169,7 @@ pub(super) fn half_deleted(name: &str) -> Failure {
         .hint(format!("finish it with `rackhand guest delete {name}`"))
 }
 
-fn half_made(name: &str) -> Failure {
+pub(super) fn half_made(name: &str) -> Failure {
     Failure::failed(format!("guest {name} was begun with other settings, and is half made"))
         .hint(format!("finish it with the command that began it, or clear it away with `rackhand guest delete {name}`"))
 }

@@ -1,7 +1,7 @@
 //! Making guests: every step finds what an earlier, killed run left, and goes on from there.
 
 use super::address::{self, Lease};
-use super::create::{Plan, half_deleted, network};
+use super::create::{Plan, half_deleted, half_made, network};
 use super::rack::Rack;
 use super::seed::Seed;
 use super::spec::{Disk, Guest, INDEX, Nic, Stage};
@@ -122,7 +122,9 @@ async fn define(rack: &Rack, plan: &Plan, reserved: &[Reserved]) -> Result<Made,
 
 fn resume(plan: &Plan, guest: Guest) -> Result<Guest, Failure> {
     match guest.stage {
-        Stage::Creating => Ok(guest),
+        Stage::Creating if plan.order.made(&guest) => Ok(guest),
+        // Begun by somebody else since the plan was made.
+        Stage::Creating => Err(half_made(&guest.name)),
         Stage::Ready if plan.unstarted.contains(&guest.uuid) => Ok(guest),
         Stage::Ready => Err(Failure::failed(format!("guest {} exists already", guest.name))),
         Stage::Deleting => Err(half_deleted(&guest.name)),

@@ -224,6 +224,21 @@ async fn a_run_killed_before_its_start_is_finished_by_the_same_order_alone() {
     start_one(&world.rack, &create(&world, order(&["web"])).await.unwrap().remove(0)).await.unwrap();
 }
 
+#[tokio::test]
+async fn of_two_different_orders_for_one_name_the_first_is_made() {
+    let world = world("").await;
+    let ours = create::plan(&world.rack, order(&["web"])).await.unwrap();
+    let theirs = create::plan(&world.rack, Order { memory: Size::gib(2), ..order(&["web"]) }).await.unwrap();
+    let first = make(&world.rack, &ours).await.unwrap().remove(0).1.unwrap();
+    let object = Guest::object(first.uuid);
+    let version = world.cluster.get(&object).await.unwrap().unwrap().version;
+    let half = Guest { stage: Stage::Creating, ..first.clone() };
+    world.cluster.replace(&object, &encode(&half).unwrap(), version).await.unwrap();
+    let second = make(&world.rack, &theirs).await.unwrap().remove(0).1.unwrap_err();
+    assert!(second.to_string().contains("begun with other settings"), "{second}");
+    assert_eq!(make(&world.rack, &ours).await.unwrap().remove(0).1.unwrap().memory, first.memory);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_run_killed_between_its_claim_and_its_request_is_finished_by_the_same_order() {
     let world = world("").await;
