@@ -61,10 +61,9 @@ type OfHost = (Result<host::Facts, crate::ssh::RemoteError>, Option<host::Clock>
 
 async fn of_host(remote: &dyn Remote, inventory: &Inventory) -> OfHost {
     let facts = host::gather(remote).await;
-    if facts.is_err() {
-        return (facts, None, None);
-    }
-    let clock = host::clock(remote).await.ok();
+    let Ok(known) = &facts else { return (facts, None, None) };
+    // Less exact, but better than no word about its clock.
+    let clock = Some(host::clock(remote).await.unwrap_or_else(|_| known.clock.clone()));
     // One that answered a moment ago and no longer does is worth an error, not silence.
     match host::probe(remote, inventory).await {
         Ok(paths) => (facts, clock, Some(paths)),

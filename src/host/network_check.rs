@@ -47,9 +47,16 @@ fn ports<'a>(facts: &'a Facts, nic: &'a Nic) -> Vec<&'a Nic> {
 }
 
 pub(super) fn paths(inventory: &Inventory, paths: &Paths, down: &[&str], report: &mut Report<'_>) {
-    for ((net, other), way) in &paths.ways {
-        let Some(host) = inventory.host(other) else { continue };
+    let this = report.host;
+    let others = inventory.hosts.iter().filter(|host| host.name != this);
+    for (host, net) in others.flat_map(|host| Net::ALL.map(|net| (host, net))) {
         let (address, mtu) = (net.address(host), net.spec(inventory).mtu);
+        let other = &host.name;
+        let Some(way) = paths.ways.get(&(net, other.clone())) else {
+            let what = format!("does not tell whether it reaches {other} ({address}, {net})");
+            report.error("path", what, "run the check again; look at the host's load and its journal");
+            continue;
+        };
         match way {
             Way::Whole => {}
             // That it does not answer is said once, with the host itself.

@@ -186,6 +186,8 @@ fn every_way_between_hosts_counts() {
     assert_eq!(after(way(Net::Storage, Way::Small)), ["error h2 path-mtu"]);
     assert_eq!(after(way(Net::Management, Way::None)), ["error h2 path"]);
     assert_eq!(after(way(Net::Storage, Way::Untried)), ["warning h2 path"]);
+    // No word about a way is none that it is whole.
+    assert_eq!(after(|s| s.paths.as_mut().unwrap().ways.retain(|(net, _), _| *net == Net::Storage)).len(), 2);
     let name = |to: Vec<IpAddr>| {
         move |s: &mut Seen| {
             s.paths.as_mut().unwrap().names.insert("h3".to_owned(), to);
