@@ -44,7 +44,7 @@ pub fn facts(inventory: &Inventory, host: &HostSpec, ground: &Ground) -> Result<
         ground,
         family: family(&ground.os, &ground.version).map_err(refuse)?.name(),
         packages: packages(&ground.os, &ground.version, host, ground.is_container()).map_err(refuse)?,
-        bridges: bridges(inventory, host)?,
+        bridges: bridges(inventory, host, ground)?,
         host_uuid: host_uuid(inventory, host),
         migration_address: match inventory.networks.migration {
             MigrationNetwork::Storage => host.storage_address,
@@ -59,14 +59,16 @@ fn host_uuid(inventory: &Inventory, host: &HostSpec) -> Uuid {
     Uuid::new_v5(&inventory.cluster.fsid, format!("host {}", host.name).as_bytes())
 }
 
-fn bridges(inventory: &Inventory, host: &HostSpec) -> Result<Vec<Bridge>, Failure> {
+fn bridges(inventory: &Inventory, host: &HostSpec, ground: &Ground) -> Result<Vec<Bridge>, Failure> {
     if !host.has(Role::Guests) {
         return Ok(Vec::new());
     }
     let mut bridges = Vec::new();
     for (name, network) in &inventory.networks.guests {
-        let Some(uplink) = host.uplinks.get(name).or(network.uplink.as_ref()) else {
-            return Err(Failure::usage(format!("host {}: network {name} has no uplink", host.name))
+        let said = host.uplinks.get(name).or(network.uplink.as_ref());
+        let Some(uplink) = said.or_else(|| ground.ports.get(&host.address)) else {
+            let message = format!("host {}: network {name} has no uplink, and no port has {}", host.name, host.address);
+            return Err(Failure::usage(message)
                 .hint(format!("name the port under networks.guests.{name}.uplink or the host's uplinks")));
         };
         bridges.push(Bridge {
@@ -92,7 +94,7 @@ mod tests {
             container: container.to_owned(),
             network: "networkd".to_owned(),
             watchdog: true,
-            jobs: Vec::new(),
+            ..Ground::default()
         };
         let facts = facts(&inventory, &inventory.hosts[0], &ground).unwrap();
         let library = Library::new(None);
@@ -115,6 +117,21 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_network_without_an_uplink_is_over_the_management_nic() {
+        let text = include_str!("../../inventory.example.yaml").replace("      uplink: eno2 ", "      # uplink: eno2 ");
+        let inventory = crate::inventory::parse("example", &text).unwrap();
+        let over = |host: usize, ground: &Ground| {
+            let bridges = bridges(&inventory, &inventory.hosts[host], ground);
+            bridges.map(|bridges| bridges.into_iter().map(|bridge| bridge.uplink).collect::<Vec<_>>())
+        };
+        let mut ground = Ground::default();
+        assert_eq!(over(0, &ground).unwrap_err().kind, crate::error::Kind::Usage);
+        ground.ports.insert(inventory.hosts[0].address, "eno9".to_owned());
+        assert_eq!(over(0, &ground).unwrap(), ["eno9", "eno9"]);
+        assert_eq!(over(4, &ground).unwrap(), ["eno4", "eno4"], "what its host says goes first");
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use crate::error::Failure;
 use crate::ssh::{Exec, Remote, RemoteExt};
 use serde::Serialize;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 /// What a host is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -17,6 +19,9 @@ pub struct Ground {
     pub network: String,
     /// Whether there is a hardware watchdog.
     pub watchdog: bool,
+    /// The port that each of its addresses is behind: where a bridge has the address, the one whose hardware address the
+    /// bridge has, as ours do.
+    pub ports: BTreeMap<IpAddr, String>,
     /// Units of ours that still run, left by a run that was killed. A network edit that waits to be taken back is none of
     /// them: what is on disk may have drifted, and would cut the host off. This run edits anew and stops that timer.
     pub jobs: Vec<String>,
@@ -41,6 +46,14 @@ elif [ -e /etc/network/interfaces ] && systemctl is-enabled -q networking 2>/dev
 else echo network=unknown
 fi
 [ -e /dev/watchdog0 ] && echo watchdog=yes
+ip -o addr show scope global | while read -r _ link _ address _; do
+  port=$link
+  for member in /sys/class/net/"$link"/brif/*; do
+    name=${member##*/}
+    [ "$(cat "/sys/class/net/$name/address" 2>/dev/null)" = "$(cat "/sys/class/net/$link/address")" ] && port=$name
+  done
+  echo "port=${address%/*} $port"
+done
 systemctl list-units --plain --no-legend --state=active,activating 'rackhand-*.service' 2>/dev/null | while read -r unit _; do
   echo "job=$unit"
 done
@@ -66,6 +79,13 @@ fn parse(text: &str) -> Ground {
             "container" => ground.container = value.to_owned(),
             "network" => ground.network = value.to_owned(),
             "watchdog" => ground.watchdog = true,
+            "port" => {
+                if let Some((address, port)) = value.split_once(' ')
+                    && let Ok(address) = address.parse()
+                {
+                    ground.ports.insert(address, port.to_owned());
+                }
+            }
             "job" => ground.jobs.push(value.to_owned()),
             _ => {}
         }
@@ -81,10 +101,11 @@ mod tests {
     fn the_answer_of_a_container_is_read() {
         let ground = parse(
             "os=debian\nversion=12\ncontainer=systemd-nspawn\nnetwork=networkd\n\
-             job=rackhand-packages.service\n",
+             port=10.0.0.11 eno1\nport=fd00::11 eno1\njob=rackhand-packages.service\n",
         );
         assert_eq!((ground.os.as_str(), ground.version.as_str()), ("debian", "12"));
         assert!(ground.is_container() && !ground.watchdog);
-        assert_eq!(ground.jobs, ["rackhand-packages.service"]);
+        assert_eq!(ground.ports[&IpAddr::from([10, 0, 0, 11])], "eno1");
+        assert_eq!((ground.ports.len(), ground.jobs), (2, vec!["rackhand-packages.service".to_owned()]));
     }
 }
