@@ -44,3 +44,17 @@ fn a_host_without_power_is_shown_as_such() {
         (all && status["ceph"]["health"] == "HEALTH_OK").then_some(())
     });
 }
+
+#[test]
+fn an_inventory_of_another_cluster_is_refused() {
+    let rack = Rack::provisioned();
+    let own = std::fs::read_to_string(&rack.inventory).unwrap();
+    let fsid = rack.json(&["inventory", "show"])["cluster"]["fsid"].as_str().unwrap().to_owned();
+    let other = std::path::Path::new(&rack.inventory).with_file_name("other.yaml");
+    std::fs::write(&other, own.replace(&fsid, "11111111-2222-4333-8444-555555555555")).unwrap();
+    let said = rack.exits(5, &["guest", "list", "-i", other.to_str().unwrap()]);
+    assert!(String::from_utf8_lossy(&said.stderr).contains(&format!("belongs to the Ceph cluster {fsid}")));
+    let status = rack.json(&["status", "-i", other.to_str().unwrap()]);
+    assert!(status["ceph"].is_null() && status["guests"].as_array().unwrap().is_empty(), "{status}");
+    std::fs::remove_file(other).unwrap();
+}

@@ -61,6 +61,7 @@ struct MonView {
 /// A standing channel.
 pub(super) struct Link {
     host: String,
+    fsid: String,
     stdin: AsyncMutex<ChannelIn>,
     waiting: Waiting,
     next: AtomicU64,
@@ -108,6 +109,7 @@ impl Link {
         let reader = tokio::spawn(read_answers(lines, Arc::clone(&waiting), guard));
         Ok(Link {
             host,
+            fsid: answer.ok["fsid"].as_str().unwrap_or_default().to_owned(),
             stdin: AsyncMutex::new(stdin),
             waiting,
             next: AtomicU64::new(1),
@@ -119,6 +121,11 @@ impl Link {
     /// The mon host at the other end.
     pub(super) fn host(&self) -> &str {
         &self.host
+    }
+
+    /// The cluster it belongs to.
+    pub(super) fn fsid(&self) -> &str {
+        &self.fsid
     }
 
     /// Whether the other end still answers, as far as is known.

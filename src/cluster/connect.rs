@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
+use uuid::Uuid;
 
 /// How long one mon host may take from the first packet to its cluster's answer.
 const OPEN: Duration = Duration::from_secs(10);
@@ -26,6 +27,7 @@ const PIECE: usize = 4096;
 #[derive(Debug)]
 pub struct Cluster {
     mons: Vec<Arc<dyn Remote>>,
+    fsid: Uuid,
     pool: String,
     link: Mutex<Arc<Link>>,
     /// Whether the mon host that is asked may be the one that is cut off: another one may still see a quorum.
@@ -36,13 +38,16 @@ impl Cluster {
     /// Connects through the first mon host that answers and sees a quorum.
     ///
     /// # Errors
-    /// Within about 12 s: no mon host can be reached, Ceph is not set up, or there is no quorum.
+    /// Within about 12 s: no mon host can be reached, Ceph is not set up, there is no quorum, or it is another cluster
+    /// than the inventory's.
     pub async fn connect(fleet: &Fleet, inventory: &Inventory) -> Result<Cluster, ClusterError> {
         let mons: Vec<Arc<dyn Remote>> =
             inventory.with_role(Role::Mon).filter_map(|host| fleet.get(&host.name).ok()).collect();
-        let link = open_first(&mons).await?;
+        let fsid = inventory.cluster.fsid;
+        let link = open_first(&mons, fsid).await?;
         Ok(Cluster {
             mons,
+            fsid,
             pool: inventory.ceph.pool.clone(),
             link: Mutex::new(Arc::new(link)),
             doubted: AtomicBool::new(false),
@@ -58,7 +63,7 @@ impl Cluster {
     async fn link(&self) -> Result<Arc<Link>, ClusterError> {
         let mut link = self.link.lock().await;
         if !link.alive() || self.doubted.load(Ordering::Relaxed) {
-            *link = Arc::new(open_first(&self.mons).await?);
+            *link = Arc::new(open_first(&self.mons, self.fsid).await?);
             self.doubted.store(false, Ordering::Relaxed);
         }
         Ok(Arc::clone(&link))
@@ -85,7 +90,7 @@ impl Cluster {
 }
 
 /// The first mon host that answers; each starts a moment after the one before it, at once when that one failed.
-async fn open_first(mons: &[Arc<dyn Remote>]) -> Result<Link, ClusterError> {
+async fn open_first(mons: &[Arc<dyn Remote>], fsid: Uuid) -> Result<Link, ClusterError> {
     let mut waiting = mons.iter();
     let mut trying = FuturesUnordered::new();
     let mut errors = Vec::new();
@@ -98,13 +103,13 @@ async fn open_first(mons: &[Arc<dyn Remote>]) -> Result<Link, ClusterError> {
                 Err(error) => {
                     errors.push(error);
                     if let Some(mon) = waiting.next() {
-                        trying.push(open_one(Arc::clone(mon)));
+                        trying.push(open_one(Arc::clone(mon), fsid));
                     }
                 }
             },
             () = sleep(pause), if waiting.len() > 0 => {
                 if let Some(mon) = waiting.next() {
-                    trying.push(open_one(Arc::clone(mon)));
+                    trying.push(open_one(Arc::clone(mon), fsid));
                 }
             }
             else => return Err(worst(errors)),
@@ -112,19 +117,28 @@ async fn open_first(mons: &[Arc<dyn Remote>]) -> Result<Link, ClusterError> {
     }
 }
 
-async fn open_one(mon: Arc<dyn Remote>) -> Result<Link, ClusterError> {
+async fn open_one(mon: Arc<dyn Remote>, fsid: Uuid) -> Result<Link, ClusterError> {
     let name = mon.name().to_owned();
     let late = ClusterError::Unreachable(format!("host {name} did not answer within {} s", OPEN.as_secs()));
-    timeout(OPEN, Link::open(mon)).await.unwrap_or(Err(late))
+    let link = timeout(OPEN, Link::open(mon)).await.unwrap_or(Err(late))?;
+    // Whatever is written through it would end up among somebody else's guests.
+    match link.fsid().parse::<Uuid>() {
+        Ok(found) if fsid == found => Ok(link),
+        _ => {
+            let (host, found) = (link.host().to_owned(), link.fsid().to_owned());
+            Err(ClusterError::OtherCluster { host, found, wanted: fsid.to_string() })
+        }
+    }
 }
 
 /// The error that tells most: a mon host that sees no quorum knows more than one that cannot be reached.
 fn worst(errors: Vec<ClusterError>) -> ClusterError {
     let rank = |e: &ClusterError| match e {
-        ClusterError::NoQuorum(_) => 0,
-        ClusterError::Blocklisted(_) => 1,
-        ClusterError::Unreachable(_) => 2,
-        _ => 3,
+        ClusterError::OtherCluster { .. } => 0,
+        ClusterError::NoQuorum(_) => 1,
+        ClusterError::Blocklisted(_) => 2,
+        ClusterError::Unreachable(_) => 3,
+        _ => 4,
     };
     let all: Vec<String> = errors
         .iter()
@@ -283,5 +297,9 @@ mod tests {
             ClusterError::NoQuorum("mon h2 on h2 is probing".into()),
         ]);
         assert_eq!(error.to_string(), "Ceph has no quorum: host h1: no route; mon h2 on h2 is probing");
+        let other = ClusterError::OtherCluster { host: "h3".into(), found: "1".into(), wanted: "2".into() };
+        let error = worst(vec![ClusterError::Unreachable("host h1: no route".into()), other]);
+        assert_eq!(error.to_string(), "host h3 belongs to the Ceph cluster 1, the inventory says 2");
+        assert_eq!(error.failure().kind, crate::error::Kind::Refused);
     }
 }

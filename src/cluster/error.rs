@@ -17,6 +17,16 @@ pub enum ClusterError {
         /// What is missing.
         reason: String,
     },
+    /// The host has a cluster, and it is not the one that is meant.
+    #[error("host {host} belongs to the Ceph cluster {found}, the inventory says {wanted}")]
+    OtherCluster {
+        /// The mon host.
+        host: String,
+        /// The cluster it belongs to.
+        found: String,
+        /// The one of the inventory.
+        wanted: String,
+    },
     /// The hosts answer, but the monitors have no majority: nothing can be read or changed.
     #[error("Ceph has no quorum: {0}")]
     NoQuorum(String),
@@ -77,7 +87,7 @@ impl ClusterError {
         match self {
             Self::TimedOut { .. } | Self::Lost { .. } => Kind::Unknown,
             Self::Busy(_) => Kind::Busy,
-            Self::Blocklisted(_) => Kind::Refused,
+            Self::Blocklisted(_) | Self::OtherCluster { .. } => Kind::Refused,
             _ => Kind::Failed,
         }
     }
@@ -86,6 +96,9 @@ impl ClusterError {
     pub fn failure(self) -> Failure {
         let hint = match &self {
             Self::NoQuorum(_) => Some("bring mon hosts back until a majority is up; nothing was changed"),
+            Self::OtherCluster { .. } => {
+                Some("take the inventory of these hosts; if this is it, `cluster.fsid` in it was changed: put it back")
+            }
             Self::NotSetUp { .. } => Some("set the rack up with `rackhand provision`"),
             Self::TimedOut { .. } | Self::Lost { .. } => Some("run the same command again: it looks before it acts"),
             _ => None,
