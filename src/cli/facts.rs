@@ -12,12 +12,16 @@ use std::collections::BTreeMap;
 
 /// Look at hosts: machine, processors, memory, networks, disks, system, software.
 ///
-/// One script, one round trip a host, all hosts at once. The table is a summary; `-o json` has everything.
+/// One script, one round trip a host, all hosts at once. The table is a summary; `--disks` lists the disks by the names
+/// that an inventory takes, and `-o json` has everything.
 #[derive(Debug, Args)]
 pub struct FactsArgs {
     /// Hosts, by name or glob [default: all].
     #[arg(value_name = "HOST")]
     hosts: Vec<String>,
+    /// List their disks: by stable name, with what is on them.
+    #[arg(long)]
+    disks: bool,
 }
 
 #[derive(Serialize)]
@@ -56,6 +60,7 @@ pub async fn run(args: FactsArgs, context: &Context) -> Result<(), Failure> {
         job.fail(format!("{} did not answer", failed.len()));
     }
     let hosts = names.iter().filter_map(|name| found.remove(name).map(|result| entry(name, result))).collect();
+    let table = if args.disks { disk_table } else { table };
     context.ui.result("rackhand.facts/1", &Document { hosts }, table)?;
     match failed.len() {
         0 => Ok(()),
@@ -92,6 +97,30 @@ fn table(document: &Document) -> String {
             disks(facts),
             software(facts),
         ]);
+    }
+    table.render()
+}
+
+/// Every disk of every host that answered.
+fn disk_table(document: &Document) -> String {
+    let mut table = Table::new(["host", "disk", "size", "kind", "what is on it", "name for the inventory"]).right(2);
+    for (entry, facts) in document.hosts.iter().filter_map(|entry| Some((entry, entry.facts.as_ref()?))) {
+        for disk in &facts.disks {
+            let kind = if disk.rotational { "hdd" } else { "ssd" };
+            let content = match &disk.osd {
+                Some(osd) => format!("an OSD of cluster {}", osd.fsid),
+                None if disk.is_empty() => "empty".to_owned(),
+                None => disk.content.join(", "),
+            };
+            table.row([
+                entry.host.clone(),
+                disk.path.clone(),
+                gib(disk.size),
+                format!("{} {kind}", disk.model).trim().to_owned(),
+                content,
+                disk.stable_name().unwrap_or_default().to_owned(),
+            ]);
+        }
     }
     table.render()
 }

@@ -148,7 +148,7 @@ fn lines(inventory: &Inventory, host: &HostSpec, facts: Option<&Facts>) -> Strin
         text.push_str(&format!("    port: {port}\n"));
     }
     let empty = facts.map(|f| f.disks.iter().filter(|d| d.is_empty() && !d.read_only)).into_iter().flatten();
-    let disks: Vec<&String> = empty.filter_map(|disk| disk.ids.first()).collect();
+    let disks: Vec<&str> = empty.filter_map(|disk| disk.stable_name()).collect();
     if !disks.is_empty() {
         text.push_str("    osds: # its empty disks\n");
         for disk in disks {

@@ -225,14 +225,7 @@ fn network(seen: &[Probed], cidr: IpNet, mtu: Option<u32>) -> DraftNetwork {
 fn osd(disk: &Disk) -> Option<PathBuf> {
     let fit =
         disk.is_empty() && disk.osd.is_none() && !disk.read_only && disk.size >= MIN_DISK && disk.transport != "usb";
-    let rank = |id: &&String| match id.strip_prefix("/dev/disk/") {
-        Some(name) if name.starts_with("by-id/wwn-") => 0,
-        Some(name) if name.starts_with("by-id/") => 1,
-        Some(name) if name.starts_with("by-path/") => 2,
-        _ => 3,
-    };
-    let name = disk.ids.iter().filter(|id| rank(id) < 3).min_by_key(|id| (rank(id), (*id).clone()))?;
-    fit.then(|| PathBuf::from(name))
+    fit.then(|| disk.stable_name().map(PathBuf::from)).flatten()
 }
 
 fn about(facts: &Facts) -> String {

@@ -197,6 +197,18 @@ impl Disk {
         self.content.is_empty() && self.mounted.is_empty()
     }
 
+    /// The name to write into an inventory: that of the disk itself, or else of its slot.
+    pub fn stable_name(&self) -> Option<&str> {
+        let rank = |id: &str| match id.strip_prefix("/dev/disk/") {
+            Some(name) if name.starts_with("by-id/wwn-") => Some(0),
+            Some(name) if name.starts_with("by-id/") => Some(1),
+            Some(name) if name.starts_with("by-path/") => Some(2),
+            _ => None,
+        };
+        let ranked = self.ids.iter().filter_map(|id| Some((rank(id)?, id.as_str())));
+        ranked.min().map(|(_, id)| id)
+    }
+
     /// Whether this path names it.
     pub fn is_named(&self, path: &str) -> bool {
         self.path == path || self.ids.iter().any(|id| id == path)

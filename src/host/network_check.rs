@@ -82,7 +82,7 @@ pub(super) fn paths(inventory: &Inventory, paths: &Paths, down: &[&str], report:
     for (other, addresses) in &paths.names {
         let Some(host) = inventory.host(other) else { continue };
         if addresses.is_empty() {
-            let fix = "add it to /etc/hosts or DNS";
+            let fix = "`rackhand provision` writes it into /etc/hosts";
             report.warning("name", format!("does not know the name {other}"), fix);
         } else if !addresses.contains(&host.address) && !addresses.contains(&host.storage_address) {
             let list = addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");

@@ -213,7 +213,7 @@ impl Draft {
         match host.osds.as_slice() {
             [] => writeln!(
                 out,
-                "    # Add osd to the roles, and its disks; `rackhand facts` lists them:\n    # osds: [/dev/disk/by-id/...]"
+                "    # Add osd to the roles, and its disks; `rackhand facts --disks` lists them:\n    # osds: [/dev/disk/by-id/...]"
             )?,
             disks => {
                 let sign = if stores { "" } else { "# " };

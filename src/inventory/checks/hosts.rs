@@ -65,7 +65,7 @@ fn roles(host: &HostView, mistakes: &mut Vec<Mistake>) {
 
 /// Why a path may be another disk after the next boot, and what to write.
 fn unstable(path: &str) -> Option<(&'static str, &'static str)> {
-    let fix = "use the name in /dev/disk/by-id or /dev/disk/by-path; `rackhand facts` lists them";
+    let fix = "use the name in /dev/disk/by-id or /dev/disk/by-path; `rackhand facts --disks` lists them";
     let Some(name) = path.strip_prefix("/dev/") else {
         return Some(("is no device", fix));
     };

@@ -280,17 +280,17 @@ fn a_device_by_an_unstable_name() {
     f.yaml:23:12: host h1: /dev/sdb can be another disk after the next boot
       23 |     osds: [/dev/sdb]
          |            ^^^^^^^^
-      fix: use the name in /dev/disk/by-id or /dev/disk/by-path; `rackhand facts` lists them
+      fix: use the name in /dev/disk/by-id or /dev/disk/by-path; `rackhand facts --disks` lists them
 
     f.yaml:28:12: host h2: /dev/nvme0n1 can be another disk after the next boot
       28 |     osds: [/dev/nvme0n1]
          |            ^^^^^^^^^^^^
-      fix: use the name in /dev/disk/by-id or /dev/disk/by-path; `rackhand facts` lists them
+      fix: use the name in /dev/disk/by-id or /dev/disk/by-path; `rackhand facts --disks` lists them
 
     f.yaml:33:12: host h3: wwn-0x3 is no device
       33 |     osds: [wwn-0x3]
          |            ^^^^^^^
-      fix: use the name in /dev/disk/by-id or /dev/disk/by-path; `rackhand facts` lists them
+      fix: use the name in /dev/disk/by-id or /dev/disk/by-path; `rackhand facts --disks` lists them
     ");
 }
 
