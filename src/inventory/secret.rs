@@ -45,7 +45,7 @@ impl fmt::Debug for Secret {
 pub async fn resolve(from: &SecretRef, base: &Path) -> Result<Secret, Failure> {
     match from {
         SecretRef::Env(name) => from_env(name, std::env::var_os(name)),
-        SecretRef::File(path) => from_file(&base.join(path)),
+        SecretRef::File(path) => from_file(&super::model::resolve(base, path)),
         SecretRef::Command(words) => from_command(words, base, DEADLINE).await,
         SecretRef::Inline(secret) => Ok(Secret::new(secret.expose())),
     }

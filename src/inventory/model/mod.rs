@@ -14,7 +14,7 @@ use crate::error::Failure;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 /// A whole rack: its hosts, networks, storage and policies.
@@ -72,7 +72,7 @@ impl Inventory {
         }
         let failure = Failure::usage("the inventory has no OSD: Ceph would have nowhere to store anything");
         Err(failure.hint(format!(
-            "list disks of {} hosts or more under `osds:`; `rackhand facts` shows what each host has",
+            "list disks of {} hosts or more under `osds:`; `rackhand facts --disks` shows what each host has",
             self.ceph.size
         )))
     }
@@ -93,10 +93,19 @@ impl Inventory {
         }
     }
 
-    /// A path of the file, made absolute.
-    pub fn path(&self, path: &std::path::Path) -> PathBuf {
-        self.base.join(path)
+    /// A path of the file, as seen from the working directory.
+    pub fn path(&self, path: &Path) -> PathBuf {
+        resolve(&self.base, path)
     }
+}
+
+/// A path of a file in `base`; one that begins with `~/` is the operator's, as in a shell.
+pub(super) fn resolve(base: &Path, path: &Path) -> PathBuf {
+    if let (Ok(below), Some(home)) = (path.strip_prefix("~"), std::env::var_os("HOME")) {
+        return Path::new(&home).join(below);
+    }
+    let plain = path.strip_prefix(".").unwrap_or(path);
+    if base == Path::new(".") { plain.to_path_buf() } else { base.join(plain) }
 }
 
 /// Identity of the cluster.
@@ -129,4 +138,20 @@ pub struct SshDefaults {
     /// Jump host, as `ssh -J` takes it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jump: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_those_of_the_file_or_of_the_operator() {
+        let resolved = |base: &str, path: &str| resolve(Path::new(base), Path::new(path)).display().to_string();
+        assert_eq!(resolved("/racks", "keys/id"), "/racks/keys/id");
+        assert_eq!(resolved("/racks", "/etc/id"), "/etc/id");
+        assert_eq!(resolved(".", "./known_hosts"), "known_hosts");
+        let home = std::env::var("HOME").unwrap();
+        assert_eq!(resolved("/racks", "~/.ssh/id"), format!("{home}/.ssh/id"));
+        assert_eq!(resolved("/racks", "~other/id"), "/racks/~other/id");
+    }
 }
