@@ -3,7 +3,7 @@
 use super::look::Seen;
 use super::status::{Protection, Status};
 use crate::guest::claim::Phase;
-use crate::guest::{Desired, Stage};
+use crate::guest::{Desired, Stage, State};
 use serde::Serialize;
 use std::collections::BTreeSet;
 
@@ -51,7 +51,7 @@ fn finding(severity: Severity, object: impl Into<String>, what: impl Into<String
 
 /// Everything that is wrong, the worst first.
 pub fn examine(status: &Status, seen: &Seen) -> Vec<Finding> {
-    let mut found = ceph(status);
+    let mut found = ceph(seen);
     found.extend(hosts(status));
     found.extend(guests(status, seen));
     found.extend(strangers(seen));
@@ -59,11 +59,10 @@ pub fn examine(status: &Status, seen: &Seen) -> Vec<Finding> {
     found
 }
 
-fn ceph(status: &Status) -> Vec<Finding> {
-    let Some(ceph) = &status.ceph else {
-        let what = status.ceph_error.clone().unwrap_or_default();
-        let fix = "bring mon hosts back until a majority is up; then `rackhand status`";
-        return vec![finding(Severity::Critical, "ceph", what, fix)];
+fn ceph(seen: &Seen) -> Vec<Finding> {
+    let ceph = match &seen.ceph {
+        Ok(ceph) => &ceph.status,
+        Err(silent) => return vec![finding(Severity::Critical, "ceph", &silent.why, &silent.fix)],
     };
     let severity = |s: &str| if s == "HEALTH_ERR" { Severity::Critical } else { Severity::Error };
     let fix = |code: &str| format!("`ceph health detail` on a mon host explains {code}");
@@ -130,7 +129,7 @@ fn guests(status: &Status, seen: &Seen) -> Vec<Finding> {
         }
         let definition = seen.ceph.as_ref().ok().and_then(|c| c.guests.iter().find(|g| g.uuid == line.uuid));
         let Some(guest) = definition else { continue };
-        match (guest.stage, line.state.as_str(), guest.desired) {
+        match (guest.stage, line.state, guest.desired) {
             (Stage::Creating, _, _) => {
                 let fix =
                     format!("`rackhand guest create {}` again finishes it, `guest delete` takes it away", line.name);
@@ -140,15 +139,19 @@ fn guests(status: &Status, seen: &Seen) -> Vec<Finding> {
                 let fix = format!("`rackhand guest delete {}` again finishes it", line.name);
                 add(Severity::Risk, "its deletion was not finished".to_owned(), fix);
             }
-            (Stage::Ready, "off", Desired::Running) => {
+            (Stage::Ready, State::Stopped, Desired::Running) => {
                 let fix = format!("`rackhand guest start {}`", line.name);
                 add(Severity::Error, "it should run and does not".to_owned(), fix);
             }
-            (Stage::Ready, "paused", _) if phase != Some(Phase::Moving) => {
+            (Stage::Ready, State::Starting, _) => {
+                let fix = format!("`rackhand guest start {}` finishes a start that was cut off", line.name);
+                add(Severity::Risk, "it is about to start".to_owned(), fix);
+            }
+            (Stage::Ready, State::Paused, _) => {
                 let fix = "`virsh domblkerror` on its host tells whether its disk failed".to_owned();
                 add(Severity::Error, "it stands still".to_owned(), fix);
             }
-            (Stage::Ready, "unknown", _) => {
+            (Stage::Ready, State::Unknown, _) => {
                 add(Severity::Error, "its host does not answer".to_owned(), "look at the host first".to_owned());
             }
             _ => {}

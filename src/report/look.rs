@@ -2,6 +2,7 @@
 
 use super::pulse::{Pulse, pulse};
 use crate::cluster::{CephStatus, Cluster, ClusterError, ClusterPort, Target, all, status};
+use crate::error::Failure;
 use crate::fence;
 use crate::guest::claim::{self, Claim};
 use crate::guest::{Guest, HostState, Promises, Survey, read_host_states, read_promises};
@@ -61,6 +62,24 @@ pub struct Silent {
     pub power: Option<bool>,
 }
 
+/// Why nothing is known of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoCeph {
+    /// Why it does not answer.
+    pub why: String,
+    /// What to do about it.
+    pub fix: String,
+}
+
+impl From<Failure> for NoCeph {
+    fn from(failure: Failure) -> Self {
+        let fix = failure.hints.first().cloned();
+        let fix =
+            fix.unwrap_or_else(|| "bring mon hosts back until a majority is up; then `rackhand status`".to_owned());
+        NoCeph { why: failure.to_string(), fix }
+    }
+}
+
 /// Everything that was seen at about one time.
 #[derive(Clone, Debug)]
 pub struct Seen {
@@ -69,7 +88,7 @@ pub struct Seen {
     /// What runs where.
     pub survey: Survey,
     /// The cluster, or why it does not answer.
-    pub ceph: Result<CephSeen, String>,
+    pub ceph: Result<CephSeen, NoCeph>,
 }
 
 /// Looks at everything.
@@ -86,8 +105,8 @@ pub async fn look(inventory: &Inventory, fleet: &Fleet) -> Seen {
     });
     let ceph = async {
         match timeout(CEPH, ask_ceph(inventory, fleet)).await {
-            Ok(answer) => answer.map_err(|e| e.to_string()),
-            Err(_) => Err(format!("Ceph did not answer within {} s", CEPH.as_secs())),
+            Ok(answer) => answer.map_err(|error| error.failure().into()),
+            Err(_) => Err(Failure::failed(format!("Ceph did not answer within {} s", CEPH.as_secs())).into()),
         }
     };
     let (pulses, survey, ceph) = tokio::join!(hosts, Survey::take(&hypervisors, true), ceph);

@@ -9,7 +9,7 @@ mod table;
 mod tests;
 
 pub use doctor::{Finding, Severity, examine};
-pub use look::{CephSeen, Osd, Seen, look};
+pub use look::{CephSeen, NoCeph, Osd, Seen, look};
 pub use pulse::Pulse;
 pub use status::{GuestLine, HostLine, Protection, Status, assemble};
 pub use table::{findings_table, status_table};

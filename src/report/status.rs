@@ -4,9 +4,8 @@ use super::look::{CephSeen, Seen, Silent};
 use super::pulse::Pulse;
 use crate::cluster::CephStatus;
 use crate::guest::placement::{self, HostRoom, Need, Place, place};
-use crate::guest::{Guest, Stage, need, rooms};
+use crate::guest::{Guest, GuestView, State, need, rooms, view};
 use crate::inventory::{HostSpec, Inventory, Role};
-use crate::libvirt::DomainState;
 use jiff::Timestamp;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -66,9 +65,9 @@ pub struct GuestLine {
     pub name: String,
     /// Its id.
     pub uuid: Uuid,
-    /// What it is doing: libvirt's word, `off`, `creating`, `deleting`, or `unknown` where its host does not answer.
-    pub state: String,
-    /// Where it runs.
+    /// What it is doing.
+    pub state: State,
+    /// Where it runs; where it may run, when the state is unknown.
     pub host: Option<String>,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
@@ -107,7 +106,7 @@ pub fn assemble(inventory: &Inventory, seen: &Seen, now: Timestamp) -> Status {
     let nothing = CephSeen::default();
     let (ceph, error) = match &seen.ceph {
         Ok(ceph) => (ceph, None),
-        Err(error) => (&nothing, Some(error.clone())),
+        Err(silent) => (&nothing, Some(silent.why.clone())),
     };
     let rooms = rooms(inventory, &seen.survey, &ceph.states, &ceph.guests, &ceph.promises);
     let homes = homes_after_loss(&rooms, seen, &ceph.guests);
@@ -159,28 +158,18 @@ fn guest_line(
     homes: &BTreeMap<Uuid, Option<String>>,
     now: Timestamp,
 ) -> GuestLine {
-    let claim = ceph.claims.get(&guest.uuid);
-    let place = seen.survey.place(guest.uuid);
-    let silent = claim.and_then(|c| c.places().find(|host| !seen.survey.hosts.contains_key(*host)));
-    let (state, host) = match (place, silent, guest.stage) {
-        (Some((host, domain)), _, _) => (domain.state.to_string(), Some(host.clone())),
-        (None, Some(host), _) => (DomainState::Unknown.to_string(), Some(host.to_owned())),
-        (None, None, Stage::Creating) => ("creating".to_owned(), None),
-        (None, None, Stage::Deleting) => ("deleting".to_owned(), None),
-        (None, None, Stage::Ready) => (DomainState::Off.to_string(), None),
-    };
+    let GuestView { state, host, started, addresses, .. } = view(guest, ceph.claims.get(&guest.uuid), &seen.survey);
     let (protection, why) = match homes.get(&guest.uuid) {
         None => (Protection::Off, None),
         Some(None) => (Protection::Protected, None),
         Some(Some(why)) => (Protection::Unprotected, Some(why.clone())),
     };
-    let started = claim.filter(|_| host.is_some()).and_then(|c| c.started);
     GuestLine {
         name: guest.name.clone(),
         uuid: guest.uuid,
         state,
         host,
-        addresses: guest.nics.iter().map(|n| n.address).collect(),
+        addresses,
         uptime: started.map(|s| now.as_second() - s.as_second()),
         protection,
         protection_why: why,

@@ -40,14 +40,16 @@ pub fn status_table(status: &Status) -> String {
         let why = guest.protection_why.as_ref().map(|w| format!(": {w}")).unwrap_or_default();
         guests.row([
             guest.name.clone(),
-            guest.state.clone(),
+            guest.state.to_string(),
             guest.host.clone().unwrap_or_default(),
             addresses.join(","),
             guest.uptime.map(duration).unwrap_or_default(),
             format!("{}{why}", guest.protection),
         ]);
     }
-    if status.guests.is_empty() {
+    if status.ceph.is_none() {
+        text.push_str("\n\nguests: not known, since Ceph does not answer");
+    } else if status.guests.is_empty() {
         text.push_str("\n\nno guests");
     } else {
         let _ = write!(text, "\n\n{}", guests.render());

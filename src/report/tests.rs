@@ -1,9 +1,10 @@
 //! The picture and the findings of a rack of three with something wrong everywhere.
 
-use super::look::{CephSeen, Osd, Seen, Silent};
+use super::look::{CephSeen, NoCeph, Osd, Seen, Silent};
 use super::pulse::Pulse;
 use super::{Severity, assemble, examine, findings_table, status_table};
 use crate::cluster::CephStatus;
+use crate::error::Failure;
 use crate::guest::claim::{Claim, Phase};
 use crate::guest::{Desired, Disk, Guest, ImageRef, Machine, Nic, Promise, Stage, Survey};
 use crate::inventory::{self, Inventory, Size};
@@ -133,10 +134,13 @@ fn doctor_names_what_is_wrong_the_worst_first() {
 #[test]
 fn without_ceph_the_hosts_are_still_shown() {
     let mut seen = seen();
-    seen.ceph = Err("Ceph has no quorum: 1 of 3".to_owned());
+    seen.ceph = Err(NoCeph::from(Failure::failed("Ceph has no quorum: 1 of 3").hint("bring mon hosts back")));
     let status = assemble(&rack(), &seen, Timestamp::UNIX_EPOCH);
-    assert!(status_table(&status).starts_with("rack: Ceph has no quorum: 1 of 3"));
+    let table = status_table(&status);
+    assert!(table.starts_with("rack: Ceph has no quorum: 1 of 3"));
+    assert!(table.ends_with("guests: not known, since Ceph does not answer"), "{table}");
     assert_eq!(status.hosts[0].mon, "unknown");
     let findings = examine(&status, &seen);
     assert_eq!((findings[0].severity, findings[0].object.as_str()), (Severity::Critical, "ceph"));
+    assert_eq!(findings[0].fix, "bring mon hosts back");
 }
