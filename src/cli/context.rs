@@ -55,6 +55,18 @@ impl Context {
     /// # Errors
     /// When the answer is no or nobody can be asked.
     pub async fn confirm(&self, question: &str) -> Result<(), Failure> {
-        if self.global.yes { Ok(()) } else { self.ui.confirm(question).await }
+        self.agree("", question).await
+    }
+
+    /// Shows a plan and asks whether to go ahead, unless `--yes` was given.
+    ///
+    /// # Errors
+    /// When the answer is no or nobody can be asked.
+    pub async fn agree(&self, plan: &str, question: &str) -> Result<(), Failure> {
+        if self.global.yes {
+            self.ui.note(plan);
+            return Ok(());
+        }
+        self.ui.confirm(plan, question).await
     }
 }

@@ -55,8 +55,7 @@ pub fn show(context: &Context, plan: &Plan) -> Result<(), Failure> {
 
 /// Shows the plan and asks.
 pub async fn confirm(context: &Context, plan: &Plan, question: &str) -> Result<(), Failure> {
-    context.ui.note(plan.render());
-    context.confirm(question).await
+    context.agree(&plan.render(), question).await
 }
 
 /// Shows what came of it, and ends the command.

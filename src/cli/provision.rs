@@ -95,12 +95,12 @@ pub(super) async fn carry_out(context: &Context, work: Work) -> Result<(), Failu
     refused(&plan)?;
     let mut followed = Plan::default();
     if !plan.is_empty() {
-        context.ui.note(plan.render());
         let survey = if agreed.is_some() || context.global.yes {
+            context.ui.note(plan.render());
             survey
         } else {
             let question = format!("make {} on {}?", counted(plan.len(), "change"), counted(hosts.len(), "host"));
-            context.confirm(&question).await?;
+            context.agree(&plan.render(), &question).await?;
             // The question may have been open for hours.
             let now = provision.survey().await?;
             provision.plan(&now).within(&plan)?;

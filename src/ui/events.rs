@@ -1,5 +1,6 @@
 //! Events of running jobs and how they are drawn.
 
+use super::paint;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
@@ -112,6 +113,7 @@ impl Running {
 pub(super) struct Sink {
     style: EventStyle,
     quiet: bool,
+    color: bool,
     next: AtomicU64,
     bars: MultiProgress,
     live: Mutex<HashMap<u64, ProgressBar>>,
@@ -120,10 +122,11 @@ pub(super) struct Sink {
 }
 
 impl Sink {
-    pub(super) fn new(style: EventStyle, quiet: bool) -> Self {
+    pub(super) fn new(style: EventStyle, quiet: bool, color: bool) -> Self {
         Sink {
             style,
             quiet,
+            color,
             next: AtomicU64::new(1),
             bars: MultiProgress::new(),
             live: Mutex::default(),
@@ -171,12 +174,16 @@ impl Sink {
             }
             EventStyle::Plain => {
                 self.remember(event);
-                if let Some(text) = plain(event) {
+                if let Some(text) = self.text(event) {
                     self.line(&text);
                 }
             }
             EventStyle::Bars => self.draw(event),
         }
+    }
+
+    fn text(&self, event: &Event) -> Option<String> {
+        plain(event).map(|text| if self.color { paint::lines(&text) } else { text })
     }
 
     fn line(&self, text: &str) {
@@ -215,12 +222,12 @@ impl Sink {
                     bar.finish_and_clear();
                     self.bars.remove(&bar);
                 }
-                if let Some(text) = plain(event) {
+                if let Some(text) = self.text(event) {
                     self.suspend(|| self.line(&text));
                 }
             }
             Event::Note { .. } | Event::Warning { .. } | Event::Failure { .. } => {
-                if let Some(text) = plain(event) {
+                if let Some(text) = self.text(event) {
                     self.suspend(|| self.line(&text));
                 }
             }
@@ -350,7 +357,7 @@ mod tests {
 
     #[test]
     fn a_job_that_takes_long_says_so_where_there_are_no_bars() {
-        let sink = Arc::new(Sink::new(EventStyle::Plain, false));
+        let sink = Arc::new(Sink::new(EventStyle::Plain, false, false));
         let job = Job::start(Arc::clone(&sink), "h1: packages".into());
         job.step("unpacking");
         let began = sink.running.lock().unwrap()[&job.id].began;

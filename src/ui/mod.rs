@@ -4,6 +4,7 @@
 //! `--events json`. Results go to stdout alone, as a table for people or one JSON document for scripts.
 
 mod events;
+mod paint;
 mod table;
 mod urgency;
 
@@ -11,7 +12,7 @@ pub use events::{Event, EventStyle, Job, Outcome};
 pub use table::Table;
 pub use urgency::{Patience, Unhurried, Urgency};
 
-use crate::error::Failure;
+use crate::error::{Failure, ResultExt};
 use events::Sink;
 use serde::Serialize;
 use std::io::{IsTerminal, Write};
@@ -42,6 +43,18 @@ pub enum ColorChoice {
     Never,
 }
 
+impl ColorChoice {
+    /// Whether what goes to a stream is coloured.
+    pub fn on(self, terminal: bool) -> bool {
+        match self {
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+            // no-color.org: an empty value asks for nothing.
+            ColorChoice::Auto => terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+        }
+    }
+}
+
 /// How the terminal and scripts see a command; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Ui {
@@ -54,13 +67,10 @@ pub struct Ui {
 impl Ui {
     /// A Ui as the global flags ask for.
     pub fn new(output: OutputFormat, color: ColorChoice, quiet: bool, style: Option<EventStyle>) -> Self {
-        let color = match color {
-            ColorChoice::Always => true,
-            ColorChoice::Never => false,
-            ColorChoice::Auto => std::env::var_os("NO_COLOR").is_none() && std::io::stdout().is_terminal(),
-        };
-        let style = style.unwrap_or(if std::io::stderr().is_terminal() { EventStyle::Bars } else { EventStyle::Plain });
-        Ui { output, color, sink: Arc::new(Sink::new(style, quiet)), interruptions: Arc::default() }
+        let (out, err) = (std::io::stdout().is_terminal(), std::io::stderr().is_terminal());
+        let style = style.unwrap_or(if err { EventStyle::Bars } else { EventStyle::Plain });
+        let sink = Arc::new(Sink::new(style, quiet, color.on(err)));
+        Ui { output, color: color.on(out), sink, interruptions: Arc::default() }
     }
 
     /// A Ui that shows nothing, for tests.
@@ -73,24 +83,22 @@ impl Ui {
         self.output == OutputFormat::Json
     }
 
-    /// Whether results may be coloured.
-    pub fn color(&self) -> bool {
-        self.color
-    }
-
     /// Whether a person can be asked on this terminal.
     pub fn can_ask(&self) -> bool {
         std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
     }
 
-    /// Starts a job: one bar, or one line at its start and one at its end.
+    /// Starts a job: a bar while it runs, or now and then a line, and one line at its end.
     pub fn job(&self, label: impl Into<String>) -> Job {
         Job::start(Arc::clone(&self.sink), label.into())
     }
 
     /// Something worth a line.
     pub fn note(&self, message: impl Into<String>) {
-        self.sink.emit(&Event::Note { message: message.into() });
+        let message = message.into();
+        if !message.is_empty() {
+            self.sink.emit(&Event::Note { message });
+        }
     }
 
     /// Something the operator has to know; shown with `-q` too.
@@ -118,6 +126,8 @@ impl Ui {
                 }
             }
             serde_json::to_string_pretty(&serde_json::Value::Object(root))?
+        } else if self.color {
+            paint::words(&table(document))
         } else {
             table(document)
         };
@@ -132,15 +142,24 @@ impl Ui {
         self.sink.suspend(|| print_line(text))
     }
 
-    /// Asks for a yes on the terminal; without a terminal the answer is a refusal that names `--yes`.
+    /// Writes what a command on another machine complained of, as it is.
+    pub fn complain(&self, text: &str) {
+        // Nothing can be done when stderr is gone.
+        self.sink.suspend(|| drop(std::io::stderr().lock().write_all(text.as_bytes())));
+    }
+
+    /// Asks for a yes on the terminal, after what it is about, which whoever is asked sees with `-q` too; without a
+    /// terminal the answer is a refusal that names `--yes`.
     ///
     /// # Errors
     /// When nobody can be asked, or the answer is no.
-    pub async fn confirm(&self, question: &str) -> Result<(), Failure> {
+    pub async fn confirm(&self, about: &str, question: &str) -> Result<(), Failure> {
         if !self.can_ask() {
-            return Err(Failure::refused(format!("{question}: nobody to ask")).hint("pass --yes to go ahead"));
+            self.note(about);
+            return Err(Failure::refused(format!("nobody to ask: {question}")).hint("pass --yes to go ahead"));
         }
-        let (ui, question) = (self.clone(), format!("{question} [y/N]"));
+        let gap = if about.is_empty() { "" } else { "\n" };
+        let (ui, question) = (self.clone(), format!("{about}{gap}{question} [y/N]"));
         // On a thread of its own: an interruption must be seen while the question is open.
         let answer = tokio::task::spawn_blocking(move || ui.ask(&question)).await??;
         match answer.as_str() {
@@ -155,7 +174,7 @@ impl Ui {
     /// When there are no more answers.
     pub fn ask(&self, question: &str) -> Result<String, Failure> {
         // Not while the answer is awaited: an interruption has to be told meanwhile.
-        self.sink.suspend(|| eprint!("{question} "));
+        self.complain(&format!("{question} "));
         let mut answer = String::new();
         match std::io::stdin().read_line(&mut answer)? {
             0 => Err(Failure::usage("the answers ended too early")),
@@ -211,6 +230,6 @@ fn print_line(text: &str) -> Result<(), Failure> {
     match write!(out, "{text}{end}").and_then(|()| out.flush()) {
         // The reader (`head`) has seen enough.
         Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => Ok(other?),
+        other => other.while_doing(|| "cannot write to stdout".to_owned()),
     }
 }
