@@ -25,6 +25,13 @@ enum GuestCommand {
     Exec(guest_console::ExecArgs),
 }
 
+impl GuestArgs {
+    /// Whether it changes nothing.
+    pub(super) fn only_looks(&self) -> bool {
+        matches!(self.command, GuestCommand::List(_) | GuestCommand::Show(_) | GuestCommand::Console(_))
+    }
+}
+
 /// Runs `rackhand guest ...`.
 ///
 /// # Errors

@@ -26,7 +26,7 @@ pub struct ExecArgs {
     #[arg(long, value_parser = humantime::parse_duration, default_value = "60s", value_name = "DURATION")]
     timeout: Duration,
     /// The command and its arguments.
-    #[arg(required = true, last = true, value_name = "COMMAND")]
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
 
@@ -75,12 +75,10 @@ pub async fn exec(args: ExecArgs, context: &Context) -> Result<(), Failure> {
     let rack = context.rack().await?;
     let guest = rack.guest(&args.guest).await?;
     let ended = agent::exec(&rack, &guest, &args.command, args.timeout).await?;
-    if !ended.stderr.is_empty() {
-        eprint!("{}", ended.stderr);
+    if !context.ui.wants_json() {
+        context.ui.complain(&ended.stderr);
     }
-    if !ended.stdout.is_empty() {
-        context.ui.print(&ended.stdout)?;
-    }
+    context.ui.result("rackhand.guest-exec/1", &ended, |ended| ended.stdout.clone())?;
     match ended.status {
         0 => Ok(()),
         status => {

@@ -30,19 +30,19 @@ pub async fn run(args: MaintenanceArgs, context: &Context) -> Result<(), Failure
     if rack.inventory.host(&args.host).is_none() {
         return Err(Failure::usage(format!("the inventory has no host `{}`", args.host)));
     }
-    let (word, maintenance) = match args.what {
+    let (action, maintenance) = match args.what {
         OnOff::On => {
             let maintenance = Maintenance { since: jiff::Timestamp::now(), by: rack.run.by.clone(), why: args.why };
-            ("in maintenance: it takes no guests", Some(maintenance))
+            ("put into maintenance", Some(maintenance))
         }
-        OnOff::Off => ("in service", None),
+        OnOff::Off => ("put into service", None),
     };
-    if context.global.dry_run {
-        context.ui.note(format!("{} would be {word}", args.host));
+    if context.would(action, &[&args.host])? {
         return Ok(());
     }
+    let word = if maintenance.is_some() { "in maintenance: it takes no guests" } else { "in service" };
     let changed = set_maintenance(rack.port(), &args.host, maintenance).await.map_err(ClusterError::failure)?;
     let already = if changed { "" } else { " already" };
     context.ui.note(format!("{} is{already} {word}", args.host));
-    Ok(())
+    context.did(action, &args.host, changed)
 }

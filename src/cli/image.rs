@@ -20,8 +20,11 @@ enum ImageCommand {
     Import(ImportArgs),
     /// List images.
     List,
+    /// Show an image and its versions, or one of them.
     Show(NameArgs),
+    /// Remove an image with all its versions, or one of them; refused while disks of guests stand on it.
     Remove(NameArgs),
+    /// Choose the version that new guests get.
     Publish(NameArgs),
 }
 
@@ -42,11 +45,17 @@ pub struct ImportArgs {
     force: bool,
 }
 
-/// Show an image, remove it or a version, or choose the version new guests get.
 #[derive(Debug, Args)]
-pub struct NameArgs {
+struct NameArgs {
     /// NAME or NAME@VERSION.
     name: TemplateName,
+}
+
+impl ImageArgs {
+    /// Whether it changes nothing.
+    pub(super) fn only_looks(&self) -> bool {
+        matches!(self.command, ImageCommand::List | ImageCommand::Show(_))
+    }
 }
 
 fn sha256(text: &str) -> Result<String, String> {
@@ -73,32 +82,40 @@ pub async fn run(args: ImageArgs, context: &Context) -> Result<(), Failure> {
         }
         ImageCommand::Show(args) => {
             let rack = context.rack().await?;
-            let template = image::get(rack.port(), &args.name.name).await?;
+            let mut template = image::get(rack.port(), &args.name.name).await?;
+            if args.name.version.is_some() {
+                template.versions = vec![image::find(rack.port(), &args.name).await?.1];
+            }
             context.ui.result("rackhand.image/1", &template, |template| table(std::slice::from_ref(template)))
         }
         ImageCommand::Remove(args) => {
             let rack = context.rack().await?;
-            image::get(rack.port(), &args.name.name).await?;
-            if context.global.dry_run {
-                context.ui.note(format!("would remove image {}", args.name.name));
+            image::find(rack.port(), &args.name).await?;
+            let name = args.name.to_string();
+            if context.would("remove", &[&name])? {
                 return Ok(());
             }
-            context.confirm(&format!("remove image {}", args.name.name)).await?;
+            let all = if args.name.version.is_none() { " with all its versions" } else { "" };
+            context.confirm(&format!("remove image {name}{all}?")).await?;
             let removed = image::remove(rack.port(), &args.name).await?;
             let versions: Vec<String> = removed.iter().map(ToString::to_string).collect();
             context.ui.note(format!("image {}: version {} removed", args.name.name, versions.join(", ")));
-            Ok(())
+            context.did("remove", &name, true)
         }
         ImageCommand::Publish(args) => {
             let Some(version) = args.name.version else {
                 return Err(Failure::usage("no version named").hint("write NAME@VERSION"));
             };
             let rack = context.rack().await?;
-            if !context.global.dry_run {
-                image::publish(rack.port(), &args.name.name, version).await?;
+            image::find(rack.port(), &args.name).await?;
+            let name = args.name.to_string();
+            if context.would("publish", &[&name])? {
+                return Ok(());
             }
-            context.ui.note(format!("new guests of {} get version {version}", args.name.name));
-            Ok(())
+            let changed = image::publish(rack.port(), &args.name.name, version).await?;
+            let already = if changed { "" } else { " already" };
+            context.ui.note(format!("new guests of {} get version {version}{already}", args.name.name));
+            context.did("publish", &name, changed)
         }
     }
 }
@@ -109,8 +126,7 @@ async fn run_import(args: ImportArgs, context: &Context) -> Result<(), Failure> 
     }
     let order = Import { name: args.name.name, source: args.source, sha256: args.sha256, force: args.force };
     let rack = context.rack().await?;
-    if context.global.dry_run {
-        context.ui.note(format!("would import {} as image {}", order.source, order.name));
+    if context.would(&format!("import {} as image", order.source), &[&order.name])? {
         return Ok(());
     }
     let version = import(&rack, &order).await?;

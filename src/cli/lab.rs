@@ -5,7 +5,7 @@ use crate::error::{Failure, ResultExt};
 use crate::inventory::Size;
 use crate::lab::{self, HostKind, HostView, LabName, LabView, MAX_DISKS, MAX_HOSTS, Network, NewLab, PowerAction};
 use crate::ui::Table;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -46,24 +46,41 @@ enum LabCommand {
 }
 
 impl LabCommand {
-    /// What it changes on this machine, in words; nothing where it only looks.
-    fn change(&self, name: &LabName) -> Option<String> {
-        match self {
-            LabCommand::Up(UpArgs { from: Some(saved), .. }) => Some(format!("bring up lab {name} from {saved}")),
+    /// What it changes on this machine, as an action and its object; nothing where it only looks.
+    fn change(&self, name: &LabName) -> Option<(String, String)> {
+        let lab = format!("lab {name}");
+        let host = |host: &str| format!("host {host} of {lab}");
+        Some(match self {
+            LabCommand::Up(UpArgs { from: Some(saved), .. }) => (format!("bring up from {saved}"), lab),
             LabCommand::Up(up) => {
-                Some(format!("build lab {name}: {} hosts with {} disks of {} each", up.hosts, up.disks, up.disk_size))
+                (format!("build with {} hosts and {} disks of {} each", up.hosts, up.disks, up.disk_size), lab)
             }
-            LabCommand::Down => Some(format!("remove lab {name} and everything in it")),
-            LabCommand::Power(power) => Some(format!("switch {} of lab {name}: {:?}", power.host, power.action)),
-            LabCommand::Cut(host) => Some(format!("pull both cords of {} of lab {name}", host.host)),
-            LabCommand::Partition(cut) => Some(format!("cut {} of lab {name} off from {:?}", cut.host, cut.from)),
-            LabCommand::Heal(host) => Some(format!("put the cables of {} of lab {name} back", host.host)),
-            LabCommand::Save(save) => Some(format!("save lab {name} as {}", save.saved)),
-            LabCommand::Forget(forget) => Some(format!("delete the saved rack {}", forget.saved)),
-            LabCommand::Image(_) => Some("build the guest image, unless it is in the cache".to_owned()),
-            LabCommand::List | LabCommand::Ssh(_) | LabCommand::Supervise(_) | LabCommand::Chassis(_) => None,
+            LabCommand::Down => ("remove".to_owned(), lab),
+            LabCommand::Power(power) => (format!("power {}", word(power.action)), host(&power.host)),
+            LabCommand::Cut(cut) => ("cut".to_owned(), host(&cut.host)),
+            LabCommand::Partition(cut) => (format!("partition from {}", word(cut.from)), host(&cut.host)),
+            LabCommand::Heal(heal) => ("heal".to_owned(), host(&heal.host)),
+            LabCommand::Save(save) => (format!("save as {}", save.saved), lab),
+            LabCommand::Forget(forget) => ("delete".to_owned(), format!("saved rack {}", forget.saved)),
+            LabCommand::Image(image) => ("build".to_owned(), format!("guest image {}", image.kind().name())),
+            LabCommand::List | LabCommand::Ssh(_) | LabCommand::Supervise(_) | LabCommand::Chassis(_) => return None,
+        })
+    }
+
+    /// The host it is for.
+    fn host(&self) -> Option<&str> {
+        match self {
+            LabCommand::Power(power) => Some(&power.host),
+            LabCommand::Partition(cut) => Some(&cut.host),
+            LabCommand::Cut(host) | LabCommand::Heal(host) => Some(&host.host),
+            _ => None,
         }
     }
+}
+
+/// The word of a value on the command line.
+fn word(value: impl ValueEnum) -> String {
+    value.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default()
 }
 
 /// Build a lab and wait until its hosts can be logged in to.
@@ -108,7 +125,7 @@ struct SshArgs {
     /// The host.
     host: String,
     /// The command and its arguments.
-    #[arg(last = true, value_name = "CMD")]
+    #[arg(trailing_var_arg = true, value_name = "CMD")]
     command: Vec<String>,
 }
 
@@ -158,49 +175,62 @@ pub async fn run(args: LabArgs, context: &Context) -> Result<(), Failure> {
         Some(name) => name.clone(),
         None => DEFAULT.parse().map_err(Failure::usage)?,
     };
-    if context.global.dry_run
-        && let Some(change) = args.command.change(&name)
+    if let Some(host) = args.command.host() {
+        lab::find(&name, host)?;
+    }
+    let change = args.command.change(&name);
+    if let Some((action, object)) = &change
+        && context.would(action, &[object])?
     {
-        return context.ui.print(&format!("would {change}"));
+        return Ok(());
     }
     let deadline = context.global.deadline;
-    match args.command {
+    let changed = match args.command {
         LabCommand::Up(up) => {
             let UpArgs { hosts, disks, disk_size, kind, from } = up;
             let new = NewLab { name: name.clone(), hosts, disks, disk_size, kind, from };
             lab::up(&new, deadline, &context.ui).await?;
-            show(Some(&name), context).await
+            return show(Some(&name), context).await;
         }
         LabCommand::Down => {
             let found = lab::down(&name).await?;
             context.ui.note(if found { format!("lab {name} is gone") } else { format!("there is no lab {name}") });
-            Ok(())
+            found
         }
-        LabCommand::List => show(asked_for.as_ref(), context).await,
+        LabCommand::List => return show(asked_for.as_ref(), context).await,
         LabCommand::Ssh(ssh) => {
             let mut argv = lab::ssh_command(&name, &ssh.host)?.into_iter();
             let program = argv.next().unwrap_or_default();
             let error = std::process::Command::new(program).args(argv).args(ssh.command).exec();
-            Err(error).while_doing(|| "cannot run ssh".to_owned())
+            return Err(error).while_doing(|| "cannot run ssh".to_owned());
         }
-        LabCommand::Power(power) => lab::power(&name, &power.host, power.action).await,
-        LabCommand::Cut(host) => lab::cut(&name, &host.host).await,
-        LabCommand::Partition(partition) => lab::partition(&name, &partition.host, partition.from).await,
+        LabCommand::Power(power) => lab::power(&name, &power.host, power.action).await.map(|()| true)?,
+        LabCommand::Cut(host) => lab::cut(&name, &host.host).await.map(|()| true)?,
+        LabCommand::Partition(cut) => lab::partition(&name, &cut.host, cut.from).await.map(|()| true)?,
         LabCommand::Save(save) => {
-            let path = lab::save(&name, &save.saved, save.replace, deadline, &context.ui).await?;
-            context.ui.print(&path.display().to_string())
+            let directory = lab::save(&name, &save.saved, save.replace, deadline, &context.ui).await?;
+            let saved = Saved { name: save.saved.to_string(), directory };
+            return context.ui.result("rackhand.lab-save/1", &saved, |saved| saved.directory.display().to_string());
         }
         LabCommand::Forget(forget) => {
             context.confirm(&format!("delete the saved rack {}?", forget.saved)).await?;
             lab::forget(&forget.saved)?;
             context.ui.note(format!("the saved rack {} is gone", forget.saved));
-            Ok(())
+            true
         }
-        LabCommand::Heal(host) => lab::heal(&name, &host.host).await,
-        LabCommand::Image(args) => lab_image::run(args, context).await,
-        LabCommand::Chassis(call) => context.ui.print(&lab::chassis(&name, &call.host, &call.words).await?),
-        LabCommand::Supervise(host) => lab::supervise(&name, &host.host).await,
-    }
+        LabCommand::Heal(host) => lab::heal(&name, &host.host).await.map(|()| true)?,
+        LabCommand::Image(args) => return lab_image::run(args, context).await,
+        LabCommand::Chassis(call) => return context.ui.print(&lab::chassis(&name, &call.host, &call.words).await?),
+        LabCommand::Supervise(host) => return lab::supervise(&name, &host.host).await,
+    };
+    let (action, object) = change.unwrap_or_default();
+    context.did(&action, &object, changed)
+}
+
+#[derive(Serialize)]
+struct Saved {
+    name: String,
+    directory: PathBuf,
 }
 
 /// The lab that is meant where none is named.
@@ -291,6 +321,20 @@ mod tests {
         assert_eq!(top(&["a"]).as_deref(), Some("a"));
         assert_eq!(top(&["a", "b"]), None);
         assert_eq!(top(&[]), None);
+    }
+
+    #[test]
+    fn a_change_is_said_in_the_words_of_the_command_line() {
+        let said = |words: &[&str]| {
+            let cli = <super::super::Cli as clap::Parser>::try_parse_from([&["rackhand", "lab"], words].concat());
+            let super::super::Command::Lab(args) = cli.unwrap().command else { panic!("no lab command") };
+            let (action, object) = args.command.change(&"rack".parse().unwrap()).unwrap();
+            format!("{action}: {object}")
+        };
+        assert_eq!(said(&["power", "soft", "h1"]), "power soft: host h1 of lab rack");
+        assert_eq!(said(&["partition", "h2", "--from", "storage"]), "partition from storage: host h2 of lab rack");
+        assert_eq!(said(&["up"]), "build with 3 hosts and 1 disks of 12G each: lab rack");
+        assert_eq!(said(&["image", "build", "tiny"]), "build: guest image tiny");
     }
 
     #[test]

@@ -23,6 +23,14 @@ enum ImageCommand {
     },
 }
 
+impl ImageArgs {
+    /// The image it is for.
+    pub(super) fn kind(&self) -> ImageKind {
+        let ImageCommand::Build { kind } = self.command;
+        kind
+    }
+}
+
 /// Runs `rackhand lab image ...`.
 ///
 /// # Errors
@@ -32,7 +40,7 @@ pub async fn run(args: ImageArgs, context: &Context) -> Result<(), Failure> {
         ImageCommand::Build { kind } => {
             let file = guest_image::build(kind, context.global.deadline, &context.ui).await?;
             let document = json!({ "name": kind.name(), "file": file });
-            context.ui.result("rackhand.lab.image/1", &document, |_| file.display().to_string())
+            context.ui.result("rackhand.lab-image/1", &document, |_| file.display().to_string())
         }
     }
 }

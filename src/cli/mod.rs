@@ -1,5 +1,6 @@
 //! The command line: one file a command, its `Args` and `run`; no logic here.
 
+mod change;
 mod check;
 mod completions;
 mod context;
@@ -34,13 +35,14 @@ pub use guest_selection::{GuestNames, GuestSelection};
 use crate::error::{Failure, Kind};
 use crate::ui::{ColorChoice, EventStyle, OutputFormat, Ui};
 use clap::{Args, Parser, Subcommand};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 /// A hand for the rack: Ceph, KVM guests, migration and evacuation over SSH, without agents.
 #[derive(Debug, Parser)]
-#[command(name = "rackhand", version, about, propagate_version = true, max_term_width = 100)]
+#[command(name = "rackhand", version, about, max_term_width = 100, after_help = CONTRACT)]
 pub struct Cli {
     #[command(flatten)]
     global: Global,
@@ -88,27 +90,41 @@ pub struct Global {
     pub color: ColorChoice,
 }
 
+/// In the order of a rack's life.
 #[derive(Debug, Subcommand)]
 enum Command {
-    Check(check::CheckArgs),
-    Facts(facts::FactsArgs),
-    Doctor(status::DoctorArgs),
-    Status(status::StatusArgs),
-    Host(host_add::HostArgs),
-    Completions(completions::CompletionsArgs),
-    Man(completions::ManArgs),
     Init(init::InitArgs),
     Inventory(inventory::InventoryArgs),
-    Lab(lab::LabArgs),
+    Host(host_add::HostArgs),
+    Facts(facts::FactsArgs),
+    Check(check::CheckArgs),
+    Provision(provision::ProvisionArgs),
+    Run(run::RunArgs),
+    Image(image::ImageArgs),
+    Network(network::NetworkArgs),
+    Guest(guest::GuestArgs),
     Migrate(migrate::MigrateArgs),
     Evacuate(evacuate::EvacuateArgs),
     Return(return_::ReturnArgs),
-    Guest(guest::GuestArgs),
-    Image(image::ImageArgs),
-    Network(network::NetworkArgs),
-    Provision(provision::ProvisionArgs),
-    Run(run::RunArgs),
+    Status(status::StatusArgs),
+    Doctor(status::DoctorArgs),
+    Lab(lab::LabArgs),
+    Completions(completions::CompletionsArgs),
+    Man(completions::ManArgs),
 }
+
+/// Below the help of `rackhand` itself.
+const CONTRACT: &str = "\
+Exit codes:
+    0  done, or nothing to do
+    1  failed
+    2  command line or inventory wrong; nothing was touched
+    3  partly done: the rest is listed, run again
+    4  a check found a problem
+    5  refused: it would be unsafe; the message says what would make it safe
+    6  outcome unknown: the message says what to look at
+   75  another run holds this; try later
+  130  interrupted";
 
 /// Parses the command line, runs it, and turns the outcome into an exit code.
 pub fn main() -> ExitCode {
@@ -123,7 +139,7 @@ pub fn main() -> ExitCode {
     };
     let global = cli.global;
     let ui = Ui::new(global.output, global.color, global.quiet, global.events);
-    init_logging(global.verbose);
+    init_logging(global.verbose, global.color.on(std::io::stderr().is_terminal()));
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -145,6 +161,22 @@ pub fn main() -> ExitCode {
 }
 
 impl Command {
+    /// Whether it only looks, so that nothing has to be finished or looked after when it is broken off.
+    fn only_looks(&self, global: &Global) -> bool {
+        global.dry_run
+            || match self {
+                Command::Facts(_) | Command::Check(_) | Command::Status(_) | Command::Doctor(_) => true,
+                // They write in one step, at their end.
+                Command::Init(_) | Command::Completions(_) | Command::Man(_) => true,
+                Command::Inventory(_) => true,
+                Command::Guest(guest) => guest.only_looks(),
+                Command::Image(image) => image.only_looks(),
+                Command::Network(network) => network.only_looks(),
+                Command::Host(_) | Command::Provision(_) | Command::Run(_) | Command::Lab(_) => false,
+                Command::Migrate(_) | Command::Evacuate(_) | Command::Return(_) => false,
+            }
+    }
+
     /// Whether it follows `--deadline` itself: what is under way must not be dropped there.
     fn keeps_the_deadline(&self) -> bool {
         matches!(self, Command::Migrate(_) | Command::Evacuate(_) | Command::Return(_) | Command::Lab(_))
@@ -154,7 +186,7 @@ impl Command {
 /// Runs a command until it ends, its deadline passes or the operator interrupts it. What it had begun on hosts ends by
 /// its own deadline there; the same command run again looks before it acts.
 async fn bounded(command: Command, context: &Context) -> Result<(), Failure> {
-    let again = "the same command run again finishes what was begun";
+    let only_looks = command.only_looks(&context.global);
     let deadline = context.global.deadline.filter(|_| !command.keeps_the_deadline());
     let passed = async {
         match deadline {
@@ -166,12 +198,21 @@ async fn bounded(command: Command, context: &Context) -> Result<(), Failure> {
         outcome = run(command, context) => outcome,
         signals = context.ui.interrupted() => {
             signals?;
-            Err(Failure::msg(Kind::Interrupted, "interrupted").hint(again))
+            Err(broken_off(Kind::Interrupted, "interrupted".to_owned(), only_looks))
         }
         () = passed => {
             let limit = humantime::format_duration(deadline.unwrap_or_default());
-            Err(Failure::msg(Kind::Unknown, format!("not done within {limit}")).hint(again))
+            Err(broken_off(Kind::Unknown, format!("not done within {limit}"), only_looks))
         }
+    }
+}
+
+/// What has only looked leaves nothing behind that anybody would have to know.
+fn broken_off(kind: Kind, message: String, only_looked: bool) -> Failure {
+    match (kind, only_looked) {
+        (Kind::Unknown, true) => Failure::failed(message),
+        (_, true) => Failure::msg(kind, message),
+        (_, false) => Failure::msg(kind, message).hint("the same command run again finishes what was begun"),
     }
 }
 
@@ -198,7 +239,7 @@ async fn run(command: Command, context: &Context) -> Result<(), Failure> {
     }
 }
 
-fn init_logging(verbose: u8) {
+fn init_logging(verbose: u8, color: bool) {
     let level = match verbose {
         0 => "warn,openssh=off",
         1 => "info",
@@ -206,7 +247,7 @@ fn init_logging(verbose: u8) {
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("RACKHAND_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(color).with_writer(std::io::stderr);
     if verbose > 1 {
         log.with_timer(tracing_subscriber::fmt::time::uptime()).init();
     } else {
@@ -222,5 +263,56 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// Names and flags are a contract: what goes from this list breaks somebody's script.
+    #[test]
+    fn commands_and_flags_are_those_of_the_contract() {
+        fn list(command: &clap::Command, path: &str, lines: &mut Vec<String>) {
+            let words = command.get_arguments().filter(|a| !a.is_global_set() && !a.is_hide_set()).map(|argument| {
+                let name = argument.get_id().as_str();
+                match argument.get_long() {
+                    Some(long) => format!("--{long}"),
+                    None => name.to_uppercase(),
+                }
+            });
+            let words: Vec<String> = words.filter(|w| w != "--help" && w != "--version").collect();
+            lines.push(format!("{path} {}", words.join(" ")).trim_end().to_owned());
+            for below in command.get_subcommands().filter(|c| !c.is_hide_set()) {
+                list(below, &format!("{path} {}", below.get_name()), lines);
+            }
+        }
+        let mut lines = Vec::new();
+        list(&Cli::command(), "rackhand", &mut lines);
+        insta::assert_snapshot!(lines.join("\n"));
+    }
+
+    #[test]
+    fn a_look_that_is_broken_off_leaves_nothing_unknown() {
+        let looks = |words: &[&str]| {
+            let cli = Cli::try_parse_from([&["rackhand"], words].concat()).unwrap();
+            cli.command.only_looks(&cli.global)
+        };
+        for words in [
+            &["status"][..],
+            &["guest", "list"],
+            &["image", "show", "x"],
+            &["network", "pool", "lan"],
+            &["guest", "stop", "web", "--dry-run"],
+        ] {
+            assert!(looks(words), "{words:?}");
+        }
+        for words in [
+            &["provision"][..],
+            &["guest", "stop", "web"],
+            &["guest", "exec", "web", "true"],
+            &["image", "remove", "x"],
+            &["network", "pool", "lan", "--forget-strangers"],
+        ] {
+            assert!(!looks(words), "{words:?}");
+        }
+        let late = |only_looked| broken_off(Kind::Unknown, "late".to_owned(), only_looked);
+        assert_eq!((late(true).kind, late(true).hints.len()), (Kind::Failed, 0));
+        assert_eq!((late(false).kind, late(false).hints.len()), (Kind::Unknown, 1));
     }
 }

@@ -30,6 +30,24 @@ enum NetworkCommand {
     },
 }
 
+impl NetworkArgs {
+    /// Whether it changes nothing.
+    pub(super) fn only_looks(&self) -> bool {
+        !matches!(self.command, NetworkCommand::Pool { forget_strangers: true, .. })
+    }
+}
+
+#[derive(Serialize)]
+struct Networks {
+    networks: Vec<Network>,
+}
+
+#[derive(Serialize)]
+struct Pool {
+    network: String,
+    addresses: Vec<Entry>,
+}
+
 #[derive(Serialize)]
 struct Network {
     name: String,
@@ -64,9 +82,9 @@ pub async fn run(args: NetworkArgs, context: &Context) -> Result<(), Failure> {
                     taken,
                 });
             }
-            context.ui.result("rackhand.network-list/1", &networks, |networks| {
+            context.ui.result("rackhand.network-list/1", &Networks { networks }, |list| {
                 let mut table = Table::new(["network", "bridge", "addresses", "taken"]).right(3);
-                for n in networks {
+                for n in &list.networks {
                     table.row([n.name.clone(), n.bridge.clone(), n.cidr.clone(), n.taken.to_string()]);
                 }
                 table.render()
@@ -89,9 +107,9 @@ pub async fn run(args: NetworkArgs, context: &Context) -> Result<(), Failure> {
             };
             let mut entries: Vec<Entry> = keys.iter().filter_map(entry).collect();
             entries.sort_by_key(|e| e.address);
-            context.ui.result("rackhand.network-pool/1", &entries, |entries| {
+            context.ui.result("rackhand.network-pool/1", &Pool { network, addresses: entries }, |pool| {
                 let mut table = Table::new(["address", "guest", "owner"]);
-                for e in entries {
+                for e in &pool.addresses {
                     table.row([e.address.to_string(), e.guest.clone().unwrap_or_default(), e.owner.clone()]);
                 }
                 table.render()

@@ -6,6 +6,7 @@ use super::survey::Survey;
 use crate::error::{Failure, Kind};
 use crate::libvirt::Hypervisor;
 use base64::Engine;
+use serde::Serialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 const WORD: Duration = Duration::from_secs(5);
 
 /// How a command in a guest ended.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Ended {
     /// Its exit status; 128 + n for signal n.
     pub status: i64,

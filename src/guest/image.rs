@@ -94,6 +94,13 @@ impl std::str::FromStr for TemplateName {
     }
 }
 
+impl std::fmt::Display for TemplateName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name)?;
+        self.version.map_or(Ok(()), |version| write!(f, "@{version}"))
+    }
+}
+
 /// All templates, by name.
 ///
 /// # Errors
@@ -254,6 +261,7 @@ mod tests {
     fn names_with_versions_are_read() {
         let name: TemplateName = "debian-12@v3".parse().unwrap();
         assert_eq!((name.name.as_str(), name.version), ("debian-12", Some(3)));
+        assert_eq!(name.to_string(), "debian-12@3");
         for bad in ["", "a b", "x@y", "A", "a/b"] {
             assert!(bad.parse::<TemplateName>().is_err(), "{bad}");
         }

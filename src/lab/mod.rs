@@ -48,7 +48,7 @@ pub use up::{NewLab, up};
 
 use crate::error::Failure;
 use control::Request;
-use names::find_host;
+use names::{HostPlan, find_host};
 use store::LabDir;
 
 /// What can be done to a host's power.
@@ -137,11 +137,23 @@ pub async fn heal(name: &LabName, host: &str) -> Result<(), Failure> {
     ask(name, host, Request::Heal).await
 }
 
+/// Checks that there is such a lab with such a host.
+///
+/// # Errors
+/// When there is not.
+pub fn find(name: &LabName, host: &str) -> Result<(), Failure> {
+    find_in(&LabDir::of(name), host).map(drop)
+}
+
+fn find_in(lab: &LabDir, host: &str) -> Result<HostPlan, Failure> {
+    let record = lab.record()?;
+    find_host(record.plan(), record.hosts, host)
+}
+
 async fn ask(name: &LabName, host: &str, request: Request) -> Result<(), Failure> {
     preflight::root()?;
     let lab = LabDir::of(name);
-    let record = lab.record()?;
-    let host = find_host(record.plan(), record.hosts, host)?;
+    let host = find_in(&lab, host)?;
     control::ask(&host.name(), &lab.host(&host.name()), request).await.map(drop)
 }
 
@@ -151,8 +163,7 @@ async fn ask(name: &LabName, host: &str, request: Request) -> Result<(), Failure
 /// When there is no such host.
 pub fn ssh_command(name: &LabName, host: &str) -> Result<Vec<String>, Failure> {
     let lab = LabDir::of(name);
-    let record = lab.record()?;
-    let host = find_host(record.plan(), record.hosts, host)?;
+    let host = find_in(&lab, host)?;
     let mut argv = vec!["ssh".to_owned()];
     argv.extend(up::ssh_args(&lab, host));
     Ok(argv)
