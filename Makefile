@@ -20,7 +20,7 @@ deny:
 
 # The feature adds test files only; naming it everywhere builds the crate once.
 unit:
-	cargo test --locked --features lab-tests --lib --test layers --test inventory
+	cargo test --locked --features lab-tests --lib --test layers --test docs --test inventory
 
 test: deps lint deny unit lab-tests
 

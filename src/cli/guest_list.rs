@@ -83,7 +83,7 @@ pub async fn show(args: ShowArgs, context: &Context) -> Result<(), Failure> {
             ("id", g.uuid.to_string()),
             ("state", state),
             ("host", g.host.clone().unwrap_or_default()),
-            ("started", g.started.map(|t| t.to_string()).unwrap_or_default()),
+            ("started", g.started.map(whole).unwrap_or_default()),
             ("nics", nics.join("; ")),
             ("memory", g.memory.to_string()),
             ("cpus", g.cpus.to_string()),
@@ -94,7 +94,7 @@ pub async fn show(args: ShowArgs, context: &Context) -> Result<(), Failure> {
             ("priority", g.priority.to_string()),
             ("protected", if g.protected { "yes" } else { "no" }.to_owned()),
             ("bound to", g.pinned.clone().unwrap_or_default()),
-            ("made", g.created.to_string()),
+            ("made", whole(g.created)),
         ];
         let lines: Vec<String> = rows
             .iter()
@@ -102,6 +102,11 @@ pub async fn show(args: ShowArgs, context: &Context) -> Result<(), Failure> {
             .collect();
         lines.join("\n")
     })
+}
+
+/// A time to the second.
+fn whole(time: jiff::Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 fn addresses(guest: &GuestView) -> String {

@@ -140,10 +140,27 @@ pub async fn run(args: InitArgs, context: &Context) -> Result<(), Failure> {
     }
     write(&file, &text, args.force)?;
     let hosts = draft.hosts.iter().map(|h| h.name.clone()).collect();
+    let next = next(&file, !args.probe.is_empty(), draft.hosts.iter().any(|h| !h.osds.is_empty()));
     context.ui.result("rackhand.init/1", &Written { file, fsid: draft.fsid, hosts }, |w| {
-        let file = w.file.display();
-        format!("wrote {file}: {} hosts\nnext: look through it, then `rackhand -i {file} check`", w.hosts.len())
+        format!("wrote {}: {} hosts\n{next}", w.file.display(), w.hosts.len())
     })
+}
+
+/// What there is to do next: nothing works before the hosts' keys are known, and `check` needs disks.
+fn next(file: &Path, keys_are_known: bool, has_disks: bool) -> String {
+    let rackhand = match file.display().to_string().as_str() {
+        "inventory.yaml" => "rackhand".to_owned(),
+        file => format!("rackhand -i {file}"),
+    };
+    let mut steps = vec!["look through it".to_owned()];
+    if !keys_are_known {
+        steps.push(format!("`{rackhand} host add NAME ADDRESS` for each host that is new to your known_hosts"));
+    }
+    if !has_disks {
+        steps.push(format!("`{rackhand} facts --disks` lists what to write under `osds`"));
+    }
+    steps.push(format!("`{rackhand} check`"));
+    format!("next: {}", steps.join("\n      "))
 }
 
 fn exists(file: &Path) -> Failure {
@@ -394,6 +411,20 @@ mod tests {
         assert!(from_flags(&args).unwrap_err().to_string().contains("--bmc names host h8"));
         assert!(bmc_flag("10.3.0.8").is_err() && bmc_flag("h8=idrac:10.3.0.8").is_err());
         assert!(host_flag("h1").is_err() && host_flag("h1=x").is_err() && host_flag("h1=10.0.0.1,x").is_err());
+    }
+
+    #[test]
+    fn the_next_steps_are_those_that_work() {
+        insta::assert_snapshot!(next(Path::new("inventory.yaml"), false, false), @"
+        next: look through it
+              `rackhand host add NAME ADDRESS` for each host that is new to your known_hosts
+              `rackhand facts --disks` lists what to write under `osds`
+              `rackhand check`
+        ");
+        assert_eq!(
+            next(Path::new("a/b.yaml"), true, true),
+            "next: look through it\n      `rackhand -i a/b.yaml check`"
+        );
     }
 
     #[test]

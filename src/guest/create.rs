@@ -143,7 +143,10 @@ pub async fn plan(rack: &Rack, order: Order) -> Result<Plan, Failure> {
         }
     }
     if names.is_empty() {
-        let text = format!("guest {} exists already", there.join(", "));
+        let text = match there.as_slice() {
+            [one] => format!("guest {one} exists already"),
+            all => format!("guests {} exist already", all.join(", ")),
+        };
         return Err(Failure::failed(text).hint("take another name, or see it with `rackhand guest show`"));
     }
     let needs: Vec<_> = names.iter().map(|(name, _)| need_of(&order, name)).collect();
@@ -194,8 +197,11 @@ fn need_of(order: &Order, name: &str) -> super::placement::Need {
 pub(super) fn network<'a>(rack: &'a Rack, name: &str) -> Result<&'a GuestNetwork, Failure> {
     rack.inventory.networks.guests.get(name).ok_or_else(|| {
         let has: Vec<&str> = rack.inventory.networks.guests.keys().map(String::as_str).collect();
-        Failure::usage(format!("the inventory has no guest network `{name}`"))
-            .hint(format!("it has: {}", has.join(", ")))
+        let hint = match has.as_slice() {
+            [] => "describe it under networks.guests, and provision".to_owned(),
+            has => format!("it has: {}", has.join(", ")),
+        };
+        Failure::usage(format!("the inventory has no guest network `{name}`")).hint(hint)
     })
 }
 
