@@ -8,7 +8,8 @@
 //! * Such a claim of somebody else is left alone until it was watched unchanged for [`TAKE_OVER`], when its writer
 //!   cannot act on it any more.
 //! * A claim goes from a host to another one only after that host was asked and has no such guest.
-//! * Whoever finds, after a start, that his claim went elsewhere ends what he has started.
+//! * What a start has made stands still until its claim was read once more. Whoever finds that his claim went elsewhere
+//!   ends what he has started.
 
 use crate::cluster::{ClusterError, ClusterPort, Document, decode, update};
 use nix::time::{ClockId, clock_gettime};

@@ -10,7 +10,7 @@ use super::survey::{Standing, Survey};
 use super::xml;
 use crate::cluster::{ClusterError, fetch, update};
 use crate::error::{Failure, Kind};
-use crate::libvirt::{Hypervisor, Start, VirtError};
+use crate::libvirt::{DomainState, Hypervisor, Start, VirtError};
 use crate::ui::{Job, Outcome, Patience, Urgency};
 use futures::future::{join_all, try_join_all};
 use std::collections::BTreeMap;
@@ -121,6 +121,17 @@ async fn start_one(
     for _ in 0..ROUNDS {
         let survey = newer.as_ref().unwrap_or(&outlook.survey);
         let host = match survey.standing(guest.uuid, &claim, &rack.run) {
+            Standing::Runs(host) if survey.is_half_started(guest.uuid, &claim) => {
+                // Somebody is about to let it go on, or is gone.
+                let now = unless_interrupted(rack, wait(rack, guest, &claim, job)).await?;
+                let (mine, window) = (claim.starting(&host, &rack.run), Window::begin());
+                if now == claim && swap(rack, guest, &claim, &mine).await? == Swap::Ours {
+                    return create(rack, &ready(rack, guest).await?, &host, mine, window).await;
+                }
+                claim = read(rack, guest).await?;
+                newer = Some(Survey::take(&rack.hypervisors, false).await);
+                continue;
+            }
             Standing::Runs(host) => {
                 settle_running(rack, guest, &claim, survey, &host).await?;
                 return Ok(Started { name: guest.name.clone(), host, already: true });
@@ -180,7 +191,11 @@ async fn ready(rack: &Rack, guest: &Guest) -> Result<Guest, Failure> {
         .ok_or_else(|| Failure::failed(format!("guest {} was deleted meanwhile", guest.name)))
 }
 
-/// Asks the host to start the guest; the claim is ours.
+/// Has the host make the guest, and lets it go on when the claim still is ours after that.
+///
+/// A request may arrive long after whoever sent it is gone: what was made stands still until he has seen it made, and
+/// his claim once more. Whoever takes the claim over sees on the host what was made before, and what is made later
+/// nobody lets go on.
 async fn create(rack: &Rack, guest: &Guest, host: &str, mine: Claim, window: Window) -> Result<Started, Failure> {
     let hypervisor = rack.hypervisors.get(host)?;
     let name = &guest.name;
@@ -189,10 +204,23 @@ async fn create(rack: &Rack, guest: &Guest, host: &str, mine: Claim, window: Win
             Err(Failure::msg(Kind::Busy, format!("the claim of guest {name} for {host} is too old to act on"))
                 .hint("run the same command again"))
         }
-        (Ok(xml), false) => ask(rack, guest, &hypervisor, &xml).await,
+        (Ok(xml), false) => ask(guest, &hypervisor, &xml).await,
         (Err(failure), _) => Err(failure),
     };
-    let already = match asked {
+    let elsewhere = |claim: &Claim| !claim.places().any(|place| place == host);
+    if asked.is_ok() {
+        let now = read(rack, guest)
+            .await
+            .map_err(|why| unsettled(format!("it was made on {host}, where it stands still"), &why))?;
+        if elsewhere(&now) {
+            return Err(give_way(guest, &hypervisor, &now).await);
+        }
+    }
+    let gone_on = match asked {
+        Ok(false) => let_go(guest, &hypervisor).await.map(|()| false),
+        other => other,
+    };
+    let already = match gone_on {
         Ok(already) => already,
         Err(failure) if failure.kind == Kind::Unknown => return Err(failure),
         Err(failure) => {
@@ -201,14 +229,13 @@ async fn create(rack: &Rack, guest: &Guest, host: &str, mine: Claim, window: Win
             return Err(failure);
         }
     };
+    let runs = |why: Failure| unsettled(format!("it runs on {host}, but that could not be written down"), &why);
     let running = Claim { started: Some(jiff::Timestamp::now()), ..mine.running(host) };
-    match swap(rack, guest, &mine, &running).await? {
-        Swap::Theirs(theirs) if !theirs.places().any(|place| place == host) => {
-            return Err(give_way(guest, &hypervisor, &theirs).await);
-        }
+    match swap(rack, guest, &mine, &running).await.map_err(runs)? {
+        Swap::Theirs(theirs) if elsewhere(&theirs) => return Err(give_way(guest, &hypervisor, &theirs).await),
         Swap::Ours | Swap::Theirs(_) => {}
     }
-    set_desired(rack, guest, Desired::Running).await?;
+    set_desired(rack, guest, Desired::Running).await.map_err(runs)?;
     if mine.last.as_deref().is_some_and(|last| last != host) {
         // Bridges and switches remember the guest where it ran before, for minutes.
         if let Err(error) = hypervisor.monitor(guest.uuid, ANNOUNCE).await {
@@ -218,10 +245,15 @@ async fn create(rack: &Rack, guest: &Guest, host: &str, mine: Claim, window: Win
     Ok(Started { name: name.clone(), host: host.to_owned(), already })
 }
 
-/// Asks a host to start a guest, and makes sure of what came of it: tells whether it was there already. Any failure
-/// but an unknown one means that it is not there.
-async fn ask(rack: &Rack, guest: &Guest, hypervisor: &Arc<dyn Hypervisor>, xml: &str) -> Result<bool, Failure> {
-    let error = match hypervisor.create(xml, Start::Running).await {
+/// A start that got this far, and then lost the cluster.
+fn unsettled(how_far: String, why: &Failure) -> Failure {
+    Failure::msg(Kind::Unknown, format!("{how_far}: {why}")).hint("run the same command again: it looks before it acts")
+}
+
+/// Asks a host to make a guest that stands still, and makes sure of what came of it: tells whether it ran already. Any
+/// failure but an unknown one means that it is not there.
+async fn ask(guest: &Guest, hypervisor: &Arc<dyn Hypervisor>, xml: &str) -> Result<bool, Failure> {
+    let error = match hypervisor.create(xml, Start::Paused).await {
         Ok(_) => return Ok(false),
         Err(error) => error,
     };
@@ -233,11 +265,32 @@ async fn ask(rack: &Rack, guest: &Guest, hypervisor: &Arc<dyn Hypervisor>, xml: 
     if exists && hypervisor.domain(guest.uuid).await.is_ok_and(|domain| domain.is_none()) {
         return Err(error.into());
     }
-    if appears(rack, guest, hypervisor.host()).await {
-        return Ok(exists);
+    match appears(guest, hypervisor).await {
+        Some(state) => Ok(exists && state == DomainState::Running),
+        None => Err(unknown(guest, error)),
     }
-    Err(Failure::new(Kind::Unknown, error)
-        .hint(format!("look with `rackhand guest show {}`; starting it again is safe", guest.name)))
+}
+
+fn unknown(guest: &Guest, error: VirtError) -> Failure {
+    Failure::new(Kind::Unknown, error)
+        .hint(format!("look with `rackhand guest show {}`; starting it again is safe", guest.name))
+}
+
+/// Lets a guest that was made go on, and makes sure that it does.
+async fn let_go(guest: &Guest, hypervisor: &Arc<dyn Hypervisor>) -> Result<(), Failure> {
+    let began = Instant::now();
+    loop {
+        let Err(error) = hypervisor.resume(guest.uuid).await else { return Ok(()) };
+        match hypervisor.domain(guest.uuid).await {
+            // Told of one that runs already, or the answer was lost.
+            Ok(Some(domain)) if domain.state == DomainState::Running => return Ok(()),
+            Ok(domain) if domain.as_ref().is_none_or(|domain| !domain.state.has_process()) => {
+                return Err(Failure::failed(format!("it ended on {} before it ran: {error}", hypervisor.host())));
+            }
+            _ if began.elapsed() > LOOK_AFTER => return Err(unknown(guest, error)),
+            _ => tokio::time::sleep(Duration::from_secs(1)).await,
+        }
+    }
 }
 
 /// Ends a guest whose start took so long that its claim was given to somebody else, who may run it elsewhere.
@@ -255,21 +308,26 @@ async fn give_way(guest: &Guest, hypervisor: &Arc<dyn Hypervisor>, theirs: &Clai
 /// Waits until a start or a move of somebody else is over. A claim that nobody can act on any more is freed where
 /// none of its hosts has the guest; tells whether that was so.
 pub(super) async fn outlast(rack: &Rack, guest: &Guest, claim: &Claim, job: &Job) -> Result<bool, Failure> {
-    let told = |claim: &Claim, left: Duration| {
-        job.step(format!("waits up to {} s for {}", left.as_secs() + 1, claim.by));
-    };
-    let waited = claim::wait_out(rack.port(), guest.uuid, claim.clone(), told).await.map_err(ClusterError::failure)?;
-    if waited != *claim {
+    if wait(rack, guest, claim, job).await? != *claim {
         return Ok(false);
     }
     // What its writer did before shows on the hosts; the source first, for the target has a guest before the source
     // loses it.
     for host in claim.places() {
-        if rack.hypervisors.get(host)?.domain(guest.uuid).await?.is_some() {
+        let domain = rack.hypervisors.get(host)?.domain(guest.uuid).await?;
+        if domain.is_some_and(|domain| domain.state.has_process()) {
             return Ok(false);
         }
     }
     Ok(swap(rack, guest, claim, &claim.freed()).await? == Swap::Ours)
+}
+
+/// Waits until somebody's claim has changed, or cannot be acted on any more; tells what it is then.
+async fn wait(rack: &Rack, guest: &Guest, claim: &Claim, job: &Job) -> Result<Claim, Failure> {
+    let told = |claim: &Claim, left: Duration| {
+        job.step(format!("waits up to {} s for {}", left.as_secs() + 1, claim.by));
+    };
+    claim::wait_out(rack.port(), guest.uuid, claim.clone(), told).await.map_err(ClusterError::failure)
 }
 
 /// Something that changes nothing, given up at the first interruption.
@@ -305,20 +363,19 @@ async fn nobody_has_it_open(rack: &Rack, guest: &Guest, job: &Job) -> Result<(),
     }
 }
 
-/// Whether a guest whose start has an unknown end shows up on its host.
-async fn appears(rack: &Rack, guest: &Guest, host: &str) -> bool {
+/// Whether a guest whose start has an unknown end shows up on its host, and how.
+async fn appears(guest: &Guest, hypervisor: &Arc<dyn Hypervisor>) -> Option<DomainState> {
     let look = async {
         loop {
-            if let Ok(hypervisor) = rack.hypervisors.get(host)
-                && let Ok(Some(domain)) = hypervisor.domain(guest.uuid).await
+            if let Ok(Some(domain)) = hypervisor.domain(guest.uuid).await
                 && domain.state.has_process()
             {
-                return true;
+                return domain.state;
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     };
-    tokio::time::timeout(LOOK_AFTER, look).await.unwrap_or(false)
+    tokio::time::timeout(LOOK_AFTER, look).await.ok()
 }
 
 /// Makes claim and wish agree with a guest that is seen running.

@@ -91,6 +91,12 @@ impl Survey {
         self.places(uuid).count() == 1 && claim.places().all(|host| self.hosts.contains_key(host))
     }
 
+    /// Whether a guest was made on the host its claim names, and was not let go on yet.
+    pub fn is_half_started(&self, uuid: Uuid, claim: &Claim) -> bool {
+        let here = |host: &str| claim.phase == Phase::Starting && claim.host.as_deref() == Some(host);
+        self.place(uuid).is_some_and(|(host, domain)| domain.state == DomainState::Paused && here(host))
+    }
+
     /// Why a guest of this claim cannot be seen: it may be on a host that does not answer.
     pub fn hidden(&self, claim: &Claim) -> Option<(String, String)> {
         let host = claim.places().find(|host| !self.hosts.contains_key(*host))?;

@@ -351,6 +351,48 @@ async fn a_start_that_comes_through_after_its_claim_was_taken_over_gives_way() {
     assert_eq!((claim.phase, claim.host.as_deref()), (Phase::Running, Some("h2")));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_request_that_arrives_when_its_writer_is_gone_leaves_a_copy_that_stands_still() {
+    let world = world("").await;
+    let guest = create(&world, order(&["web"])).await.unwrap().remove(0);
+    world.hosts.fault("h1", FakeFault::StartArrivesLate);
+    let guests = std::slice::from_ref(&guest);
+    let lost = start(&world.rack, guests, Some("h1")).await.remove(0).1.unwrap_err();
+    assert_eq!(lost.kind, Kind::Unknown);
+    let next = start(&another(&world.rack), guests, Some("h2")).await.remove(0).1.unwrap();
+    assert_eq!((next.host.as_str(), next.already), ("h2", false));
+    tokio::time::sleep(std::time::Duration::from_secs(200)).await;
+    let both = [("h1".to_owned(), DomainState::Paused), ("h2".to_owned(), DomainState::Running)];
+    assert_eq!(world.hosts.places(guest.uuid), both);
+    // Nobody takes it for the guest, and it goes when the guest goes.
+    assert_eq!(start_one(&world.rack, &guest).await.unwrap().host, "h2");
+    assert_eq!(world.hosts.places(guest.uuid), both);
+    conclude("stop", stop(&world.rack, guests, How::Force).await.unwrap()).unwrap();
+    assert!(world.hosts.places(guest.uuid).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_was_made_and_never_let_go_is_let_go_by_the_next_start() {
+    let world = world("").await;
+    let guest = create(&world, order(&["web"])).await.unwrap().remove(0);
+    let theirs = Claim::default().starting("h1", &another(&world.rack).run);
+    claim::swap(world.rack.port(), guest.uuid, &Claim::default(), &theirs).await.unwrap();
+    world.hosts.put_as("h1", "web", guest.uuid, DomainState::Paused);
+    let seen = overview(&world.rack).await.unwrap().guests.remove(0);
+    assert_eq!((seen.state, seen.host.as_deref()), (State::Starting, Some("h1")));
+    let began = tokio::time::Instant::now();
+    let started = start(&world.rack, std::slice::from_ref(&guest), Some("h2")).await.remove(0).1.unwrap();
+    assert!(began.elapsed() >= claim::TAKE_OVER, "its writer may be about to let it go on");
+    assert_eq!((started.host.as_str(), started.already), ("h1", false));
+    assert_eq!(world.hosts.places(guest.uuid), [("h1".to_owned(), DomainState::Running)]);
+    let claim = claim::read(world.rack.port(), guest.uuid).await.unwrap();
+    assert_eq!((claim.phase, claim.host.as_deref()), (Phase::Running, Some("h1")));
+    // One that somebody has paused is left as it is.
+    world.rack.hypervisors.get("h1").unwrap().suspend(guest.uuid).await.unwrap();
+    assert!(start_one(&world.rack, &guest).await.unwrap().already);
+    assert_eq!(world.hosts.places(guest.uuid), [("h1".to_owned(), DomainState::Paused)]);
+}
+
 #[tokio::test]
 async fn a_guest_in_two_places_keeps_its_claim_until_both_are_ended() {
     let world = world("").await;

@@ -139,7 +139,11 @@ pub fn view(guest: &Guest, claim: Option<&Claim>, survey: &Survey) -> GuestView 
                 DomainState::Crashed => State::Crashed,
                 DomainState::Off | DomainState::Unknown => State::Unknown,
             };
-            let state = if claim.is_some_and(|c| c.phase == Phase::Moving) { State::Moving } else { state };
+            let state = match claim {
+                Some(claim) if claim.phase == Phase::Moving => State::Moving,
+                Some(claim) if survey.is_half_started(guest.uuid, claim) => State::Starting,
+                _ => state,
+            };
             let reason = (state != State::Running).then(|| domain.reason.clone());
             (state, Some(host.clone()), reason)
         }

@@ -29,6 +29,12 @@ pub enum FakeFault {
     MoveBeginsLate,
     /// Starts on the host take two minutes.
     StartsLate,
+    /// The answer to a start is lost at once, and the request arrives minutes later.
+    StartArrivesLate,
+    /// The source's part of a move is over: all was sent.
+    HandedOver,
+    /// A guest on the host cannot be paused.
+    PauseFails,
     /// The host takes five seconds to look at a guest.
     LooksLate,
 }
@@ -195,7 +201,15 @@ impl Hypervisor for FakeHost {
         let state = if start == Start::Paused { DomainState::Paused } else { DomainState::Running };
         self.world()?.calls.push(format!("{} {call} {name}", self.name));
         let kib = text(xml, "memory unit='KiB'").and_then(|m| m.parse::<u64>().ok());
-        self.rack.put_sized(&self.name, &name, uuid, state, kib.unwrap_or(1 << 20) << 10);
+        let (rack, host, memory) = (self.rack.clone(), self.name.clone(), kib.unwrap_or(1 << 20) << 10);
+        if self.has(FakeFault::StartArrivesLate) {
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_secs(150)).await;
+                rack.put_sized(&host, &name, uuid, state, memory);
+            });
+            return Err(VirtError::Lost { host: self.name.clone(), call, message: "the fake lost it".into() });
+        }
+        rack.put_sized(&host, &name, uuid, state, memory);
         self.domain(uuid).await?.ok_or_else(|| self.failed(call, "it ended at once"))
     }
 
@@ -216,6 +230,9 @@ impl Hypervisor for FakeHost {
     }
 
     async fn suspend(&self, uuid: Uuid) -> Result<(), VirtError> {
+        if self.has(FakeFault::PauseFails) {
+            return Err(self.failed("pause the guest", "the fake goes on"));
+        }
         self.set(uuid, "pause the guest", DomainState::Paused)
     }
 
@@ -263,8 +280,10 @@ impl Hypervisor for FakeHost {
         Err(self.failed("ask the guest agent", "the fake guest has none"))
     }
 
-    async fn monitor(&self, uuid: Uuid, _command: &str) -> Result<String, VirtError> {
-        self.with(uuid, "ask the monitor", |_| r#"{"return":{}}"#.to_owned())
+    async fn monitor(&self, uuid: Uuid, command: &str) -> Result<String, VirtError> {
+        let over = command.contains("query-migrate") && self.has(FakeFault::HandedOver);
+        let answer = if over { r#"{"return":{"status":"completed"}}"# } else { r#"{"return":{}}"# };
+        self.with(uuid, "ask the monitor", |_| answer.to_owned())
     }
 
     async fn migrate(&self, uuid: Uuid, params: &MigrateParams) -> Result<(), VirtError> {
