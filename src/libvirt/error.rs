@@ -1,5 +1,6 @@
 //! How a call to libvirt can fail; whether it ran is part of the type.
 
+use crate::error::{Failure, Kind};
 use std::time::Duration;
 
 /// `VIR_ERR_OPERATION_FAILED`, also given when a domain of that id or name already runs.
@@ -96,6 +97,14 @@ impl VirtError {
     /// Whether the call may have had its effect or not.
     pub fn unknown(&self) -> bool {
         matches!(self, Self::TimedOut { .. } | Self::Lost { .. })
+    }
+
+    /// The failure of a command; without an answer its outcome is unknown.
+    pub fn failure(self) -> Failure {
+        match self.unknown() {
+            true => Failure::new(Kind::Unknown, self).hint("look at it before it is done once more"),
+            false => Failure::new(Kind::Failed, self),
+        }
     }
 
     /// Whether it is certain that nothing was done.

@@ -105,13 +105,20 @@ impl Sides {
                     tracing::info!(guest = a_move.guest, host = a_move.from, "end the copy that has handed over");
                     self.done(self.source.destroy(uuid).await);
                 }
-                Verdict::ResumeSource if lasts => self.done(self.source.resume(uuid).await),
-                Verdict::Twice => {
-                    // The copy on the target took over; the one on the source has to stop writing now. It is paused,
-                    // not ended: what to do with it is for people to say.
-                    self.done(self.source.suspend(uuid).await);
-                    return Found::Unknown(format!("it ran on both hosts; the copy on {} was paused", a_move.from));
-                }
+                Verdict::ResumeSource if lasts => match self.has_handed_over(uuid).await {
+                    Ok(false) => self.done(self.source.resume(uuid).await),
+                    Ok(true) => return Found::Unknown(too_old(a_move)),
+                    Err(error) => self.done(Err(error)),
+                },
+                // The copy on the target took over; the one on the source has to stop writing now. It is paused, not
+                // ended: what to do with it is for people to say.
+                Verdict::Twice => match self.source.suspend(uuid).await {
+                    Ok(()) => {
+                        return Found::Unknown(format!("it ran on both hosts; the copy on {} was paused", a_move.from));
+                    }
+                    Err(error) if began.elapsed() >= PATIENCE => return Found::Unknown(still_twice(a_move, &error)),
+                    Err(error) => self.done(Err(error)),
+                },
                 _ if began.elapsed() >= PATIENCE => return Found::Unknown(words()),
                 _ => {}
             }
@@ -135,12 +142,36 @@ impl Sides {
         silent.map_or(Found::Nowhere, |error| Found::Unknown(ask(error)))
     }
 
+    /// Whether the source has sent all there is: from then on the target may have let the guest go on, and have written
+    /// to its disk, wherever it is now.
+    async fn has_handed_over(&self, uuid: uuid::Uuid) -> Result<bool, VirtError> {
+        let answer = self.source.monitor(uuid, r#"{"execute":"query-migrate"}"#).await?;
+        // What cannot be read is taken for the worse.
+        let answer: Option<serde_json::Value> = serde_json::from_str(&answer).ok();
+        Ok(answer.is_none_or(|answer| answer["return"]["status"] == "completed"))
+    }
+
     /// The next look tells what came of it.
     fn done(&self, outcome: Result<(), VirtError>) {
         if let Err(error) = outcome {
             tracing::warn!(%error, "clearing up after a move");
         }
     }
+}
+
+fn too_old(a_move: &Move) -> String {
+    let Move { from, to, guest, .. } = a_move;
+    format!(
+        "{from} has handed it over, and {to} does not have it any more: what stands still on {from} may be older than its \
+         disk, and must not go on; end it with `rackhand guest stop --force {guest}`, then start it anew"
+    )
+}
+
+fn still_twice(a_move: &Move, error: &VirtError) -> String {
+    let Move { from, guest, .. } = a_move;
+    format!(
+        "IT RUNS ON BOTH HOSTS, and the copy on {from} cannot be paused: {error}; end it there now, with `virsh destroy {guest}`"
+    )
 }
 
 /// What a source says; a job that cannot be asked for may run.

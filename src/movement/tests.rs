@@ -304,6 +304,76 @@ async fn what_a_dead_run_left_behind_is_finished() {
     }
 }
 
+/// Leaves a move of the guest from h1 to h2 to whoever comes next.
+async fn begun_and_left(bench: &Bench) -> Guest {
+    let guest = bench.guests[0].clone();
+    let dead = Run { id: "dead".into(), by: "a laptop".into(), process: String::new() };
+    let seen = claim::read(bench.rack.port(), guest.uuid).await.unwrap();
+    claim::swap(bench.rack.port(), guest.uuid, &seen, &seen.moving("h1", "h2", &dead)).await.unwrap();
+    guest
+}
+
+async fn settled(bench: &Bench) -> Facts {
+    gather(&bench.rack, &Wanted::Guests(bench.guests.clone()), &OPTIONS, &bench.hurry.subscribe(), true).await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_source_that_has_handed_over_never_goes_on() {
+    for (fault, state) in [(None, DomainState::Running), (Some(FakeFault::HandedOver), DomainState::Paused)] {
+        let bench = bench(&["a"], sees_all).await;
+        let guest = begun_and_left(&bench).await;
+        bench.fake.put_as("h1", "a", guest.uuid, DomainState::Paused);
+        fault.into_iter().for_each(|fault| bench.fake.fault("h1", fault));
+        let facts = settled(&bench).await;
+        assert_eq!(bench.fake.places(guest.uuid), [("h1".to_owned(), state)]);
+        let phase = bench.claim(guest.uuid).await.0;
+        match fault {
+            None => assert_eq!((phase, facts.unsettled.len()), (Phase::Running, 0)),
+            Some(_) => {
+                assert_eq!(phase, Phase::Moving, "nobody starts it meanwhile");
+                let why = &facts.unsettled[&guest.uuid].reason;
+                assert!(why.contains("older than its disk") && why.contains("stop --force a"), "{why}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_that_run_it_is_told_whether_one_could_be_paused() {
+    for (fault, says) in [(None, "the copy on h1 was paused"), (Some(FakeFault::PauseFails), "cannot be paused")] {
+        let bench = bench(&["a"], sees_all).await;
+        let guest = begun_and_left(&bench).await;
+        bench.fake.put("h2", "a", guest.uuid);
+        fault.into_iter().for_each(|fault| bench.fake.fault("h1", fault));
+        let why = settled(&bench).await.unsettled[&guest.uuid].reason.clone();
+        assert!(why.contains(says), "{why}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_neither_side_has_is_freed_only_when_nobody_can_move_it_any_more() {
+    let bench = bench(&["a"], sees_all).await;
+    let guest = begun_and_left(&bench).await;
+    bench.rack.hypervisors.get("h1").unwrap().destroy(guest.uuid).await.unwrap();
+    let began = tokio::time::Instant::now();
+    settled(&bench).await;
+    assert!(began.elapsed() >= claim::TAKE_OVER);
+    assert_eq!(bench.claim(guest.uuid).await.0, Phase::Free);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_is_not_moved_to_where_another_copy_of_it_is() {
+    let bench = bench(&["a"], sees_all).await;
+    let guest = bench.guests[0].clone();
+    let plan = plan(&settled(&bench).await, &[guest.uuid], Some("h2"));
+    bench.fake.put_as("h2", "a", guest.uuid, DomainState::Paused);
+    let report = execute(&bench.rack, &plan, &OPTIONS, bench.hurry.subscribe()).await;
+    let failure = report.failure().unwrap();
+    assert_eq!(failure.kind, Kind::Refused);
+    assert!(failure.to_string().contains("host h2 has another copy of it"), "{failure}");
+    assert_eq!(bench.claim(guest.uuid).await, (Phase::Running, Some("h1".into())));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_guest_that_leaves_a_slow_host_between_two_looks_is_not_gone() {
     let bench = bench(&["a"], sees_all).await;

@@ -129,6 +129,11 @@ impl Transfer<'_> {
             )
         };
         checks.await.map_err(before_it_began)?;
+        let there = sides.target.domain(self.a_move.uuid).await.map_err(VirtError::failure).map_err(before_it_began)?;
+        if there.is_some_and(|domain| domain.state.has_process()) {
+            return Err(Failure::refused(format!("host {to} has another copy of it"))
+                .hint(format!("nothing was changed; find out what that is, and end it on {to} with `virsh destroy`")));
+        }
         let mine = claim.moving(from, to, &self.rack.run);
         let window = Window::begin();
         match claim::swap(self.rack.port(), self.a_move.uuid, &claim, &mine).await.map_err(ClusterError::failure)? {
@@ -379,8 +384,9 @@ pub async fn finish(transfer: &mut Transfer<'_>) -> Result<Found, Failure> {
     let job = transfer.rack.ui.job(format!("finish the move of {} {} -> {}", a_move.guest, a_move.from, a_move.to));
     let claim = claim::read(transfer.rack.port(), a_move.uuid).await.map_err(ClusterError::failure)?;
     let mut found = transfer.follow(&sides, &job, &|_| (), false).await;
-    if found == Found::OnSource && claim.phase == Phase::Moving {
-        // Whoever wrote the claim may be about to ask the source: wait until that cannot be any more.
+    if matches!(found, Found::OnSource | Found::Nowhere) && claim.phase == Phase::Moving {
+        // Whoever wrote the claim may be about to ask the source, which somebody may start the guest on before he does:
+        // wait until that cannot be any more.
         let told = |c: &Claim, left: Duration| job.step(format!("waits up to {} s for {}", left.as_secs(), c.by));
         let waited = claim::wait_out(transfer.rack.port(), a_move.uuid, claim.clone(), told).await;
         waited.map_err(ClusterError::failure)?;
