@@ -3,7 +3,7 @@
 use super::Context;
 use crate::error::Failure;
 use crate::guest::image::{self, Template, TemplateName};
-use crate::guest::{Import, import};
+use crate::guest::{Import, import, shown_source};
 use crate::ui::Table;
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -97,7 +97,7 @@ pub async fn run(args: ImageArgs, context: &Context) -> Result<(), Failure> {
             }
             let all = if args.name.version.is_none() { " with all its versions" } else { "" };
             context.confirm(&format!("remove image {name}{all}?")).await?;
-            let removed = image::remove(rack.port(), &args.name).await?;
+            let removed = image::remove(&rack, &args.name).await?;
             let versions: Vec<String> = removed.iter().map(ToString::to_string).collect();
             context.ui.note(format!("image {}: version {} removed", args.name.name, versions.join(", ")));
             context.did("remove", &name, true)
@@ -126,7 +126,7 @@ async fn run_import(args: ImportArgs, context: &Context) -> Result<(), Failure> 
     }
     let order = Import { name: args.name.name, source: args.source, sha256: args.sha256, force: args.force };
     let rack = context.rack().await?;
-    if context.would(&format!("import {} as image", order.source), &[&order.name])? {
+    if context.would(&format!("import {} as image", shown_source(&order.source)), &[&order.name])? {
         return Ok(());
     }
     let version = import(&rack, &order).await?;

@@ -1,11 +1,15 @@
 //! Templates: versioned, read-only, never half there.
 
+use super::rack::Rack;
 use super::spec::ImageRef;
 use crate::cluster::{ClusterError, ClusterPort, Document, Parent, all, fetch, update};
 use crate::error::{Failure, Kind};
 use crate::inventory::Size;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
+/// Lease of the lock around changes, which take milliseconds each; removing a large image takes seconds.
+const LEASE: Duration = Duration::from_secs(120);
 /// The snapshot of a template that guests are cloned from.
 pub const BASE: &str = "base";
 
@@ -149,11 +153,34 @@ pub async fn publish(port: &dyn ClusterPort, name: &str, version: u32) -> Result
     .map_err(ClusterError::failure)
 }
 
+/// Does something to a template that nobody else is changing meanwhile.
+pub(super) async fn locked<T>(
+    rack: &Rack,
+    name: &str,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let lock = format!("lock.image.{name}");
+    rack.port().lock(&lock, &rack.run.id, &rack.run.by, LEASE).await.map_err(|e| match e {
+        ClusterError::Busy(by) => Failure::msg(Kind::Busy, format!("image {name} is being changed by {by}")),
+        other => other.failure(),
+    })?;
+    let outcome = work.await;
+    if let Err(error) = rack.port().unlock(&lock, &rack.run.id).await {
+        tracing::info!(%error, name, "the lock frees itself");
+    }
+    outcome
+}
+
 /// Removes a version, or all of them; refused while guests stand on one.
 ///
 /// # Errors
-/// When there is no such version, or guests were cloned from it.
-pub async fn remove(port: &dyn ClusterPort, name: &TemplateName) -> Result<Vec<u32>, Failure> {
+/// When there is no such version, guests were cloned from it, or it is being imported.
+pub async fn remove(rack: &Rack, name: &TemplateName) -> Result<Vec<u32>, Failure> {
+    // An import may give a new version the number of one that is being removed.
+    locked(rack, &name.name, take_away(rack.port(), name)).await
+}
+
+async fn take_away(port: &dyn ClusterPort, name: &TemplateName) -> Result<Vec<u32>, Failure> {
     let template = get(port, &name.name).await?;
     let doomed: Vec<TemplateVersion> = match name.version {
         Some(_) => vec![find(port, name).await?.1],
@@ -236,12 +263,12 @@ mod tests {
         let name = with_template(&port).await;
         let (_, version) = find(&port, &name).await.unwrap();
         port.image_clone(&version.base(), "vm.1.disk0", 0, &Keys::new()).await.unwrap();
-        let failure = remove(&port, &name).await.unwrap_err();
+        let failure = take_away(&port, &name).await.unwrap_err();
         assert_eq!(failure.kind, Kind::Refused);
         assert_eq!(failure.to_string(), "image tiny is in use: 1 disks stand on it: vm.1.disk0 (v2)");
-        assert_eq!(remove(&port, &"tiny@1".parse().unwrap()).await.unwrap(), [1]);
+        assert_eq!(take_away(&port, &"tiny@1".parse().unwrap()).await.unwrap(), [1]);
         port.image_remove("vm.1.disk0").await.unwrap();
-        assert_eq!(remove(&port, &name).await.unwrap(), [2]);
+        assert_eq!(take_away(&port, &name).await.unwrap(), [2]);
         assert!(get(&port, "tiny").await.is_err());
         assert!(port.images().await.unwrap().is_empty());
     }

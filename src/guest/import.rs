@@ -1,6 +1,6 @@
 //! Importing a template: sent to a host, converted there into a disk image, and only then offered.
 
-use super::image::{BASE, Template, TemplateVersion, discard};
+use super::image::{BASE, Template, TemplateVersion, discard, locked};
 use super::inspect::{DiskFile, inspect};
 use super::rack::Rack;
 use crate::cluster::{ClusterError, fetch, update};
@@ -25,8 +25,6 @@ const PIECE: usize = 256 << 10;
 const CONVERT: Duration = Duration::from_secs(4 * 3600);
 /// Longest silence while a file is sent.
 const SILENCE: Duration = Duration::from_secs(60);
-/// Lease of the lock around the last steps, which take milliseconds each.
-const LEASE: Duration = Duration::from_secs(120);
 
 /// What to import.
 #[derive(Clone, Debug)]
@@ -62,10 +60,12 @@ pub async fn import(rack: &Rack, order: &Import) -> Result<TemplateVersion, Fail
 async fn run(rack: &Rack, order: &Import, job: &Job) -> Result<TemplateVersion, Failure> {
     let (path, _spool) = local_file(&order.source, job).await?;
     let file = std::fs::File::open(&path).or_kind(Kind::Usage).while_doing(|| path.display().to_string())?;
-    let disk = inspect(&order.source, file)?;
+    let source = shown(&order.source);
+    let disk = inspect(&source, file)?;
     if let Some(doubt) = disk.doubt.filter(|_| !order.force) {
-        return Err(Failure::usage(format!("{} would not boot: {doubt}", order.source))
-            .hint("pass --force to import it all the same"));
+        return Err(
+            Failure::usage(format!("{source} would not boot: {doubt}")).hint("pass --force to import it all the same")
+        );
     }
     let partial = format!("{PARTIAL}{}", Uuid::new_v4());
     sweep(rack).await;
@@ -78,14 +78,35 @@ async fn run(rack: &Rack, order: &Import, job: &Job) -> Result<TemplateVersion, 
         }
     };
     job.step("offers it");
-    offer(rack, order, &partial, sha256).await
+    locked(rack, &order.name, offer(rack, order, &partial, sha256)).await
+}
+
+fn is_url(source: &str) -> bool {
+    source.starts_with("http://") || source.starts_with("https://")
+}
+
+/// A source as it may be seen by everybody: a URL without its user, password and query, which may let somebody in.
+pub fn shown(source: &str) -> String {
+    let Some((scheme, rest)) = source.split_once("://").filter(|_| is_url(source)) else { return source.to_owned() };
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = host.rsplit('@').next().unwrap_or_default();
+    format!("{scheme}://{host}{path}")
+}
+
+/// The line by which curl is told a URL where nobody else sees it.
+fn told_to_curl(url: &str) -> String {
+    format!("url = \"{}\"\n", url.replace('\\', r"\\").replace('"', r#"\""#))
 }
 
 /// The file on this machine; what comes from elsewhere is kept in a temporary file.
 async fn local_file(source: &str, job: &Job) -> Result<(PathBuf, Option<tempfile::NamedTempFile>), Failure> {
-    let url = source.starts_with("http://") || source.starts_with("https://");
+    let url = is_url(source);
     if !url && source != "-" {
         return Ok((PathBuf::from(source), None));
+    }
+    if source.contains(char::is_control) {
+        return Err(Failure::usage(format!("`{}` is no URL", shown(source).escape_debug())));
     }
     let spool = tempfile::NamedTempFile::new().while_doing(|| "cannot keep the file here".to_owned())?;
     let mut to = tokio::fs::File::create(spool.path()).await?;
@@ -94,10 +115,13 @@ async fn local_file(source: &str, job: &Job) -> Result<(PathBuf, Option<tempfile
         curl.args(["--fail", "--silent", "--show-error", "--location", "--proto", "=http,https"]);
         // A server that says nothing for as long as a host may: the download has no other deadline, for it may be large.
         let silence = SILENCE.as_secs().to_string();
-        curl.args(["--connect-timeout", "20", "--speed-limit", "1", "--speed-time", &silence, "--"]).arg(source);
+        curl.args(["--connect-timeout", "20", "--speed-limit", "1", "--speed-time", &silence, "--config", "-"]);
         let mut child =
-            curl.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).spawn();
+            curl.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).spawn();
         let child = child.as_mut().map_err(|e| Failure::failed(format!("cannot run curl: {e}")))?;
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(told_to_curl(source).as_bytes()).await?;
+        }
         if let Some(from) = child.stdout.take() {
             copy(from, &mut to, job, "fetched").await?;
         }
@@ -106,7 +130,8 @@ async fn local_file(source: &str, job: &Job) -> Result<(PathBuf, Option<tempfile
             stderr.read_to_string(&mut said).await?;
         }
         if !child.wait().await?.success() {
-            return Err(Failure::failed(format!("cannot fetch {source}: {}", said.trim())));
+            let said = said.trim().replace(source, &shown(source));
+            return Err(Failure::failed(format!("cannot fetch {}: {said}", shown(source))));
         }
     } else {
         copy(tokio::io::stdin(), &mut to, job, "read").await?;
@@ -263,18 +288,6 @@ async fn sweep(rack: &Rack) {
 /// Gives the disk image its name, its snapshot, and last its entry: from then on it is there.
 async fn offer(rack: &Rack, order: &Import, partial: &str, sha256: String) -> Result<TemplateVersion, Failure> {
     let port = rack.port();
-    let lock = format!("lock.image.{}", order.name);
-    port.lock(&lock, &rack.run.id, &rack.run.by, LEASE).await.map_err(|e| match e {
-        ClusterError::Busy(by) => Failure::msg(Kind::Busy, format!("image {} is being imported by {by}", order.name)),
-        other => other.failure(),
-    })?;
-    let offered = offer_locked(rack, order, partial, sha256).await;
-    port.unlock(&lock, &rack.run.id).await.map_err(ClusterError::failure)?;
-    offered
-}
-
-async fn offer_locked(rack: &Rack, order: &Import, partial: &str, sha256: String) -> Result<TemplateVersion, Failure> {
-    let port = rack.port();
     let object = Template::object(&order.name);
     let found = fetch::<Template>(port, &object).await.map_err(ClusterError::failure)?.map(|(template, _)| template);
     let versions = found.map(|t| t.versions).unwrap_or_default();
@@ -290,7 +303,7 @@ async fn offer_locked(rack: &Rack, order: &Import, partial: &str, sha256: String
         image,
         size: Size(size),
         sha256,
-        source: order.source.clone(),
+        source: shown(&order.source),
         imported: jiff::Timestamp::now(),
     };
     let add = update(port, &object, |found: Option<Template>| {
@@ -307,6 +320,22 @@ async fn offer_locked(rack: &Rack, order: &Import, partial: &str, sha256: String
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_lets_somebody_in_is_neither_shown_nor_kept() {
+        let table = [
+            ("https://me:s3cret@images.example/a/b.qcow2", "https://images.example/a/b.qcow2"),
+            ("https://me:p@ss@images.example:8443/b.raw?X-Signature=s3cret#x", "https://images.example:8443/b.raw"),
+            ("http://images.example?token=s3cret", "http://images.example"),
+            ("https://images.example/who@where.raw", "https://images.example/who@where.raw"),
+            ("/tmp/what?@x.raw", "/tmp/what?@x.raw"),
+            ("-", "-"),
+        ];
+        for (source, seen) in table {
+            assert_eq!(shown(source), seen);
+        }
+        assert_eq!(told_to_curl(r#"http://x/a"b\c"#), "url = \"http://x/a\\\"b\\\\c\"\n");
+    }
 
     #[test]
     fn progress_of_qemu_img_is_read() {

@@ -31,7 +31,7 @@ mod view;
 pub use delete::{delete, delete_reserved, protect};
 pub use domain::{CEPH_USER, secret_uuid, xml};
 pub use host_state::{HostState, Maintenance, read as read_host_states, set_maintenance};
-pub use import::{Import, import};
+pub use import::{Import, import, shown as shown_source};
 pub use inspect::{DiskFile, inspect};
 pub use machine::{common as common_machine, work_out as work_out_machine};
 pub use make::{Made, make};
