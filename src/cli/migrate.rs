@@ -4,7 +4,7 @@ use super::Context;
 use super::moving::{self, MoveArgs};
 use crate::error::Failure;
 use crate::guest::{Guest, Rack, Selection};
-use crate::movement::{Facts, Stay, Wanted, execute, gather, plan};
+use crate::movement::{Facts, Stay, Wanted, answers, execute, gather, plan};
 use clap::Args;
 use uuid::Uuid;
 
@@ -47,6 +47,9 @@ pub async fn run(args: MigrateArgs, context: &Context) -> Result<(), Failure> {
     let chosen = choose(&args, &rack).await?;
     let wanted = Wanted::Guests(chosen.clone());
     let facts = gather(&rack, &wanted, &options, &urgency, !context.global.dry_run).await?;
+    if let Some(from) = &args.from {
+        answers(&facts, from)?;
+    }
     let on_it = |g: &&Guest| args.from.as_ref().is_none_or(|from| place(&facts, g.uuid).is_some_and(|h| h == from));
     let chosen: Vec<&Guest> = chosen.iter().filter(on_it).collect();
     // Where any host will do, a guest that an earlier run of this command has moved is where it shall be.

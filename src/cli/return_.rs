@@ -37,6 +37,7 @@ pub async fn run(args: ReturnArgs, context: &Context) -> Result<(), Failure> {
     let report = execute(&rack, plan, &options, urgency).await;
     let missing: Vec<Uuid> =
         report.guests.iter().filter(|g| !matches!(g.outcome, "moved" | "gone")).map(|g| g.uuid).collect();
-    home.end(&rack, &missing).await?;
-    moving::conclude(context, plan, &report)
+    let remembered = home.end(&rack, &missing).await;
+    // What came of the guests is told in any case.
+    moving::conclude(context, plan, &report).and(remembered)
 }

@@ -1,12 +1,11 @@
 //! Emptying a host, and bringing back what left it.
 
 use super::Options;
-use super::gather::{Wanted, gather};
+use super::gather::{Wanted, answers, gather};
 use super::plan::{Facts, Plan, Stay, plan, plan_evacuation};
 use crate::cluster::{ClusterError, update};
 use crate::error::Failure;
 use crate::guest::claim::{self, Phase};
-use crate::guest::placement::Closed;
 use crate::guest::{HostState, Maintenance, Rack, read_host_states, set_maintenance};
 use crate::ui::Urgency;
 use std::collections::{BTreeMap, BTreeSet};
@@ -169,11 +168,7 @@ async fn facts(
     change: bool,
 ) -> Result<Facts, Failure> {
     let facts = gather(rack, wanted, options, urgency, change).await?;
-    match facts.rooms.iter().find(|room| room.name == host).and_then(|room| room.closed.as_ref()) {
-        Some(silent @ Closed::Silent(_)) => Err(Failure::failed(format!("host {host} {silent}"))
-            .hint("guests of a host that is gone are started elsewhere after it was fenced, not moved")),
-        _ => Ok(facts),
-    }
+    answers(&facts, host).map(|()| facts)
 }
 
 async fn change_left(

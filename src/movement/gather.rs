@@ -9,7 +9,7 @@ use super::transfer::{Transfer, finish};
 use crate::cluster::ClusterError;
 use crate::error::Failure;
 use crate::guest::claim::{self, Claim, Phase};
-use crate::guest::placement::Need;
+use crate::guest::placement::{Closed, Need};
 use crate::guest::{Guest, Outlook, Rack};
 use crate::ui::Urgency;
 use futures::future::join_all;
@@ -60,6 +60,7 @@ pub async fn gather(
     }
     let outlook = Outlook::take(rack).await?;
     (facts.guests, facts.hidden) = placed(&outlook);
+    facts.beside = beside(&outlook);
     facts.rooms = outlook.rooms;
     Ok(facts)
 }
@@ -88,6 +89,36 @@ fn placed(outlook: &Outlook) -> (Vec<Placed>, BTreeMap<Uuid, String>) {
         });
     }
     (all, hidden)
+}
+
+/// Domains that are no guest of the rack, or a second copy of one that is not on its way.
+fn beside(outlook: &Outlook) -> Vec<Stay> {
+    let mut all = Vec::new();
+    for uuid in outlook.survey.seen.keys() {
+        let known = outlook.guests.iter().any(|guest| guest.uuid == *uuid);
+        let moves = outlook.claim(*uuid).phase == Phase::Moving;
+        let place = outlook.survey.place(*uuid).map(|(host, _)| host.as_str()).filter(|_| known);
+        for (host, domain) in outlook.survey.places(*uuid).filter(|(host, _)| place != Some(host) && !moves) {
+            let reason = match place {
+                Some(place) => format!("is another copy of the guest on {place}; end it there with `virsh destroy`"),
+                None => "is no guest of this rack; move it or end it there with virsh".to_owned(),
+            };
+            all.push(Stay { guest: domain.name.clone(), host: host.clone(), reason });
+        }
+    }
+    all
+}
+
+/// Whether a host has told what runs on it.
+///
+/// # Errors
+/// When it does not answer.
+pub fn answers(facts: &Facts, host: &str) -> Result<(), Failure> {
+    match facts.rooms.iter().find(|room| room.name == host).and_then(|room| room.closed.as_ref()) {
+        Some(silent @ Closed::Silent(_)) => Err(Failure::failed(format!("host {host} {silent}"))
+            .hint("guests of a host that is gone are started elsewhere after it was fenced, not moved")),
+        _ => Ok(()),
+    }
 }
 
 async fn finish_moves(

@@ -18,7 +18,7 @@ mod transfer;
 mod verdict;
 
 pub use evacuate::{Evacuation, Homecoming};
-pub use gather::{Wanted, gather, link};
+pub use gather::{Wanted, answers, gather, link};
 pub use plan::{Facts, LINK_SHARE, Loss, Move, Placed, Plan, Stay, plan, plan_evacuation};
 pub use preflight::{data_uri, libvirt_uri};
 pub use run::{GuestResult, Report, execute};

@@ -52,6 +52,8 @@ pub struct Facts {
     pub unsettled: BTreeMap<Uuid, Stay>,
     /// Guests that a move begun before has brought to where they are.
     pub arrived: BTreeMap<Uuid, Stay>,
+    /// What runs on hosts beside the guests, and is nobody's to move.
+    pub beside: Vec<Stay>,
     /// Speed of the migration network in bytes a second, where it is known.
     pub link: Option<u64>,
 }
@@ -181,7 +183,10 @@ pub fn plan_evacuation(facts: &Facts, host: &str) -> Plan {
     }
     let here = facts.guests.iter().filter(|g| g.host == host).map(|g| g.uuid);
     let wanted: Vec<Uuid> = here.chain(facts.unsettled.keys().copied()).collect();
-    plan(&facts, &wanted, None)
+    let mut plan = plan(&facts, &wanted, None);
+    // The host is not empty while they are there.
+    plan.refused.extend(facts.beside.iter().filter(|stay| stay.host == host).cloned());
+    plan
 }
 
 fn need(guest: &Placed, to: Option<&str>) -> Need {

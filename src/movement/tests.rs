@@ -226,6 +226,39 @@ async fn moves_of_several_operators_overfill_no_host() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_host_with_something_that_is_no_guest_is_not_called_empty() {
+    let bench = bench(&["a", "b"], sees_all).await;
+    bench.fake.put("h1", "foreign", Uuid::nil());
+    bench.fake.put_as("h1", "off", Uuid::max(), DomainState::Off);
+    bench.fake.put("h2", "b", bench.guests[1].uuid);
+    bench.fake.put_as("h1", "b", bench.guests[1].uuid, DomainState::Paused);
+    let urgency = bench.hurry.subscribe();
+    let plan = Evacuation::plan(&bench.rack, "h1", &OPTIONS, &urgency, true).await.unwrap().plan;
+    assert_eq!(plan.moves.iter().map(|m| m.guest.as_str()).collect::<Vec<_>>(), ["a"]);
+    let mut refused: Vec<String> = plan.refused.iter().map(ToString::to_string).collect();
+    refused.sort();
+    assert_eq!(
+        refused,
+        [
+            "guest b on h1: is another copy of the guest on h2; end it there with `virsh destroy`",
+            "guest foreign on h1: is no guest of this rack; move it or end it there with virsh",
+        ]
+    );
+    let elsewhere = Evacuation::plan(&bench.rack, "h3", &OPTIONS, &urgency, true).await.unwrap().plan;
+    assert!(elsewhere.refused.is_empty(), "{elsewhere:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_does_not_answer_is_not_taken_for_an_empty_one() {
+    let bench = bench(&["a"], sees_all).await;
+    bench.fake.fault("h1", FakeFault::Unreachable);
+    let facts = settled(&bench).await;
+    assert!(answers(&facts, "h2").is_ok());
+    let failure = answers(&facts, "h1").unwrap_err();
+    assert!(failure.to_string().contains("host h1 does not answer"), "{failure}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_comes_after_the_plan_was_made_leaves_as_well() {
     let bench = bench(&["a", "b"], sees_all).await;
     let (a, b) = (&bench.guests[0], &bench.guests[1]);
