@@ -113,7 +113,7 @@ fn a_reboot_is_another_boot_of_the_same_guest_in_the_same_place() {
         assert_eq!((guest.host(), &rack.guest("again")["state"]), (host.clone(), &"running".into()));
     }
     rack.ok(&["guest", "stop", "again", "--force"]);
-    assert!(stderr(&rack.exits(1, &["guest", "reboot", "again"])).contains("it does not run"));
+    assert!(stderr(&rack.exits(1, &["guest", "reboot", "again"])).contains("guest again does not run"));
 }
 
 #[test]

@@ -38,10 +38,8 @@ pub async fn console(args: ConsoleArgs, context: &Context) -> Result<(), Failure
     let rack = context.rack().await?;
     let guest = rack.guest(&args.guest).await?;
     let survey = Survey::take(&rack.hypervisors, false).await;
-    let Some((host, _)) = survey.place(guest.uuid) else {
-        return Err(Failure::failed(format!("guest {} does not run", guest.name)));
-    };
-    let Some(spec) = rack.inventory.host(host) else {
+    let host = survey.host_of(&rack, &guest).await?;
+    let Some(spec) = rack.inventory.host(&host) else {
         return Err(Failure::failed(format!("host {host} is not in the inventory")));
     };
     let mut command = interactive(&rack.inventory, spec);

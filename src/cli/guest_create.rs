@@ -5,7 +5,7 @@ use crate::error::{Failure, Kind, ResultExt};
 use crate::guest::address::Wish;
 use crate::guest::create::{self, Order, Plan};
 use crate::guest::image::TemplateName;
-use crate::guest::{Desired, Guest, Started, check_user_data, conclude, make, names, user_data_for_keys};
+use crate::guest::{Desired, Guest, Made, Started, check_user_data, conclude, make, names, user_data_for_keys};
 use crate::inventory::{Inventory, Size};
 use crate::ui::Table;
 use clap::Args;
@@ -86,6 +86,7 @@ struct CreatedGuest {
     state: &'static str,
     host: Option<String>,
     addresses: Vec<IpAddr>,
+    reason: Option<String>,
 }
 
 /// Runs `rackhand guest create`.
@@ -104,12 +105,38 @@ pub async fn run(args: CreateArgs, context: &Context) -> Result<(), Failure> {
     let made = make(&rack, &plan).await?;
     let ready: Vec<Guest> = made.iter().filter_map(|(_, result)| result.as_ref().ok().cloned()).collect();
     let started = if no_start { Vec::new() } else { create::start(&rack, &plan, &ready).await };
-    let hosts: BTreeMap<String, String> =
-        started.iter().filter_map(|(name, r)| r.as_ref().ok().map(|s| (name.clone(), s.host.clone()))).collect();
-    let outcome = outcome(made, started);
-    let result = show(context, &ready, &hosts);
-    conclude("create", outcome)?;
+    let result = show(context, &Created { guests: created(&made, &started) });
+    conclude("create", outcome(made, started))?;
     result
+}
+
+/// What each guest is now, as far as this run can tell.
+fn created(made: &Made, started: &[(String, Result<Started, Failure>)]) -> Vec<CreatedGuest> {
+    let started: BTreeMap<&str, &Result<Started, Failure>> =
+        started.iter().map(|(name, r)| (name.as_str(), r)).collect();
+    let one = |(name, made): &(String, Result<Guest, Failure>)| {
+        let guest = made.as_ref().ok();
+        let started = started.get(name.as_str()).copied();
+        let (state, failure) = match (made, started) {
+            (Err(failure), _) if failure.kind == Kind::Unknown => ("unknown", Some(failure)),
+            (Err(failure), _) => ("failed", Some(failure)),
+            (Ok(_), None) => ("stopped", None),
+            (Ok(_), Some(Ok(_))) => ("running", None),
+            (Ok(_), Some(Err(failure))) if matches!(failure.kind, Kind::Failed | Kind::Interrupted) => {
+                ("stopped", Some(failure))
+            }
+            (Ok(_), Some(Err(failure))) => ("unknown", Some(failure)),
+        };
+        CreatedGuest {
+            name: name.clone(),
+            uuid: guest.map(|guest| guest.uuid),
+            state,
+            host: started.and_then(|started| started.as_ref().ok()).map(|started| started.host.clone()),
+            addresses: guest.map(|guest| guest.nics.iter().map(|nic| nic.address).collect()).unwrap_or_default(),
+            reason: failure.map(ToString::to_string),
+        }
+    };
+    made.iter().map(one).collect()
 }
 
 /// What became of each guest: made and, where it was asked for, started.
@@ -193,16 +220,8 @@ fn show_plan(context: &Context, plan: &Plan) -> Result<(), Failure> {
     })
 }
 
-fn show(context: &Context, guests: &[Guest], hosts: &BTreeMap<String, String>) -> Result<(), Failure> {
-    let one = |guest: &Guest| CreatedGuest {
-        name: guest.name.clone(),
-        uuid: Some(guest.uuid),
-        state: if hosts.contains_key(&guest.name) { "running" } else { "stopped" },
-        host: hosts.get(&guest.name).cloned(),
-        addresses: guest.nics.iter().map(|nic| nic.address).collect(),
-    };
-    let created = Created { guests: guests.iter().map(one).collect() };
-    context.ui.result("rackhand.guest-create/1", &created, |created| {
+fn show(context: &Context, created: &Created) -> Result<(), Failure> {
+    context.ui.result("rackhand.guest-create/1", created, |created| {
         let mut table = Table::new(["guest", "state", "host", "address"]);
         for guest in &created.guests {
             let addresses: Vec<String> = guest.addresses.iter().map(ToString::to_string).collect();
@@ -211,4 +230,33 @@ fn show(context: &Context, guests: &[Guest], hosts: &BTreeMap<String, String>) -
         }
         table.render()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guest::sample_guest;
+
+    #[test]
+    fn a_guest_is_said_to_be_down_only_where_that_is_known() {
+        let kinds = [Kind::Failed, Kind::Interrupted, Kind::Unknown, Kind::Busy, Kind::Refused];
+        let mut made: Made = Vec::new();
+        let mut started = Vec::new();
+        for kind in kinds {
+            let name = format!("{kind:?}").to_lowercase();
+            made.push((name.clone(), Ok(sample_guest(&name))));
+            started.push((name, Err(Failure::msg(kind, "why"))));
+        }
+        made.push(("up".into(), Ok(sample_guest("up"))));
+        started.push(("up".into(), Ok(Started { name: "up".into(), host: "h1".into(), already: false })));
+        made.push(("down".into(), Ok(sample_guest("down"))));
+        made.push(("lost".into(), Err(Failure::msg(Kind::Unknown, "why"))));
+        made.push(("none".into(), Err(Failure::failed("why"))));
+        let created = created(&made, &started);
+        let states: Vec<&str> = created.iter().map(|guest| guest.state).collect();
+        let wanted = ["stopped", "stopped", "unknown", "unknown", "unknown", "running", "stopped", "unknown", "failed"];
+        assert_eq!(states, wanted);
+        assert_eq!((created[5].host.as_deref(), &created[5].reason), (Some("h1"), &None));
+        assert_eq!((created[8].uuid, created[8].reason.as_deref()), (None, Some("why")));
+    }
 }

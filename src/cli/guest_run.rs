@@ -2,9 +2,10 @@
 
 use super::Context;
 use super::guest_selection::{GuestNames, GuestSelection};
-use crate::error::Failure;
+use crate::error::{Failure, Kind};
 use crate::guest::{self, Guest, How, Rack, conclude};
 use clap::{Args, ValueEnum};
+use serde::Serialize;
 use std::time::Duration;
 
 /// Start guests.
@@ -67,14 +68,68 @@ pub enum OnOff {
     Off,
 }
 
+#[derive(Serialize)]
+struct Outcomes {
+    guests: Vec<Outcome>,
+}
+
+/// What came of a guest.
+#[derive(Serialize)]
+struct Outcome {
+    guest: String,
+    outcome: &'static str,
+    host: Option<String>,
+    reason: Option<String>,
+}
+
+/// Writes what came of each guest, for scripts; people have been told by events already.
+fn tell(context: &Context, guests: Vec<Outcome>) -> Result<(), Failure> {
+    if context.ui.wants_json() {
+        context.ui.result("rackhand.guest-outcomes/1", &Outcomes { guests }, |_| String::new())?;
+    }
+    Ok(())
+}
+
+/// Ends a command on several guests: `said` tells what came of one that did not fail, and its host.
+fn end<T>(
+    context: &Context,
+    verb: &str,
+    results: Vec<(String, Result<T, Failure>)>,
+    said: impl Fn(&T) -> (&'static str, Option<String>),
+) -> Result<(), Failure> {
+    let one = |(guest, result): &(String, Result<T, Failure>)| {
+        let (outcome, host) = match result {
+            Ok(value) => said(value),
+            Err(failure) => (word(failure.kind), None),
+        };
+        let reason = result.as_ref().err().map(ToString::to_string);
+        Outcome { guest: guest.clone(), outcome, host, reason }
+    };
+    let told = tell(context, results.iter().map(one).collect());
+    conclude(verb, results)?;
+    told
+}
+
+fn word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Refused => "refused",
+        Kind::Unknown => "unknown",
+        Kind::Busy => "busy",
+        Kind::Interrupted => "interrupted",
+        Kind::Failed | Kind::Usage | Kind::Partial | Kind::Problem => "failed",
+    }
+}
+
 /// Tells what would be done, for `--dry-run`.
-fn dry(context: &Context, verb: &str, guests: &[Guest]) -> bool {
+fn dry(context: &Context, verb: &str, guests: &[Guest]) -> Result<bool, Failure> {
     if context.global.dry_run {
         for guest in guests {
             context.ui.note(format!("would {verb} {}", guest.name));
         }
+        let one = |guest: &Guest| Outcome { guest: guest.name.clone(), outcome: "planned", host: None, reason: None };
+        tell(context, guests.iter().map(one).collect())?;
     }
-    context.global.dry_run
+    Ok(context.global.dry_run)
 }
 
 /// Runs `rackhand guest start`.
@@ -84,10 +139,11 @@ fn dry(context: &Context, verb: &str, guests: &[Guest]) -> bool {
 pub async fn start(args: StartArgs, context: &Context) -> Result<(), Failure> {
     let rack = context.rack().await?;
     let guests = args.selection.resolve(&rack).await?;
-    if dry(context, "start", &guests) {
+    if dry(context, "start", &guests)? {
         return Ok(());
     }
-    conclude("start", guest::start(&rack, &guests, args.host.as_deref()).await).map(drop)
+    let started = guest::start(&rack, &guests, args.host.as_deref()).await;
+    end(context, "start", started, |s| (if s.already { "unchanged" } else { "started" }, Some(s.host.clone())))
 }
 
 /// Runs `rackhand guest stop`.
@@ -97,11 +153,13 @@ pub async fn start(args: StartArgs, context: &Context) -> Result<(), Failure> {
 pub async fn stop(args: StopArgs, context: &Context) -> Result<(), Failure> {
     let rack = context.rack().await?;
     let guests = args.selection.resolve(&rack).await?;
-    if dry(context, "stop", &guests) {
+    if dry(context, "stop", &guests)? {
         return Ok(());
     }
     let how = if args.force { How::Force } else { How::Shutdown(args.timeout) };
-    conclude("stop", guest::stop(&rack, &guests, how).await?).map(drop)
+    end(context, "stop", guest::stop(&rack, &guests, how).await?, |ran| {
+        (if *ran { "stopped" } else { "unchanged" }, None)
+    })
 }
 
 /// Runs `rackhand guest reboot`.
@@ -111,10 +169,10 @@ pub async fn stop(args: StopArgs, context: &Context) -> Result<(), Failure> {
 pub async fn reboot(args: RebootArgs, context: &Context) -> Result<(), Failure> {
     let rack = context.rack().await?;
     let guests = args.selection.resolve(&rack).await?;
-    if dry(context, "reboot", &guests) {
+    if dry(context, "reboot", &guests)? {
         return Ok(());
     }
-    conclude("reboot", guest::reboot(&rack, &guests, args.force).await).map(drop)
+    end(context, "reboot", guest::reboot(&rack, &guests, args.force).await, |()| ("rebooted", None))
 }
 
 /// Runs `rackhand guest delete`.
@@ -127,12 +185,15 @@ pub async fn delete(args: DeleteArgs, context: &Context) -> Result<(), Failure> 
         return Ok(());
     }
     let guests = args.selection.resolve(&rack).await?;
-    if guests.is_empty() || dry(context, "delete", &guests) {
+    if dry(context, "delete", &guests)? {
         return Ok(());
+    }
+    if guests.is_empty() {
+        return tell(context, Vec::new());
     }
     let names: Vec<&str> = guests.iter().map(|g| g.name.as_str()).collect();
     context.confirm(&format!("delete {} with all data", names.join(", "))).await?;
-    conclude("delete", guest::delete(&rack, &guests).await?).map(drop)
+    end(context, "delete", guest::delete(&rack, &guests).await?, |()| ("deleted", None))
 }
 
 /// Clears away a single name that a killed `create` reserved; tells whether that was it.
@@ -146,6 +207,8 @@ async fn delete_begun(args: &DeleteArgs, rack: &Rack, context: &Context) -> Resu
         guest::delete_reserved(rack, name, uuid).await?;
     }
     context.ui.note(format!("guest {name} was begun and never defined; its name is free again"));
+    let outcome = if context.global.dry_run { "planned" } else { "deleted" };
+    tell(context, vec![Outcome { guest: name.clone(), outcome, host: None, reason: None }])?;
     Ok(true)
 }
 
@@ -156,8 +219,9 @@ async fn delete_begun(args: &DeleteArgs, rack: &Rack, context: &Context) -> Resu
 pub async fn protect(args: ProtectArgs, context: &Context) -> Result<(), Failure> {
     let rack = context.rack().await?;
     let guests = args.selection.resolve(&rack).await?;
-    if dry(context, "change the protection of", &guests) {
+    if dry(context, "change the protection of", &guests)? {
         return Ok(());
     }
-    conclude("protect", guest::protect(&rack, &guests, args.what == OnOff::On).await).map(drop)
+    let protected = guest::protect(&rack, &guests, args.what == OnOff::On).await;
+    end(context, "protect", protected, |guest| (if guest.protected { "protected" } else { "unprotected" }, None))
 }

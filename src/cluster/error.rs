@@ -95,7 +95,7 @@ impl ClusterError {
     /// The failure of a command, with its hints.
     pub fn failure(self) -> Failure {
         let hint = match &self {
-            Self::NoQuorum(_) => Some("bring mon hosts back until a majority is up; nothing was changed"),
+            Self::NoQuorum(_) => Some("bring mon hosts back until a majority is up; then run the same command again"),
             Self::OtherCluster { .. } => {
                 Some("take the inventory of these hosts; if this is it, `cluster.fsid` in it was changed: put it back")
             }

@@ -4,7 +4,7 @@ use super::rack::Rack;
 use super::spec::Guest;
 use super::survey::Survey;
 use crate::error::{Failure, Kind};
-use crate::libvirt::Hypervisor;
+use crate::libvirt::{Hypervisor, VirtError};
 use base64::Engine;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -31,10 +31,7 @@ pub struct Ended {
 /// When the guest does not run, has no agent, or the command does not end in time.
 pub async fn exec(rack: &Rack, guest: &Guest, command: &[String], limit: Duration) -> Result<Ended, Failure> {
     let survey = Survey::take(&rack.hypervisors, false).await;
-    let Some((host, _)) = survey.place(guest.uuid) else {
-        return Err(Failure::failed(format!("guest {} does not run", guest.name)));
-    };
-    let hypervisor = rack.hypervisors.get(host)?;
+    let hypervisor = rack.hypervisors.get(&survey.host_of(rack, guest).await?)?;
     let Some((program, arguments)) = command.split_first() else { return Err(Failure::usage("no command named")) };
     let start =
         json!({"execute": "guest-exec", "arguments": {"path": program, "arg": arguments, "capture-output": true}});
@@ -46,7 +43,10 @@ pub async fn exec(rack: &Rack, guest: &Guest, command: &[String], limit: Duratio
     let status = json!({"execute": "guest-exec-status", "arguments": {"pid": pid}});
     let began = Instant::now();
     loop {
-        let answer = ask(&hypervisor, guest, &status).await?;
+        let answer = ask(&hypervisor, guest, &status).await.map_err(|failure| Failure {
+            kind: Kind::Unknown,
+            ..failure.context(format!("`{program}` was started in guest {} as process {pid}", guest.name))
+        })?;
         if answer["exited"].as_bool() == Some(true) {
             return Ok(ended(&answer));
         }
@@ -60,7 +60,7 @@ pub async fn exec(rack: &Rack, guest: &Guest, command: &[String], limit: Duratio
 }
 
 async fn ask(hypervisor: &Arc<dyn Hypervisor>, guest: &Guest, command: &Value) -> Result<Value, Failure> {
-    let text = hypervisor.agent(guest.uuid, &command.to_string(), WORD).await?;
+    let text = hypervisor.agent(guest.uuid, &command.to_string(), WORD).await.map_err(VirtError::failure)?;
     let answer: Value = serde_json::from_str(&text)?;
     Ok(answer["return"].clone())
 }

@@ -124,13 +124,14 @@ pub fn conclude<T>(what: &str, results: Vec<(String, Result<T, Failure>)>) -> Re
     if failed.is_empty() {
         return Ok(done);
     }
-    // Nothing done for one and the same kind of reason is that kind of failure; anything else is partly done, or was
-    // interrupted.
+    // An unknown outcome outweighs all, then an interruption. Nothing done for one and the same kind of reason is that
+    // kind of failure; anything else is partly done.
+    let any = |kind: Kind| failed.iter().any(|(_, f)| f.kind == kind);
     let same = failed.iter().all(|(_, f)| f.kind == failed[0].1.kind);
-    let kind = match failed.iter().any(|(_, f)| f.kind == Kind::Interrupted) {
-        true => Kind::Interrupted,
-        false if done.is_empty() && same => failed[0].1.kind,
-        false => Kind::Partial,
+    let kind = match [Kind::Unknown, Kind::Interrupted].into_iter().find(|kind| any(*kind)) {
+        Some(kind) => kind,
+        None if done.is_empty() && same => failed[0].1.kind,
+        None => Kind::Partial,
     };
     let lines: Vec<String> = failed.iter().map(|(name, f)| format!("{name}: {f}")).collect();
     let mut failure =
@@ -156,5 +157,21 @@ mod tests {
         assert_eq!(some.kind, Kind::Partial);
         assert_eq!(some.to_string(), "cannot start 1 of 2 guests:\n  b: no room");
         assert_eq!(conclude("start", vec![("a".into(), Ok(1))]).unwrap(), [1]);
+    }
+
+    #[test]
+    fn an_unknown_outcome_is_not_hidden_by_others() {
+        let table = [
+            (vec![Kind::Failed, Kind::Failed], Kind::Failed),
+            (vec![Kind::Failed, Kind::Busy], Kind::Partial),
+            (vec![Kind::Failed, Kind::Interrupted], Kind::Interrupted),
+            (vec![Kind::Interrupted, Kind::Unknown, Kind::Failed], Kind::Unknown),
+        ];
+        for (kinds, expected) in table {
+            let failed = kinds.iter().map(|kind| ("a".to_owned(), Err(Failure::msg(*kind, "why"))));
+            assert_eq!(conclude::<()>("start", failed.collect()).unwrap_err().kind, expected, "{kinds:?}");
+        }
+        let some = vec![("a".into(), Ok(1)), ("b".into(), Err(Failure::msg(Kind::Unknown, "lost")))];
+        assert_eq!(conclude("start", some).unwrap_err().kind, Kind::Unknown);
     }
 }

@@ -7,7 +7,7 @@ use super::spec::{Desired, Guest};
 use super::start::{may_run, outlast, read, set_desired, swap};
 use super::survey::{Standing, Survey};
 use crate::error::{Failure, Kind};
-use crate::libvirt::Hypervisor;
+use crate::libvirt::{Hypervisor, VirtError};
 use crate::ui::{Job, Outcome, Patience};
 use futures::future::join_all;
 use std::sync::Arc;
@@ -156,31 +156,21 @@ async fn end(hypervisor: &Arc<dyn Hypervisor>, guest: &Guest, how: How, job: &Jo
 
 /// Reboots guests: asks them to, or presses the reset button.
 pub async fn reboot(rack: &Rack, guests: &[Guest], force: bool) -> Vec<(String, Result<(), Failure>)> {
-    let survey = Survey::take(&rack.hypervisors, false).await;
-    let reboots = guests.iter().map(|guest| {
-        let place = survey.place(guest.uuid).map(|(host, _)| host.clone());
-        async move {
-            let job = rack.ui.job(format!("reboot {}", guest.name));
-            let result: Result<(), Failure> = async {
-                let host = place.ok_or_else(|| {
-                    Failure::failed("it does not run")
-                        .hint(format!("start it with `rackhand guest start {}`", guest.name))
-                })?;
-                let hypervisor = rack.hypervisors.get(&host)?;
-                if force {
-                    hypervisor.reset(guest.uuid).await?
-                } else {
-                    hypervisor.reboot(guest.uuid).await?
-                }
-                Ok(())
-            }
-            .await;
-            match &result {
-                Ok(()) => job.done(if force { "reset" } else { "asked to" }),
-                Err(failure) => job.fail(failure.to_string()),
-            }
-            (guest.name.clone(), result)
+    let survey = &Survey::take(&rack.hypervisors, false).await;
+    let reboots = guests.iter().map(|guest| async move {
+        let job = rack.ui.job(format!("reboot {}", guest.name));
+        let result: Result<(), Failure> = async {
+            let hypervisor = rack.hypervisors.get(&survey.host_of(rack, guest).await?)?;
+            let asked = if force { hypervisor.reset(guest.uuid).await } else { hypervisor.reboot(guest.uuid).await };
+            asked.map_err(VirtError::failure)
         }
+        .await;
+        match &result {
+            Ok(()) => job.done(if force { "reset" } else { "asked to" }),
+            Err(failure) if failure.kind == Kind::Unknown => job.end(Outcome::Unknown, failure.to_string()),
+            Err(failure) => job.fail(failure.to_string()),
+        }
+        (guest.name.clone(), result)
     });
     join_all(reboots).await
 }

@@ -1,6 +1,10 @@
 //! What runs where, asked from the hosts themselves.
 
-use super::claim::{Claim, Phase, Run};
+use super::claim::{self, Claim, Phase, Run};
+use super::rack::Rack;
+use super::spec::Guest;
+use crate::cluster::ClusterError;
+use crate::error::Failure;
 use crate::libvirt::{Domain, DomainState, Hypervisors, Node};
 use futures::future::join_all;
 use std::collections::BTreeMap;
@@ -102,6 +106,24 @@ impl Survey {
         let host = claim.places().find(|host| !self.hosts.contains_key(*host))?;
         let why = self.silent.get(host).cloned();
         Some((host.to_owned(), why.unwrap_or_else(|| "it is not in the inventory as a host of guests".to_owned())))
+    }
+
+    /// The host a guest runs on.
+    ///
+    /// # Errors
+    /// When it runs nowhere, or may run on a host that does not answer.
+    pub async fn host_of(&self, rack: &Rack, guest: &Guest) -> Result<String, Failure> {
+        if let Some((host, _)) = self.place(guest.uuid) {
+            return Ok(host.clone());
+        }
+        let claim = claim::read(rack.port(), guest.uuid).await.map_err(ClusterError::failure)?;
+        Err(match self.hidden(&claim) {
+            Some((host, why)) => {
+                Failure::failed(format!("guest {} may run on {host}, which does not answer ({why})", guest.name))
+            }
+            None => Failure::failed(format!("guest {} does not run", guest.name))
+                .hint(format!("start it with `rackhand guest start {}`", guest.name)),
+        })
     }
 
     /// What a start has to reckon with. The claim has to be read *before* the survey was taken: a start that ended in
