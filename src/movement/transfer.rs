@@ -286,7 +286,9 @@ impl Transfer<'_> {
             (true, Ok(())) => format!("aborted: no progress for {} s", super::stall::STALL.as_secs()),
             (false, Ok(())) => "aborted by the operator".to_owned(),
         };
-        Some(Trouble { error: self.failed(message), in_doubt: ended.is_err() })
+        // A request whose answer was lost may have been aborted before it began.
+        let in_doubt = ended.map_or(true, |outcome| outcome.is_err_and(|error| error.unknown()));
+        Some(Trouble { error: self.failed(message), in_doubt })
     }
 
     fn failed(&self, message: String) -> VirtError {
