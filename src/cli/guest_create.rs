@@ -75,6 +75,11 @@ fn tag(text: &str) -> Result<(String, String), String> {
 }
 
 #[derive(Serialize)]
+struct Planned<'a> {
+    guests: &'a [create::Planned],
+}
+
+#[derive(Serialize)]
 struct Created {
     guests: Vec<CreatedGuest>,
 }
@@ -159,6 +164,10 @@ fn order(args: CreateArgs, inventory: &Inventory) -> Result<Order, Failure> {
         None if inventory.networks.guests.len() == 1 => {
             inventory.networks.guests.keys().next().cloned().unwrap_or_default()
         }
+        None if inventory.networks.guests.is_empty() => {
+            return Err(Failure::usage("the inventory has no guest network")
+                .hint("describe one under networks.guests, and provision"));
+        }
         None => {
             return Err(
                 Failure::usage("no network named").hint("pass --network, or set guests.network in the inventory")
@@ -207,9 +216,9 @@ fn key(file: &Path) -> Result<String, Failure> {
 }
 
 fn show_plan(context: &Context, plan: &Plan) -> Result<(), Failure> {
-    context.ui.result("rackhand.guest-plan/1", &plan.guests, |guests| {
+    context.ui.result("rackhand.guest-plan/1", &Planned { guests: &plan.guests }, |planned| {
         let mut table = Table::new(["guest", "host", ""]);
-        for guest in guests {
+        for guest in planned.guests {
             table.row([
                 guest.name.clone(),
                 guest.host.clone(),

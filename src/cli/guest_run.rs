@@ -120,16 +120,12 @@ fn word(kind: Kind) -> &'static str {
     }
 }
 
-/// Tells what would be done, for `--dry-run`.
+/// Under `--dry-run`, shows what would be done; tells whether that was it.
 fn dry(context: &Context, verb: &str, guests: &[Guest]) -> Result<bool, Failure> {
-    if context.global.dry_run {
-        for guest in guests {
-            context.ui.note(format!("would {verb} {}", guest.name));
-        }
-        let one = |guest: &Guest| Outcome { guest: guest.name.clone(), outcome: "planned", host: None, reason: None };
-        tell(context, guests.iter().map(one).collect())?;
+    if guests.is_empty() {
+        context.ui.warn(format!("no guest fits: nothing to {verb}"));
     }
-    Ok(context.global.dry_run)
+    context.would(verb, &guests.iter().map(|guest| guest.name.as_str()).collect::<Vec<_>>())
 }
 
 /// Runs `rackhand guest start`.
@@ -192,7 +188,7 @@ pub async fn delete(args: DeleteArgs, context: &Context) -> Result<(), Failure> 
         return tell(context, Vec::new());
     }
     let names: Vec<&str> = guests.iter().map(|g| g.name.as_str()).collect();
-    context.confirm(&format!("delete {} with all data", names.join(", "))).await?;
+    context.confirm(&format!("delete {} with all data?", names.join(", "))).await?;
     end(context, "delete", guest::delete(&rack, &guests).await?, |()| ("deleted", None))
 }
 
@@ -203,12 +199,12 @@ async fn delete_begun(args: &DeleteArgs, rack: &Rack, context: &Context) -> Resu
     if rack.guests().await?.iter().any(|g| g.uuid == uuid) {
         return Ok(false);
     }
-    if !context.global.dry_run {
-        guest::delete_reserved(rack, name, uuid).await?;
+    if context.would("delete", &[name])? {
+        return Ok(true);
     }
+    guest::delete_reserved(rack, name, uuid).await?;
     context.ui.note(format!("guest {name} was begun and never defined; its name is free again"));
-    let outcome = if context.global.dry_run { "planned" } else { "deleted" };
-    tell(context, vec![Outcome { guest: name.clone(), outcome, host: None, reason: None }])?;
+    tell(context, vec![Outcome { guest: name.clone(), outcome: "deleted", host: None, reason: None }])?;
     Ok(true)
 }
 
@@ -219,7 +215,7 @@ async fn delete_begun(args: &DeleteArgs, rack: &Rack, context: &Context) -> Resu
 pub async fn protect(args: ProtectArgs, context: &Context) -> Result<(), Failure> {
     let rack = context.rack().await?;
     let guests = args.selection.resolve(&rack).await?;
-    if dry(context, "change the protection of", &guests)? {
+    if dry(context, if args.what == OnOff::On { "protect" } else { "unprotect" }, &guests)? {
         return Ok(());
     }
     let protected = guest::protect(&rack, &guests, args.what == OnOff::On).await;
