@@ -1,19 +1,19 @@
 //! Finding a mon host that answers, and asking through it.
 
 use super::channel::{IMAGE, Link, STATE};
+use super::first::first_of;
 use super::port::{ClusterPort, Image, ImageUsers, Keys, KeysChange, Object, Parent, Target, Version};
 use super::{ClusterError, STATE_POOL};
 use crate::inventory::{Inventory, Role};
 use crate::ssh::{Fleet, Remote};
 use async_trait::async_trait;
-use futures::stream::{FuturesUnordered, StreamExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::Mutex;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 /// How long one mon host may take from the first packet to its cluster's answer.
@@ -89,32 +89,8 @@ impl Cluster {
     }
 }
 
-/// The first mon host that answers; each starts a moment after the one before it, at once when that one failed.
 async fn open_first(mons: &[Arc<dyn Remote>], fsid: Uuid) -> Result<Link, ClusterError> {
-    let mut waiting = mons.iter();
-    let mut trying = FuturesUnordered::new();
-    let mut errors = Vec::new();
-    loop {
-        let pause = if trying.is_empty() { Duration::ZERO } else { STAGGER };
-        tokio::select! {
-            biased;
-            Some(result) = trying.next(), if !trying.is_empty() => match result {
-                Ok(link) => return Ok(link),
-                Err(error) => {
-                    errors.push(error);
-                    if let Some(mon) = waiting.next() {
-                        trying.push(open_one(Arc::clone(mon), fsid));
-                    }
-                }
-            },
-            () = sleep(pause), if waiting.len() > 0 => {
-                if let Some(mon) = waiting.next() {
-                    trying.push(open_one(Arc::clone(mon), fsid));
-                }
-            }
-            else => return Err(worst(errors)),
-        }
-    }
+    first_of(mons, STAGGER, |mon| open_one(Arc::clone(mon), fsid)).await.map_err(worst)
 }
 
 async fn open_one(mon: Arc<dyn Remote>, fsid: Uuid) -> Result<Link, ClusterError> {

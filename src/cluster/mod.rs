@@ -8,6 +8,7 @@ mod connect;
 mod document;
 mod error;
 mod fake;
+mod first;
 mod port;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ pub use connect::Cluster;
 pub use document::{Document, all, decode, encode, fetch, update};
 pub use error::ClusterError;
 pub use fake::FakeCluster;
+pub(crate) use first::first_of;
 pub use port::{
     ClusterPort, Image, ImageUser, ImageUsers, Keys, KeysChange, Object, Parent, Snapshot, Target, Version,
 };

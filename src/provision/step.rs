@@ -10,7 +10,14 @@ use crate::ui::Ui;
 use async_trait::async_trait;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tokio::sync::OnceCell;
+use std::time::Duration;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+type Connected = Result<Arc<Cluster>, ClusterError>;
+
+/// How long "it does not answer" holds for the next who asks: steps that look at the same time need not all wait for it.
+const SILENT: Duration = Duration::from_secs(2);
 
 /// What every step works with.
 #[derive(Clone, Debug)]
@@ -23,7 +30,7 @@ pub struct Ctx {
     pub ground: BTreeMap<String, Ground>,
     /// Where events go.
     pub ui: Ui,
-    cluster: Arc<OnceCell<Arc<Cluster>>>,
+    cluster: Arc<Mutex<Option<(Instant, Connected)>>>,
 }
 
 impl Ctx {
@@ -37,9 +44,17 @@ impl Ctx {
     /// # Errors
     /// While it is not set up or has no quorum.
     pub async fn cluster(&self) -> Result<Arc<dyn ClusterPort>, ClusterError> {
-        let connect = || async { Cluster::connect(&self.fleet, &self.inventory).await.map(Arc::new) };
-        let cluster = self.cluster.get_or_try_init(connect).await?;
-        Ok(Arc::clone(cluster) as Arc<dyn ClusterPort>)
+        let mut last = self.cluster.lock().await;
+        let known = last.as_ref().filter(|(at, found)| found.is_ok() || at.elapsed() < SILENT);
+        let found = match known {
+            Some((_, found)) => found.clone(),
+            None => {
+                let found = Cluster::connect(&self.fleet, &self.inventory).await.map(Arc::new);
+                *last = Some((Instant::now(), found.clone()));
+                found
+            }
+        };
+        found.map(|cluster| cluster as Arc<dyn ClusterPort>)
     }
 
     /// The host of this name.

@@ -1,5 +1,6 @@
 //! The cluster through a monitor host: one request, one answer.
 
+use crate::cluster::first_of;
 use crate::error::Failure;
 use crate::inventory::{Inventory, Role};
 use crate::ssh::{Exec, Fleet, Remote};
@@ -14,6 +15,8 @@ use uuid::Uuid;
 const SCRIPT: &str = include_str!("cluster.py");
 /// Seconds until a cluster without quorum counts as silent.
 const CONNECT: u32 = 5;
+/// How long the next monitor host waits for the one before it.
+const STAGGER: Duration = Duration::from_secs(2);
 /// Seconds for one command of a cluster that answers; an election takes up to 5 with Ceph's own timers.
 const COMMAND: u32 = 20;
 
@@ -243,20 +246,21 @@ struct RawStandby {
 }
 
 impl ClusterFacts {
-    /// Asks the monitor hosts one after the other until one answers.
+    /// Asks the monitor hosts, one a moment after the other, until one answers.
     pub async fn gather(fleet: &Fleet, inventory: &Inventory) -> Result<Self, Silence> {
-        let entities = entities(inventory);
-        let mut last = Silence("the inventory has no monitors".to_owned());
-        for host in inventory.with_role(Role::Mon) {
-            let request = json!({ "do": "probe", "entities": entities });
-            match ask(fleet, &host.name, request).await {
-                Ok(Answer::Facts(raw)) => return Ok(ClusterFacts::from_raw(&host.name, *raw)),
-                Ok(Answer::Silent(reason)) => last = Silence(format!("{}: {reason}", host.name)),
-                Ok(_) => last = Silence(format!("{}: it answered something else", host.name)),
-                Err(failure) => last = Silence(failure.to_string()),
-            }
+        let request = json!({ "do": "probe", "entities": entities(inventory) });
+        let mons: Vec<String> = inventory.with_role(Role::Mon).map(|host| host.name.clone()).collect();
+        let silent = first_of(mons, STAGGER, |host| ClusterFacts::seen_from(fleet, host, request.clone())).await;
+        silent.map_err(|reasons| Silence(reasons.join("; ")))
+    }
+
+    async fn seen_from(fleet: &Fleet, host: String, request: Value) -> Result<Self, String> {
+        match ask(fleet, &host, request).await {
+            Ok(Answer::Facts(raw)) => Ok(ClusterFacts::from_raw(&host, *raw)),
+            Ok(Answer::Silent(reason)) => Err(format!("{host}: {reason}")),
+            Ok(_) => Err(format!("{host}: it answered something else")),
+            Err(failure) => Err(failure.to_string()),
         }
-        Err(last)
     }
 
     fn from_raw(via: &str, raw: RawFacts) -> Self {
