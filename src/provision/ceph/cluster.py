@@ -1,6 +1,6 @@
 # One request (JSON on stdin), one answer (JSON on stdout): mon commands over python3-rados, which costs milliseconds
 # where each start of the `ceph` program costs 0.3 s. Keys are answered as hashes unless asked for.
-import base64, glob, hashlib, json, os, sys
+import base64, errno, glob, hashlib, json, os, sys
 
 request = json.load(sys.stdin)
 
@@ -19,8 +19,9 @@ def connect():
     for name, keyring in users:
         try:
             open(keyring).close()
+            # The timeout that mon_command takes is ignored: a quorum lost in between would be waited for.
             conf = {"keyring": keyring, "client_mount_timeout": str(request["connect"]), "log_to_stderr": "false",
-                    "rados_osd_op_timeout": str(request["timeout"])}
+                    "rados_mon_op_timeout": str(request["timeout"]), "rados_osd_op_timeout": str(request["timeout"])}
             cluster = rados.Rados(name=name, conffile="/etc/ceph/ceph.conf", conf=conf)
             cluster.connect(timeout=request["connect"])
             return cluster
@@ -43,7 +44,7 @@ cluster = connect()
 
 
 def mon(command):
-    return cluster.mon_command(json.dumps(dict(command, format="json")), b"", timeout=request["timeout"])
+    return cluster.mon_command(json.dumps(dict(command, format="json")), b"")
 
 
 def read(**command):
@@ -65,7 +66,10 @@ def probe():
         "auth": {},
     }
     for entity in request["entities"]:
-        status, text, _ = mon({"prefix": "auth get", "entity": entity})
+        status, text, err = mon({"prefix": "auth get", "entity": entity})
+        # No answer is not the answer that there is none.
+        if status not in (0, -errno.ENOENT):
+            answer({"silent": "auth get %s: %s" % (entity, err or status)})
         if status == 0:
             key = json.loads(text)[0]
             out["auth"][entity] = {"hash": hashlib.sha256(key["key"].encode()).hexdigest(), "caps": key["caps"]}
@@ -88,7 +92,7 @@ elif request["do"] == "key":
         answer({"failed": err or str(status)})
     answer({"key": json.loads(text)[0]})
 elif request["do"] == "monmap":
-    status, blob, err = cluster.mon_command(json.dumps({"prefix": "mon getmap"}), b"", timeout=request["timeout"])
+    status, blob, err = cluster.mon_command(json.dumps({"prefix": "mon getmap"}), b"")
     answer({"failed": err} if status else {"monmap": base64.b64encode(blob).decode()})
 else:
     for command in request["commands"]:

@@ -383,6 +383,37 @@ pub(super) async fn monmap(fleet: &Fleet, via: &str) -> Result<Vec<u8>, Failure>
 mod tests {
     use super::*;
 
+    /// The script on a cluster that answers `auth get` with this status, and all else with nothing in particular.
+    fn asked(status: i32) -> Answer {
+        use std::io::Write;
+        use std::process::{Command, Stdio};
+        let directory = tempfile::tempdir().unwrap();
+        let rados = format!(
+            "class Error(Exception): pass\nclass TimedOut(Error): pass\n\
+             class Rados:\n    def __init__(self, name, conffile, conf):\n        assert conf['rados_mon_op_timeout'] == '20'\n\
+             \x20   def connect(self, timeout): pass\n\
+             \x20   def mon_command(self, cmd, data): return ({status}, '', '') if 'auth get' in cmd else (0, '{{}}', '')\n"
+        );
+        std::fs::write(directory.path().join("rados.py"), rados).unwrap();
+        let script = SCRIPT.replace("/etc/ceph/ceph.client.admin.keyring", "/dev/null");
+        let mut python = Command::new("python3");
+        python.args(["-B", "-c", &script]).env("PYTHONPATH", directory.path());
+        let mut child = python.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let request = json!({ "do": "probe", "entities": ["client.admin"], "connect": 5, "timeout": 20 });
+        child.stdin.take().unwrap().write_all(request.to_string().as_bytes()).unwrap();
+        let text = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
+        if text.starts_with("{\"facts\"") {
+            return Answer::Done(());
+        }
+        serde_json::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn a_question_that_ran_out_of_time_is_not_told_as_an_entity_that_is_missing() {
+        assert!(matches!(asked(-2), Answer::Done(())), "there is no such entity");
+        assert!(matches!(asked(-110), Answer::Silent(reason) if reason == "auth get client.admin: -110"));
+    }
+
     #[test]
     fn a_recorded_answer_is_read() {
         let facts = ClusterFacts::recorded(include_str!("testdata/cluster.json"));
