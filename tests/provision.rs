@@ -269,6 +269,38 @@ fn a_teams_playbook_is_planned_applied_and_then_at_rest() {
     assert_eq!(plan["steps"][0]["refused"][0]["reason"], "there is no link nowhere");
 }
 
+#[test]
+fn a_teams_edit_that_cuts_the_tool_off_is_undone_and_one_that_fails_too() {
+    let rack = at_rest();
+    let directory = tempfile::tempdir().unwrap();
+    let book = directory.path().join("edit.yaml");
+    let run = ["run", book.to_str().unwrap(), "--host", HOST, "--yes"];
+    let edit = |apply: &str| {
+        let text = format!(
+            "resources:\n  - command:\n      name: edit\n      probe: test -e /run/rackhand-kept\n      apply: {apply}\n      \
+             guard: {{undo: 'systemctl start ssh; touch /run/rackhand-undone', keep: touch /run/rackhand-kept}}\n"
+        );
+        std::fs::write(&book, text).unwrap();
+    };
+    let traces = "ls /run | grep -E 'rackhand-(kept|undone)'; rm -f /run/rackhand-kept /run/rackhand-undone";
+    edit("systemctl stop ssh.socket ssh");
+    let output = rack.exits(3, &run);
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(message.contains("not reachable after the edit and has undone it"), "{message}");
+    eventually("ssh to be back", Duration::from_secs(60), || {
+        rack.run(&["lab", "ssh", "--name", &rack.name, HOST, "--", "true"]).status.success().then_some(())
+    });
+    assert_eq!(rack.ssh(HOST, traces), "rackhand-undone\n");
+    edit("'echo no such port >&2; false'");
+    let output = rack.exits(3, &run);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no such port"));
+    assert_eq!(rack.ssh(HOST, traces), "rackhand-undone\n");
+    edit("'true'");
+    rack.ok(&run);
+    assert_eq!(rack.json(&run)["changed"], false);
+    assert_eq!(rack.ssh(HOST, traces), "rackhand-kept\n");
+}
+
 /// A port that leads nowhere, configured as the host's others are.
 const PORT: &str = "
 printf '[Match]\\nName=tst0\\n\\n[Network]\\nAddress=192.0.2.1/24\\nConfigureWithoutCarrier=yes\\n' >/etc/systemd/network/60-tst0.network

@@ -1,10 +1,11 @@
 //! A change becomes a script, a job, or a guarded edit on its host.
 
-use super::bridge::{self, Fresh};
+use super::bridge;
 use super::change::{Action, Change};
 use super::diff::settable;
+use super::guard::{Fresh, Guarded};
 use super::job::check_job;
-use super::resource::{Block, Directory, File, Resource, Service, User};
+use super::resource::{Block, Command, Directory, File, Guard, Resource, Service, User};
 use super::shell::{join, quote};
 use super::state::State;
 use crate::error::{Failure, ResultExt};
@@ -43,6 +44,9 @@ pub async fn apply(
                 let job = check_job(remote, &name, &packages(names), PACKAGES_LIMIT).await;
                 job.map(|_| ()).map_err(Failure::from)
             }
+            Resource::Command(Command { name, apply, guard: Some(guard), .. }) => {
+                guarded(name, apply, guard).apply(remote, fresh).await
+            }
             Resource::Command(command) => {
                 let name = format!("{}-{}", change.step, unit_word(&command.name));
                 let job = check_job(remote, &name, &command.apply, Duration::from_secs(command.limit)).await;
@@ -57,6 +61,18 @@ pub async fn apply(
         outcome.while_doing(|| change.object.clone())?;
     }
     Ok(())
+}
+
+fn guarded(name: &str, apply: &str, guard: &Guard) -> Guarded {
+    Guarded {
+        name: unit_word(name),
+        what: format!("command {name}"),
+        hint: "what it changes cuts the host off: see what it would set, and that the network around the host goes with it",
+        make: apply.to_owned(),
+        revert: guard.undo.clone(),
+        keep: guard.keep.clone(),
+        ..Guarded::default()
+    }
 }
 
 /// A name as it may stand in a unit's name.

@@ -8,6 +8,7 @@ mod book;
 mod bridge;
 mod change;
 mod diff;
+mod guard;
 mod job;
 mod resource;
 mod shell;
@@ -17,9 +18,9 @@ mod tests;
 
 pub use apply::{apply, write_files};
 pub use book::{Book, Library, Without};
-pub use bridge::Fresh;
 pub use change::{Action, Change, Findings, Skipped};
 pub use diff::diff;
+pub use guard::Fresh;
 pub use job::{check_job, wait_for_units};
 pub use resource::{Block, Bridge, Command, Directory, File, Modules, Resource, Service, Sysctl, User};
 pub use shell::{join, quote};

@@ -235,9 +235,24 @@ pub struct Command {
     pub probe: String,
     /// Shell script that is run otherwise.
     pub apply: String,
+    /// For a change that may cut the host off.
+    #[serde(default)]
+    pub guard: Option<Guard>,
     /// Seconds it may take.
     #[serde(default = "command_limit")]
     pub limit: u64,
+}
+
+/// How a command's change is taken back unless the host can be reached over a new connection within 25 s. `apply` makes
+/// it until a reboot, and may take 15 s.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Guard {
+    /// Shell script that takes `apply` back, also half-way.
+    pub undo: String,
+    /// Shell script that makes the change permanent, run once the host was reached.
+    #[serde(default)]
+    pub keep: String,
 }
 
 impl Resource {

@@ -211,8 +211,15 @@ fn packages_users_and_commands() {
     assert_eq!(words(user(), &state), "+");
     state.users.insert("u".into(), ("/bin/bash".into(), ["u".to_owned()].into()));
     assert_eq!(words(user(), &state), "~ shell /bin/bash -> /bin/sh, join g");
-    let command =
-        || Resource::Command(Command { name: "c".into(), probe: "false".into(), apply: "true".into(), limit: 1 });
+    let command = || {
+        Resource::Command(Command {
+            name: "c".into(),
+            probe: "false".into(),
+            apply: "true".into(),
+            guard: None,
+            limit: 1,
+        })
+    };
     assert_eq!(words(command(), &state), "!");
     state.commands.insert("c".into(), 0);
     assert_eq!(words(command(), &state), "");

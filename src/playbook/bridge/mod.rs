@@ -1,33 +1,18 @@
 //! Bridges, changed so that an edit that cuts the tool off undoes itself.
-//!
-//! The edit is first made in a way that a reboot forgets. A timer on the host takes it back unless the tool reaches
-//! the host over a *new* connection and confirms; only then are the files in `/etc` written.
 
 mod ifupdown;
 mod networkd;
 
 use super::change::Action;
 use super::diff::{Verdict, line_diff};
+use super::guard::{Fresh, Guarded, here_file};
 use super::resource::{Bridge, Resource};
 use super::shell::quote;
 use super::state::{BridgeState, State, look};
 use crate::error::Failure;
-use crate::ssh::{Exec, Remote, RemoteError, RemoteExt};
-use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
+use crate::ssh::Remote;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-/// Seconds after which an unconfirmed edit is taken back; with the taking back itself it stays within 30.
-const REVERT_AFTER: u64 = 25;
-/// How long the confirmation itself may take.
-const CONFIRM: Duration = Duration::from_secs(12);
-/// How the confirmation ends when the host has taken the edit back already.
-const UNDONE: i32 = 9;
-
-/// Makes a connection that shares nothing with those there are.
-pub type Fresh<'a> = &'a (dyn Fn() -> Result<Arc<dyn Remote>, Failure> + Send + Sync);
 
 /// How a host is to be changed for a bridge.
 #[derive(Debug, Default)]
@@ -169,7 +154,7 @@ fn addresses(state: &State, name: &str) -> Vec<String> {
     global.map(|a| format!("{}/{}", a["local"].as_str().unwrap_or_default(), a["prefixlen"])).collect()
 }
 
-/// Makes the bridge, proves over a new connection that the host is still there, and only then makes it permanent.
+/// Makes the bridge so that an edit that cuts the tool off undoes itself.
 ///
 /// Where the links are right and files are merely missing, nothing is tried: taking a try back would leave the host
 /// with the files it has, and those are not what it runs on.
@@ -181,113 +166,36 @@ pub(super) async fn apply(remote: &dyn Remote, bridge: &Bridge, fresh: Fresh<'_>
     let state = look(remote, &[&Resource::Bridge(bridge.clone())]).await?;
     let (edit, old) = edit(bridge, &state).map_err(Failure::refused)?;
     let other = |(path, text): (&String, &String)| old.get(path).is_some_and(|old| old != text);
-    if live(bridge, &edit, &state).is_empty() && !edit.files.iter().any(other) {
-        let exec = Exec::argv(["bash", "-s"]).stdin(missing_script(bridge, &edit)).deadline(CONFIRM);
-        fresh()?.check(exec).await?;
-        return Ok(());
-    }
-    let began = Instant::now();
-    // The edit itself may cut this very connection: its end is judged by the new one alone.
-    let exec = Exec::argv(["bash", "-s"]).stdin(edit_script(bridge, &edit)).deadline(Duration::from_secs(15));
-    match remote.check(exec).await {
-        Ok(_) | Err(RemoteError::Lost { .. } | RemoteError::TimedOut { .. }) => {}
-        Err(other) => return Err(other.into()),
-    }
-    confirm(bridge, &edit, fresh, began + Duration::from_secs(REVERT_AFTER)).await
+    let runs = live(bridge, &edit, &state).is_empty() && !edit.files.iter().any(other);
+    let guarded = guarded(bridge, edit);
+    if runs { guarded.keep(fresh).await } else { guarded.apply(remote, fresh).await }
 }
 
-/// Confirms the edit over a connection made after it, as long as it stands.
-async fn confirm(bridge: &Bridge, edit: &Edit, fresh: Fresh<'_>, until: Instant) -> Result<(), Failure> {
-    let confirm = confirm_script(bridge, edit);
-    loop {
-        let mut undone = Instant::now() > until;
-        let error = match fresh() {
-            Err(error) => error,
-            Ok(new) => match new.check(Exec::argv(["bash", "-s"]).stdin(confirm.as_str()).deadline(CONFIRM)).await {
-                Ok(_) => return Ok(()),
-                Err(error @ RemoteError::Status { status: UNDONE, .. }) => {
-                    undone = true;
-                    error.into()
-                }
-                Err(error @ RemoteError::Status { .. }) => return Err(error.into()),
-                Err(error) => error.into(),
-            },
-        };
-        if undone {
-            let what = format!("bridge {}: the host was not reachable after the edit and has undone it", bridge.name);
-            return Err(error.context(what).hint("check that the uplink in the inventory is the right port"));
-        }
-        tokio::time::sleep(Duration::from_millis(300)).await;
-    }
-}
-
-/// Words that write a file; in base64, because a file may itself hold such words.
-fn here_file(path: &str, text: &str) -> String {
-    let (path, text) = (quote(path), BASE64.encode(text));
-    format!("mkdir -p \"$(dirname {path})\"\nbase64 -d >{path} <<'RACKHAND_END'\n{text}\nRACKHAND_END\n")
-}
-
-/// Arms the timer, then edits in a unit of its own: a cut connection must not stop it half-way.
-fn edit_script(bridge: &Bridge, edit: &Edit) -> String {
-    let name = quote(&bridge.name);
-    let mut s = format!(
-        "set -eu\nmkdir -p /run/rackhand\n\
-         systemctl stop rackhand-revert-{name}.timer rackhand-revert-{name}.service 2>/dev/null || true\n\
-         had=no; ip link show dev {name} >/dev/null 2>&1 && had=yes\n"
-    );
-    s.push_str(&here_file(&format!("/run/rackhand/revert-{}.sh", bridge.name), &edit.revert));
-    let _ = writeln!(
-        s,
-        "systemd-run --quiet --collect --unit=rackhand-revert-{name} --on-active={REVERT_AFTER} \
-         --timer-property=AccuracySec=100ms bash /run/rackhand/revert-{name}.sh $had"
-    );
-    s.push_str(&here_file(&format!("/run/rackhand/edit-{}.sh", bridge.name), &format!("set -eu\n{}", edit.make)));
-    let _ = writeln!(
-        s,
-        "systemd-run --quiet --collect --wait --unit=rackhand-edit-{name} bash /run/rackhand/edit-{name}.sh $had"
-    );
-    s
-}
-
-fn confirm_script(bridge: &Bridge, edit: &Edit) -> String {
+fn guarded(bridge: &Bridge, edit: Edit) -> Guarded {
     let name = quote(&bridge.name);
     let port = quote(&port(bridge));
-    let armed = format!(
-        "systemctl is-active -q rackhand-revert-{name}.timer ||\n\
-         {{ echo 'the edit was taken back before it could be confirmed' >&2; exit {UNDONE}; }}\n"
-    );
-    // Not confirmed, the edit is taken back by its timer. A connection may come through only once it has been.
-    let mut s = format!(
-        "set -eu\n{armed}\
-         until [ -e /sys/class/net/{name}/brif/{port} ] || [ $SECONDS -ge 8 ]; do sleep 0.1; done\n\
-         if ! [ -e /sys/class/net/{name}/brif/{port} ]; then\n\
+    // Not by /sys: where a link of that name was deleted before, it can show a stale handle (seen in containers).
+    let joined = format!("ip -o link show dev {port} 2>/dev/null | grep -q ' master {name} '");
+    let check = format!(
+        "until {joined} || [ $SECONDS -ge 8 ]; do sleep 0.1; done\n\
+         if ! {joined}; then\n\
          echo 'port {port} did not come into the bridge; the edit is taken back' >&2\n\
-         journalctl -u systemd-networkd -u networking --since=-1min -o cat 2>/dev/null | grep -iE 'fail|could not|not supported' | tail -n 3 >&2; exit 8; fi\n\
-         {armed}\
-         systemctl stop rackhand-revert-{name}.timer\n"
+         journalctl -u systemd-networkd -u networking --since=-1min -o cat 2>/dev/null | grep -iE 'fail|could not|not supported' | tail -n 3 >&2; exit 8; fi\n"
     );
-    s.push_str(&permanent(edit));
-    s
-}
-
-/// Writes what is missing. An edit that a killed run has left unconfirmed is confirmed by this: whoever runs it has
-/// come over a new connection.
-fn missing_script(bridge: &Bridge, edit: &Edit) -> String {
-    let name = quote(&bridge.name);
-    format!(
-        "set -eu\nsystemctl stop rackhand-revert-{name}.timer 2>/dev/null || true\n\
-         if systemctl is-active -q rackhand-revert-{name}.service; then\n\
-         echo 'an edit of an earlier run is being taken back just now; run it again' >&2; exit {UNDONE}; fi\n"
-    ) + &permanent(edit)
-}
-
-/// Writes the files that the edit makes permanent.
-fn permanent(edit: &Edit) -> String {
-    let mut s = String::new();
+    let mut keep = String::new();
     for (path, text) in &edit.files {
         let new = format!("{path}.rackhand-new");
-        s.push_str(&here_file(&new, text));
-        let _ = writeln!(s, "chmod 644 {0}\nsync {0}\nmv -f {0} {1}", quote(&new), quote(path));
+        keep.push_str(&here_file(&new, text));
+        let _ = writeln!(keep, "chmod 644 {0}\nsync {0}\nmv -f {0} {1}", quote(&new), quote(path));
     }
-    s + &edit.settle
+    Guarded {
+        name: bridge.name.clone(),
+        what: format!("bridge {}", bridge.name),
+        hint: "check that the uplink in the inventory is the right port",
+        before: format!("if ip link show dev {name} >/dev/null 2>&1; then echo yes; else echo no; fi"),
+        make: edit.make,
+        revert: edit.revert,
+        check,
+        keep: keep + &edit.settle,
+    }
 }

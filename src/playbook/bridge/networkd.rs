@@ -142,7 +142,7 @@ pub(super) fn edit(bridge: &Bridge, mac: &str, found: &BridgeState) -> Result<Ed
     for (file, text) in &files {
         for name in tried(file) {
             let path = format!("/run/systemd/network/{name}");
-            make.push_str(&super::here_file(&path, text));
+            make.push_str(&crate::playbook::guard::here_file(&path, text));
             tries.push(quote(&path));
         }
     }
