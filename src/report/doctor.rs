@@ -100,9 +100,9 @@ fn hosts(status: &Status) -> Vec<Finding> {
             let what = format!("its clock is off by {:.0} ms", pulse.clock_offset.unwrap_or_default() * 1000.0);
             add(Severity::Risk, what, "look at `chronyc sources` there".to_owned());
         }
-        if host.maintenance.is_some() {
+        if let Some(why) = &host.maintenance {
             let fix = format!("`rackhand host maintenance {} off` when the work is done", host.name);
-            add(Severity::Risk, "it is in maintenance and takes no guests".to_owned(), fix);
+            add(Severity::Risk, format!("it is in maintenance and takes no guests: {why}"), fix);
         }
     }
     found

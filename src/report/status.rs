@@ -54,7 +54,7 @@ pub struct HostLine {
     pub osds: usize,
     /// Its monitor: `in quorum`, `out of quorum`, `none`, or `unknown` where Ceph does not answer.
     pub mon: &'static str,
-    /// Since when it takes no guests, and why.
+    /// Why it takes no guests, since when and by whose word.
     pub maintenance: Option<String>,
 }
 
@@ -147,7 +147,10 @@ fn host_line(inventory: &Inventory, spec: &HostSpec, seen: &Seen, ceph: &CephSee
         osds_up: osds.iter().filter(|o| o.up).count(),
         osds: osds.len(),
         mon,
-        maintenance: state.map(|m| m.why.clone().unwrap_or_else(|| format!("since {}", m.since))),
+        maintenance: state.map(|m| {
+            let since = format!("since {}, by {}", m.since.strftime("%Y-%m-%dT%H:%MZ"), m.by);
+            m.why.as_ref().map_or(since.clone(), |why| format!("{why} ({since})"))
+        }),
     }
 }
 

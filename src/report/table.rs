@@ -34,6 +34,11 @@ pub fn status_table(status: &Status) -> String {
     for host in status.hosts.iter().filter(|h| !h.reachable) {
         let _ = write!(text, "\n  {}", host.error.as_deref().unwrap_or("does not answer"));
     }
+    for host in &status.hosts {
+        if let Some(why) = &host.maintenance {
+            let _ = write!(text, "\n  host {}: in maintenance: {why}", host.name);
+        }
+    }
     let mut guests = Table::new(["guest", "state", "host", "address", "up", "protection"]).right(4);
     for guest in &status.guests {
         let addresses: Vec<String> = guest.addresses.iter().map(ToString::to_string).collect();

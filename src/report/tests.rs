@@ -6,7 +6,7 @@ use super::{Severity, assemble, examine, findings_table, status_table};
 use crate::cluster::CephStatus;
 use crate::error::Failure;
 use crate::guest::claim::{Claim, Phase};
-use crate::guest::{Desired, Disk, Guest, ImageRef, Machine, Nic, Promise, Stage, Survey};
+use crate::guest::{Desired, Disk, Guest, HostState, ImageRef, Machine, Maintenance, Nic, Promise, Stage, Survey};
 use crate::inventory::{self, Inventory, Size};
 use crate::libvirt::{Domain, DomainState, Node};
 use jiff::Timestamp;
@@ -120,6 +120,19 @@ fn room_that_is_promised_is_not_free_and_its_guest_is_not_there_yet() {
     let after = assemble(&rack(), &seen, Timestamp::UNIX_EPOCH);
     assert_eq!(after.hosts[1].memory_free, before.hosts[1].memory_free - (1 << 30));
     assert_eq!(after.hosts[1].guests, before.hosts[1].guests);
+}
+
+#[test]
+fn whoever_meets_a_host_in_maintenance_is_told_why() {
+    let mut seen = seen();
+    let since = Timestamp::UNIX_EPOCH;
+    let maintenance = Maintenance { since, by: "anna@desk".into(), why: Some("new fans".into()) };
+    let state = HostState { name: "h1".into(), maintenance: Some(maintenance), ..HostState::default() };
+    seen.ceph.as_mut().expect("Ceph answers").states.insert("h1".into(), state);
+    let status = assemble(&rack(), &seen, since);
+    let why = "new fans (since 1970-01-01T00:00Z, by anna@desk)";
+    assert!(status_table(&status).contains(&format!("\n  host h1: in maintenance: {why}\n")));
+    assert!(examine(&status, &seen).iter().any(|f| f.object == "host h1" && f.what.ends_with(why)));
 }
 
 #[test]
