@@ -85,9 +85,10 @@ impl Link {
     /// Starts the agent on a mon host and waits until it has found its cluster.
     pub(super) async fn open(remote: Arc<dyn Remote>) -> Result<Self, ClusterError> {
         let (host, began) = (remote.name().to_owned(), Instant::now());
-        let unreachable = |e: &dyn std::fmt::Display| ClusterError::Unreachable(e.to_string());
-        let mut channel =
-            remote.channel(Exec::argv(["python3", "-I", "-S", "-c", BOOTSTRAP])).await.map_err(|e| unreachable(&e))?;
+        let unreachable = |e: &dyn std::fmt::Display| ClusterError::Unreachable(format!("host {host}: {e}"));
+        let opened = remote.channel(Exec::argv(["python3", "-I", "-S", "-c", BOOTSTRAP])).await;
+        // This error names its host itself.
+        let mut channel = opened.map_err(|e| ClusterError::Unreachable(e.to_string()))?;
         let config = json!({"connect": CONNECT, "mon": MON_OP, "osd": OSD_OP, "threads": THREADS});
         let hello = format!("{}\n{AGENT}{config}\n", AGENT.len());
         channel.stdin.write_all(hello.as_bytes()).await.map_err(|e| unreachable(&e))?;
