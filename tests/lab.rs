@@ -278,7 +278,12 @@ fn cords_and_cables_can_be_pulled_and_put_back() {
     lab.ok(&["heal", "h2"]);
     eventually("h2 is back", PATIENCE, || sees(&storage).status.success().then_some(()));
 
-    lab.ok(&["cut", "h2"]);
+    // A dry run pulls nothing, and looks whether there is something to pull.
+    lab.exits(2, &["cut", "h9", "--dry-run"]);
+    assert_eq!(lab.ok(&["cut", "h2", "--dry-run"]), "would cut: host h2 of lab t-cords\n");
+    assert_eq!(lab.field(2, "power"), "on");
+    let cut: Value = serde_json::from_str(&lab.ok(&["cut", "h2", "-o", "json"])).unwrap();
+    assert_eq!((&cut["schema"], &cut["objects"][0]["outcome"]), (&"rackhand.change/1".into(), &"done".into()));
     assert_eq!(lab.field(2, "power"), "cut");
     assert!(!pings(&bmc) && !sees(&storage).status.success());
     lab.exits(1, &["power", "reset", "h2"]);
