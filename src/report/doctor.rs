@@ -66,7 +66,17 @@ fn ceph(seen: &Seen) -> Vec<Finding> {
     };
     let severity = |s: &str| if s == "HEALTH_ERR" { Severity::Critical } else { Severity::Error };
     let fix = |code: &str| format!("`ceph health detail` on a mon host explains {code}");
-    ceph.checks.iter().map(|c| finding(severity(&c.severity), "ceph", &c.summary, fix(&c.code))).collect()
+    let unread = seen.ceph.iter().filter_map(|ceph| ceph.unread.as_ref()).map(|why| {
+        let what = format!("guests' definitions cannot be read: {why}");
+        finding(
+            Severity::Critical,
+            "ceph",
+            what,
+            "guests' disks stand still as well until its placement groups are active",
+        )
+    });
+    let checks = ceph.checks.iter().map(|c| finding(severity(&c.severity), "ceph", &c.summary, fix(&c.code)));
+    unread.chain(checks).collect()
 }
 
 fn hosts(status: &Status) -> Vec<Finding> {
@@ -171,7 +181,8 @@ fn guests(status: &Status, seen: &Seen) -> Vec<Finding> {
 
 /// Domains that run on our hosts and are nobody's guests.
 fn strangers(seen: &Seen) -> Vec<Finding> {
-    let Ok(ceph) = &seen.ceph else { return Vec::new() };
+    // Guests that cannot be read are no strangers.
+    let Some(ceph) = seen.ceph.as_ref().ok().filter(|ceph| ceph.unread.is_none()) else { return Vec::new() };
     let known: BTreeSet<_> = ceph.guests.iter().map(|g| g.uuid).collect();
     let unknown = seen.survey.seen.iter().filter(|(uuid, _)| !known.contains(uuid));
     let fix = "if it is not wanted, `virsh destroy` it there; its memory is counted as used";

@@ -22,6 +22,8 @@ const HOST: Duration = Duration::from_secs(8);
 const CEPH: Duration = Duration::from_secs(15);
 /// How long the BMC of a host that does not answer may take.
 const BMC: Duration = Duration::from_secs(5);
+/// How long reading what is kept in the cluster may take: it stands still until a dead host's OSDs are noticed.
+const KEPT: Duration = Duration::from_secs(6);
 /// Deadline of one question to the monitors.
 const QUESTION: Duration = Duration::from_secs(8);
 
@@ -43,6 +45,8 @@ pub struct CephSeen {
     pub status: CephStatus,
     /// Its OSDs.
     pub osds: Vec<Osd>,
+    /// Why what is kept in the cluster (all that follows) cannot be read, though the monitors answer.
+    pub unread: Option<String>,
     /// The guests it knows.
     pub guests: Vec<Guest>,
     /// Who may run them.
@@ -126,16 +130,26 @@ async fn ask_ceph(inventory: &Inventory, fleet: &Fleet) -> Result<CephSeen, Clus
     let port: &dyn ClusterPort = &cluster;
     let tree = async { port.command(&Target::Mon, json!({"prefix": "osd tree", "format": "json"}), QUESTION).await };
     let hosts = inventory.with_role(Role::Guests).map(|host| host.name.as_str());
-    let (status, tree, mut guests, claims, states, promises) = tokio::try_join!(
-        status(port),
-        tree,
-        all::<Guest>(port, "guest."),
-        claim::all(port),
-        read_host_states(port),
-        read_promises(port, hosts)
-    )?;
-    guests.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(CephSeen { status, osds: read_tree(&tree), guests, claims, states, promises })
+    let kept = async {
+        tokio::try_join!(
+            all::<Guest>(port, "guest."),
+            claim::all(port),
+            read_host_states(port),
+            read_promises(port, hosts)
+        )
+    };
+    let (mons, kept) = tokio::join!(async { tokio::try_join!(status(port), tree) }, timeout(KEPT, kept));
+    let (status, tree) = mons?;
+    let mut seen = CephSeen { status, osds: read_tree(&tree), ..CephSeen::default() };
+    match kept {
+        Ok(Ok((guests, claims, states, promises))) => {
+            seen = CephSeen { guests, claims, states, promises, ..seen };
+            seen.guests.sort_by(|a, b| a.name.cmp(&b.name));
+        }
+        Ok(Err(error)) => seen.unread = Some(error.to_string()),
+        Err(_) => seen.unread = Some(format!("its storage gave no answer within {} s", KEPT.as_secs())),
+    }
+    Ok(seen)
 }
 
 /// OSDs by host out of `osd tree`.

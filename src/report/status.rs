@@ -23,6 +23,8 @@ pub struct Status {
     pub ceph_error: Option<String>,
     /// The hosts, in the inventory's order.
     pub hosts: Vec<HostLine>,
+    /// Why guests and maintenance are not known, though the monitors answer.
+    pub guests_error: Option<String>,
     /// The guests, by name.
     pub guests: Vec<GuestLine>,
 }
@@ -114,6 +116,7 @@ pub fn assemble(inventory: &Inventory, seen: &Seen, now: Timestamp) -> Status {
         cluster: inventory.cluster.name.clone(),
         ceph: error.is_none().then(|| ceph.status.clone()),
         ceph_error: error,
+        guests_error: ceph.unread.clone(),
         hosts: inventory.hosts.iter().map(|h| host_line(inventory, h, seen, ceph, &rooms)).collect(),
         guests: ceph.guests.iter().map(|g| guest_line(g, seen, ceph, &homes, now)).collect(),
     }

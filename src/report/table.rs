@@ -54,6 +54,8 @@ pub fn status_table(status: &Status) -> String {
     }
     if status.ceph.is_none() {
         text.push_str("\n\nguests: not known, since Ceph does not answer");
+    } else if let Some(why) = &status.guests_error {
+        let _ = write!(text, "\n\nguests: not known: {why}");
     } else if status.guests.is_empty() {
         text.push_str("\n\nno guests");
     } else {

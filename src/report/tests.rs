@@ -98,6 +98,7 @@ fn seen() -> Seen {
         guests,
         states: BTreeMap::new(),
         promises: BTreeMap::new(),
+        unread: None,
     };
     let silent = Err(Silent { error: "host h3: cannot connect: no route".to_owned(), power: Some(false) });
     let pulses = [("h1", Ok(pulse.clone())), ("h2", Ok(pulse)), ("h3", silent)];
@@ -120,6 +121,21 @@ fn room_that_is_promised_is_not_free_and_its_guest_is_not_there_yet() {
     let after = assemble(&rack(), &seen, Timestamp::UNIX_EPOCH);
     assert_eq!(after.hosts[1].memory_free, before.hosts[1].memory_free - (1 << 30));
     assert_eq!(after.hosts[1].guests, before.hosts[1].guests);
+}
+
+#[test]
+fn what_the_monitors_say_is_shown_when_the_storage_stands_still() {
+    let mut seen = seen();
+    let ceph = seen.ceph.as_mut().expect("Ceph answers");
+    ceph.guests.clear();
+    ceph.unread = Some("its storage gave no answer within 6 s".to_owned());
+    let status = assemble(&rack(), &seen, Timestamp::UNIX_EPOCH);
+    let table = status_table(&status);
+    assert!(table.starts_with("rack: HEALTH_WARN, 1 of 3 mons, 2 of 3 OSDs up"), "{table}");
+    assert!(table.ends_with("guests: not known: its storage gave no answer within 6 s"), "{table}");
+    let findings = examine(&status, &seen);
+    assert!(findings[0].what.starts_with("guests' definitions cannot be read"), "{}", findings[0].what);
+    assert!(findings.iter().all(|f| !f.what.contains("which is no guest")), "nobody knows whose domains these are");
 }
 
 #[test]
