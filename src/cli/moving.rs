@@ -61,9 +61,13 @@ pub async fn confirm(context: &Context, plan: &Plan, question: &str) -> Result<(
 /// Shows what came of it, and ends the command.
 pub fn conclude(context: &Context, plan: &Plan, report: &Report) -> Result<(), Failure> {
     let outcome = Outcome { plan, guests: &report.guests, total_ms: report.total_ms };
-    // Why nothing moves is in the plan, and nobody was asked about it.
-    let text = |_: &Outcome<'_>| if plan.moves.is_empty() { plan.render() } else { report.render() };
-    context.ui.result("rackhand.movement/1", &outcome, text)?;
+    context.ui.result("rackhand.movement/1", &outcome, |_| {
+        // Guests that are where they shall be are in nobody's report.
+        std::iter::once(report.render())
+            .chain(plan.unchanged.iter().map(ToString::to_string))
+            .collect::<Vec<_>>()
+            .join("\n")
+    })?;
     match (report.failure(), refusal(plan, report.moved().count())) {
         (None, None) => Ok(()),
         (Some(failure), None) | (None, Some(failure)) => Err(failure),

@@ -2,6 +2,7 @@
 
 use super::Context;
 use super::moving::{self, MoveArgs};
+use super::provision::counted;
 use crate::error::Failure;
 use crate::movement::{Homecoming, execute};
 use clap::Args;
@@ -31,8 +32,11 @@ pub async fn run(args: ReturnArgs, context: &Context) -> Result<(), Failure> {
     if !change {
         return moving::show(context, plan);
     }
-    let question = format!("take {} out of maintenance and move {} guests back?", args.host, plan.moves.len());
-    moving::confirm(context, plan, &question).await?;
+    let question =
+        format!("take {} out of maintenance and move {} back?", args.host, counted(plan.moves.len(), "guest"));
+    if !home.over {
+        moving::confirm(context, plan, &question).await?;
+    }
     home.begin(&rack).await?;
     let report = execute(&rack, plan, &options, urgency).await;
     let missing: Vec<Uuid> =

@@ -93,6 +93,8 @@ pub struct Homecoming {
     pub host: String,
     /// What moves back.
     pub plan: Plan,
+    /// Whether it is in service already, and nobody is written down as having left it.
+    pub over: bool,
 }
 
 impl Homecoming {
@@ -125,7 +127,8 @@ impl Homecoming {
                 None => plan.unchanged.push(stay("does not run any more; it stays as it is")),
             }
         }
-        Ok(Homecoming { host: host.to_owned(), plan })
+        let over = left.is_empty() && states.get(host).is_none_or(|s| s.maintenance.is_none());
+        Ok(Homecoming { host: host.to_owned(), plan, over })
     }
 
     /// Opens the host to guests.
@@ -154,7 +157,7 @@ fn known(rack: &Rack, host: &str) -> Result<(), Failure> {
     match rack.hypervisors.get(host) {
         Ok(_) => Ok(()),
         Err(_) => Err(Failure::usage(format!("the inventory has no host `{host}` that runs guests"))
-            .hint("see the hosts with `rackhand host list`")),
+            .hint("see the hosts with `rackhand inventory show`")),
     }
 }
 
