@@ -60,6 +60,34 @@ fn every_command_that_the_docs_show_is_one() {
     assert!(seen > 30, "only {seen} commands found");
 }
 
+/// What stands between backticks and begins with the program's name, as words.
+fn quoted(text: &str) -> impl Iterator<Item = Vec<&str>> {
+    let quotes = text.split("`rackhand ").skip(1).filter_map(|rest| rest.split('`').next());
+    quotes.map(|command| command.split_whitespace().collect())
+}
+
+#[test]
+fn every_command_that_a_message_names_is_one() {
+    let sources = [files("src", "rs"), files("docs", "md"), files("README.md", "md")].concat();
+    let mut seen = 0;
+    for (path, text) in &sources {
+        for words in quoted(text) {
+            let mut command = &Cli::command();
+            for word in &words {
+                let Some(below) = command.find_subcommand(word) else { break };
+                command = &*Box::leak(Box::new(below.clone()));
+            }
+            let stands_for_something =
+                |w: &str| w.starts_with(['-', '{', '.', '[']) || w.chars().all(char::is_uppercase);
+            let name: Vec<&str> = words.iter().copied().take_while(|w| !stands_for_something(w)).collect();
+            let known = name.is_empty() || !command.has_subcommands() || name.last() == Some(&command.get_name());
+            assert!(known, "{}: `rackhand {}`", path.display(), words.join(" "));
+            seen += 1;
+        }
+    }
+    assert!(seen > 100, "only {seen} commands found");
+}
+
 #[test]
 fn every_document_is_in_the_list() {
     let list = files("docs/cli.md", "md").remove(0).1;

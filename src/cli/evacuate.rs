@@ -2,6 +2,7 @@
 
 use super::Context;
 use super::moving::{self, MoveArgs};
+use super::provision::counted;
 use crate::error::Failure;
 use crate::movement::{Evacuation, execute};
 use clap::Args;
@@ -33,7 +34,7 @@ pub async fn run(args: EvacuateArgs, context: &Context) -> Result<(), Failure> {
     if !change {
         return moving::show(context, plan);
     }
-    let question = format!("put {} into maintenance and move {} guests?", args.host, plan.moves.len());
+    let question = format!("put {} into maintenance and move {}?", args.host, counted(plan.moves.len(), "guest"));
     moving::confirm(context, plan, &question).await?;
     let evacuation = evacuation.begin(&rack, args.return_later, &options, &urgency).await?;
     let report = execute(&rack, &evacuation.plan, &options, urgency).await;

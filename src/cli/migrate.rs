@@ -2,6 +2,7 @@
 
 use super::Context;
 use super::moving::{self, MoveArgs};
+use super::provision::counted;
 use crate::error::Failure;
 use crate::guest::{Guest, Rack, Selection};
 use crate::movement::{Facts, Stay, Wanted, answers, execute, gather, plan};
@@ -69,7 +70,7 @@ pub async fn run(args: MigrateArgs, context: &Context) -> Result<(), Failure> {
         return moving::show(context, &plan);
     }
     if !plan.is_empty() {
-        moving::confirm(context, &plan, &format!("move {} guests?", plan.moves.len())).await?;
+        moving::confirm(context, &plan, &format!("move {}?", counted(plan.moves.len(), "guest"))).await?;
     }
     let report = execute(&rack, &plan, &options, urgency).await;
     moving::conclude(context, &plan, &report)

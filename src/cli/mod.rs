@@ -198,11 +198,11 @@ async fn bounded(command: Command, context: &Context) -> Result<(), Failure> {
         outcome = run(command, context) => outcome,
         signals = context.ui.interrupted() => {
             signals?;
-            Err(broken_off(Kind::Interrupted, "interrupted".to_owned(), only_looks))
+            Err(broken_off(Kind::Interrupted, "interrupted".to_owned(), only_looks || context.ui.is_asking()))
         }
         () = passed => {
             let limit = humantime::format_duration(deadline.unwrap_or_default());
-            Err(broken_off(Kind::Unknown, format!("not done within {limit}"), only_looks))
+            Err(broken_off(Kind::Unknown, format!("not done within {limit}"), only_looks || context.ui.is_asking()))
         }
     }
 }

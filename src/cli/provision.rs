@@ -198,6 +198,7 @@ fn render(report: &Report, hosts: &[String]) -> String {
     format!("{}\n{changes} on {hosts} in {:.0} s", table.render(), report.seconds)
 }
 
-fn counted(number: usize, what: &str) -> String {
+/// So many of something, in words.
+pub(super) fn counted(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }

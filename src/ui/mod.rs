@@ -17,6 +17,7 @@ use events::Sink;
 use serde::Serialize;
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use urgency::Interruptions;
@@ -161,7 +162,9 @@ impl Ui {
         let gap = if about.is_empty() { "" } else { "\n" };
         let (ui, question) = (self.clone(), format!("{about}{gap}{question} [y/N]"));
         // On a thread of its own: an interruption must be seen while the question is open.
+        self.interruptions.asking.store(true, Ordering::Relaxed);
         let answer = tokio::task::spawn_blocking(move || ui.ask(&question)).await??;
+        self.interruptions.asking.store(false, Ordering::Relaxed);
         match answer.as_str() {
             "y" | "Y" | "yes" => Ok(()),
             _ => Err(Failure::refused("answered no; nothing was changed")),
@@ -180,6 +183,11 @@ impl Ui {
             0 => Err(Failure::usage("the answers ended too early")),
             _ => Ok(answer.trim().to_owned()),
         }
+    }
+
+    /// Whether a question waits for its answer.
+    pub fn is_asking(&self) -> bool {
+        self.interruptions.asking.load(Ordering::Relaxed)
     }
 
     /// How much of a hurry the operator is in, from now on.

@@ -1,5 +1,6 @@
 //! Ctrl-C and SIGTERM: how much of a hurry the operator is in.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
@@ -31,6 +32,8 @@ pub struct Patience {
 pub(super) struct Interruptions {
     urgency: watch::Sender<Urgency>,
     patience: Mutex<Option<Patience>>,
+    /// Whether a question is open: whatever it is about has not begun.
+    pub(super) asking: AtomicBool,
 }
 
 /// While it lives, the first interruption lets what runs come to its end.
