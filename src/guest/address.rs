@@ -92,7 +92,7 @@ pub fn check(name: &str, network: &GuestNetwork, address: IpAddr) -> Result<(), 
     Ok(())
 }
 
-/// Takes an address for a guest; an owner that has one already keeps it.
+/// Takes an address for a guest; an owner that has one already keeps it, unless another one is asked for.
 ///
 /// # Errors
 /// When the wanted one is taken, none is free, or the cluster cannot be asked.
@@ -133,13 +133,27 @@ pub async fn take_each(
         let mut leases = Vec::new();
         for owner in owners {
             let me = format!("{owner}/{nic}");
-            if let Some(lease) = owned(&keys, &me) {
+            let has = owned(&keys, &me);
+            let asked_for = |lease: &Lease| wish == Wish::Auto || wish == Wish::Exactly(lease.address);
+            if let Some(lease) = has.clone().filter(asked_for) {
                 leases.push(Ok(lease));
                 continue;
             }
             leases.push(pick(name, network, &keys, wish).map(|address| {
-                let mac = unused_mac(&keys, *owner, nic);
-                for key in [address.to_string(), format!("mac/{mac}")] {
+                let mut add = vec![address.to_string()];
+                let mac = match has {
+                    // Taken by a killed run that was to have another one.
+                    Some(had) => {
+                        change = std::mem::take(&mut change).take(had.address.to_string(), &me);
+                        had.mac
+                    }
+                    None => {
+                        let mac = unused_mac(&keys, *owner, nic);
+                        add.push(format!("mac/{mac}"));
+                        mac
+                    }
+                };
+                for key in add {
                     keys.insert(key.clone(), me.clone());
                     change = std::mem::take(&mut change).add(key, &me);
                 }
@@ -258,6 +272,17 @@ mod tests {
         assert_eq!(first.address, IpAddr::from([10, 77, 1, 2]));
         assert_eq!(auto(&port, 1).await.unwrap(), first);
         assert_ne!(auto(&port, 2).await.unwrap().mac, first.mac);
+    }
+
+    #[tokio::test]
+    async fn an_owner_that_insists_on_another_one_gets_that_in_place_of_what_it_has() {
+        let port = FakeCluster::new();
+        let first = auto(&port, 1).await.unwrap();
+        let wanted = IpAddr::from([10, 77, 1, 9]);
+        let next = take(&port, "lan", &network(), Uuid::from_u128(1), 0, Wish::Exactly(wanted)).await.unwrap();
+        assert_eq!(next, Lease { address: wanted, mac: first.mac });
+        assert_eq!(take(&port, "lan", &network(), Uuid::from_u128(1), 0, Wish::Exactly(wanted)).await.unwrap(), next);
+        assert_eq!(auto(&port, 2).await.unwrap().address, first.address, "it was given back");
     }
 
     #[tokio::test]
