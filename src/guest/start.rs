@@ -215,6 +215,10 @@ async fn create(rack: &Rack, guest: &Guest, host: &str, mine: Claim, window: Win
         if elsewhere(&now) {
             return Err(give_way(guest, &hypervisor, &now).await);
         }
+        // It runs somewhere by now, and what is here may be what arrives.
+        if now.phase == claim::Phase::Moving {
+            return Err(Failure::msg(Kind::Busy, format!("guest {name} is being moved by {}", now.by)));
+        }
     }
     let gone_on = match asked {
         Ok(false) => let_go(guest, &hypervisor).await.map(|()| false),

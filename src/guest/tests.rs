@@ -372,6 +372,25 @@ async fn a_request_that_arrives_when_its_writer_is_gone_leaves_a_copy_that_stand
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_start_that_comes_through_when_the_guest_is_on_its_way_there_lets_nothing_go() {
+    let world = world("").await;
+    let guest = create(&world, order(&["web"])).await.unwrap().remove(0);
+    world.hosts.fault("h1", FakeFault::StartsLate);
+    let port = world.rack.port();
+    let (mut late, ()) = tokio::join!(start(&world.rack, std::slice::from_ref(&guest), Some("h1")), async {
+        tokio::time::sleep(std::time::Duration::from_secs(100)).await;
+        let other = another(&world.rack).run;
+        let seen = claim::read(port, guest.uuid).await.unwrap();
+        let moving = seen.starting("h2", &other).running("h2").moving("h2", "h1", &other);
+        assert_eq!(claim::swap(port, guest.uuid, &seen, &moving).await.unwrap(), Swap::Ours);
+        world.hosts.put("h2", "web", guest.uuid);
+    });
+    assert_eq!(late.remove(0).1.unwrap_err().kind, Kind::Busy);
+    let both = [("h1".to_owned(), DomainState::Paused), ("h2".to_owned(), DomainState::Running)];
+    assert_eq!(world.hosts.places(guest.uuid), both);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_guest_that_was_made_and_never_let_go_is_let_go_by_the_next_start() {
     let world = world("").await;
     let guest = create(&world, order(&["web"])).await.unwrap().remove(0);
