@@ -184,7 +184,9 @@ fn guarded(bridge: &Bridge, edit: Edit) -> Guarded {
     );
     let mut keep = String::new();
     for (path, text) in &edit.files {
-        let new = format!("{path}.rackhand-new");
+        // Hidden: `source /etc/network/interfaces.d/*` reads whatever a crash leaves there.
+        let (directory, file) = path.rsplit_once('/').unwrap_or(("", path));
+        let new = format!("{directory}/.{file}.rackhand-new");
         keep.push_str(&here_file(&new, text));
         let _ = writeln!(keep, "chmod 644 {0}\nsync {0}\nmv -f {0} {1}", quote(&new), quote(path));
     }
