@@ -36,6 +36,9 @@ fn what_init_writes_is_correct_and_is_not_overwritten() {
     let dir = tempfile::tempdir().unwrap();
     assert_eq!(rackhand(dir.path(), &THREE).status.code(), Some(0));
     let written = std::fs::read_to_string(dir.path().join("inventory.yaml")).unwrap();
+    let mut empty = Command::new(env!("CARGO_BIN_EXE_rackhand"));
+    empty.args(["inventory", "check"]).current_dir(dir.path()).env("RACKHAND_INVENTORY", "");
+    assert!(empty.status().unwrap().success(), "an empty variable is none");
     let checked = rackhand(dir.path(), &["inventory", "check"]);
     assert_eq!(
         (checked.status.code(), text(&checked.stdout).as_str()),

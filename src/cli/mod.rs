@@ -34,7 +34,8 @@ pub use guest_selection::{GuestNames, GuestSelection};
 
 use crate::error::{Failure, Kind};
 use crate::ui::{ColorChoice, EventStyle, OutputFormat, Ui};
-use clap::{Args, Parser, Subcommand};
+use clap::builder::Resettable;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -59,7 +60,7 @@ pub struct Global {
         short,
         long,
         global = true,
-        env = "RACKHAND_INVENTORY",
+        env = INVENTORY,
         value_name = "FILE",
         default_value = "inventory.yaml"
     )]
@@ -113,6 +114,9 @@ enum Command {
     Man(completions::ManArgs),
 }
 
+/// The variable that names the inventory.
+const INVENTORY: &str = "RACKHAND_INVENTORY";
+
 /// Below the help of `rackhand` itself.
 const CONTRACT: &str = "\
 Exit codes:
@@ -128,7 +132,7 @@ Exit codes:
 
 /// Parses the command line, runs it, and turns the outcome into an exit code.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match parse() {
         Ok(cli) => cli,
         Err(error) => {
             let code = if error.use_stderr() { Kind::Usage.code() } else { 0 };
@@ -158,6 +162,16 @@ pub fn main() -> ExitCode {
             failure.exit_code()
         }
     }
+}
+
+/// The command line. An empty variable is as good as none, as everywhere in the shell.
+fn parse() -> Result<Cli, clap::Error> {
+    let mut command = Cli::command();
+    if std::env::var_os(INVENTORY).is_some_and(|path| path.is_empty()) {
+        command = command.mut_arg("inventory", |arg| arg.env(Resettable::Reset));
+    }
+    let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 
 impl Command {
