@@ -91,6 +91,8 @@ fn a_command_for_a_guest_without_an_agent_says_what_is_missing() {
     let rack = Rack::provisioned();
     let guest = rack.tiny_guest("agentless", &[]);
     guest.answers();
+    let dry = rack.ok(&["guest", "exec", "agentless", "--dry-run", "--", "uname", "-a"]);
+    assert_eq!(String::from_utf8_lossy(&dry.stdout), "would run `uname -a` in: agentless\n");
     let text = stderr(&rack.exits(1, &["guest", "exec", "agentless", "--", "uname", "-a"]));
     assert!(text.contains("agentless") && text.contains("qemu-guest-agent"), "{text}");
     rack.ok(&["guest", "stop", "agentless", "--force"]);

@@ -53,6 +53,12 @@ fn spawn(rack: &Rack) -> Child {
     rack.command(&["provision", "--yes"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
+fn can_be_reached_again(rack: &Rack) {
+    eventually("ssh to be back", Duration::from_secs(60), || {
+        rack.run(&["lab", "ssh", "--name", &rack.name, HOST, "--", "true"]).status.success().then_some(())
+    });
+}
+
 /// The rack, with nothing to do on it whatever a test before has left.
 fn at_rest() -> Rack {
     let rack = Rack::provisioned();
@@ -287,9 +293,7 @@ fn a_teams_edit_that_cuts_the_tool_off_is_undone_and_one_that_fails_too() {
     let output = rack.exits(3, &run);
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(message.contains("not reachable after the edit and has undone it"), "{message}");
-    eventually("ssh to be back", Duration::from_secs(60), || {
-        rack.run(&["lab", "ssh", "--name", &rack.name, HOST, "--", "true"]).status.success().then_some(())
-    });
+    can_be_reached_again(&rack);
     assert_eq!(rack.ssh(HOST, traces), "rackhand-undone\n");
     edit("'echo no such port >&2; false'");
     let output = rack.exits(3, &run);
@@ -297,6 +301,10 @@ fn a_teams_edit_that_cuts_the_tool_off_is_undone_and_one_that_fails_too() {
     assert_eq!(rack.ssh(HOST, traces), "rackhand-undone\n");
     edit("'true'");
     rack.ok(&run);
+    assert_eq!(rack.json(&run)["changed"], false);
+    // While an edit waits to be taken back, what its probe sees is not what will be.
+    rack.ssh(HOST, "systemd-run --quiet --unit=rackhand-revert-edit --on-active=600 true");
+    assert_eq!(rack.json(&run)["changed"], true);
     assert_eq!(rack.json(&run)["changed"], false);
     assert_eq!(rack.ssh(HOST, traces), "rackhand-kept\n");
 }
@@ -337,9 +345,7 @@ fn a_network_edit_that_cuts_the_tool_off_undoes_itself() {
     let output = rack.exits(3, &run);
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(message.contains("not reachable after the edit"), "{message}");
-    eventually("ssh to be back", Duration::from_secs(60), || {
-        rack.run(&["lab", "ssh", "--name", &rack.name, HOST, "--", "true"]).status.success().then_some(())
-    });
+    can_be_reached_again(&rack);
     assert_eq!(rack.ssh(HOST, LEFT), "");
     assert!(rack.ssh(HOST, "ip -o addr show tst0").contains("192.0.2.1/24"), "the port has its address back");
     // The same edit with nothing in its way stays.

@@ -2,9 +2,9 @@
 
 use super::Context;
 use super::moving::{self, MoveArgs};
-use super::provision::counted;
 use crate::error::Failure;
 use crate::movement::{Evacuation, execute};
+use crate::ui::counted;
 use clap::Args;
 
 /// Empty a host: it takes no more guests, and those it has move to others without stopping.

@@ -72,6 +72,9 @@ fn quote(word: &str) -> String {
 pub async fn exec(args: ExecArgs, context: &Context) -> Result<(), Failure> {
     let rack = context.rack().await?;
     let guest = rack.guest(&args.guest).await?;
+    if context.would(&format!("run `{}` in", args.command.join(" ")), &[&guest.name])? {
+        return Ok(());
+    }
     let ended = agent::exec(&rack, &guest, &args.command, args.timeout).await?;
     if !context.ui.wants_json() {
         context.ui.complain(&ended.stderr);

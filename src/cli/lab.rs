@@ -4,7 +4,7 @@ use super::{Context, lab_image};
 use crate::error::{Failure, ResultExt};
 use crate::inventory::Size;
 use crate::lab::{self, HostKind, HostView, LabName, LabView, MAX_DISKS, MAX_HOSTS, Network, NewLab, PowerAction};
-use crate::ui::Table;
+use crate::ui::{Table, counted};
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 use std::os::unix::process::CommandExt;
@@ -53,7 +53,8 @@ impl LabCommand {
         Some(match self {
             LabCommand::Up(UpArgs { from: Some(saved), .. }) => (format!("bring up from {saved}"), lab),
             LabCommand::Up(up) => {
-                (format!("build with {} hosts and {} disks of {} each", up.hosts, up.disks, up.disk_size), lab)
+                let (hosts, disks) = (counted(up.hosts.into(), "host"), counted(up.disks.into(), "disk"));
+                (format!("build with {hosts} and {disks} of {} each", up.disk_size), lab)
             }
             LabCommand::Down => ("remove".to_owned(), lab),
             LabCommand::Power(power) => (format!("power {}", word(power.action)), host(&power.host)),
@@ -333,7 +334,7 @@ mod tests {
         };
         assert_eq!(said(&["power", "soft", "h1"]), "power soft: host h1 of lab rack");
         assert_eq!(said(&["partition", "h2", "--from", "storage"]), "partition from storage: host h2 of lab rack");
-        assert_eq!(said(&["up"]), "build with 3 hosts and 1 disks of 12G each: lab rack");
+        assert_eq!(said(&["up"]), "build with 3 hosts and 1 disk of 12G each: lab rack");
         assert_eq!(said(&["image", "build", "tiny"]), "build: guest image tiny");
     }
 

@@ -2,10 +2,10 @@
 
 use super::Context;
 use super::moving::{self, MoveArgs};
-use super::provision::counted;
 use crate::error::Failure;
 use crate::guest::{Guest, Rack, Selection};
 use crate::movement::{Facts, Stay, Wanted, answers, execute, gather, plan};
+use crate::ui::counted;
 use clap::Args;
 use uuid::Uuid;
 

@@ -6,7 +6,7 @@ use crate::inventory::Inventory;
 use crate::playbook::{Library, wait_for_units};
 use crate::provision::{Ctx, Grip, Ground, HostLock, Plan, Provision, Stage, lock, look, owner, stages, together};
 use crate::ssh::{Fleet, RemoteError};
-use crate::ui::{Patience, Table};
+use crate::ui::{Patience, Table, counted};
 use clap::Args;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -196,9 +196,4 @@ fn render(report: &Report, hosts: &[String]) -> String {
     }
     let (changes, hosts) = (counted(report.plan.len() + report.followed.len(), "change"), counted(hosts.len(), "host"));
     format!("{}\n{changes} on {hosts} in {:.0} s", table.render(), report.seconds)
-}
-
-/// So many of something, in words.
-pub(super) fn counted(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }

@@ -2,9 +2,9 @@
 
 use super::Context;
 use super::moving::{self, MoveArgs};
-use super::provision::counted;
 use crate::error::Failure;
 use crate::movement::{Homecoming, execute};
+use crate::ui::counted;
 use clap::Args;
 use uuid::Uuid;
 

@@ -122,18 +122,23 @@ impl Transfer<'_> {
         self.may_begin(&claim).await?;
         job.step("looks whether the hosts see each other");
         let (from, to) = (self.a_move.from.as_str(), self.a_move.to.as_str());
+        let no_copy = async {
+            match sides.target.domain(self.a_move.uuid).await.map_err(VirtError::failure)? {
+                Some(domain) if domain.state.has_process() => {
+                    Err(Failure::refused(format!("host {to} has another copy of it"))
+                        .hint(format!("find out what that is, and end it on {to} with `virsh destroy`")))
+                }
+                _ => Ok(()),
+            }
+        };
         let checks = async {
             tokio::try_join!(
+                no_copy,
                 self.pairs.see_each_other(self.rack, from, to),
                 preflight::fits_cpu(self.rack, from, to, self.a_move.uuid),
             )
         };
         checks.await.map_err(before_it_began)?;
-        let there = sides.target.domain(self.a_move.uuid).await.map_err(VirtError::failure).map_err(before_it_began)?;
-        if there.is_some_and(|domain| domain.state.has_process()) {
-            return Err(Failure::refused(format!("host {to} has another copy of it"))
-                .hint(format!("nothing was changed; find out what that is, and end it on {to} with `virsh destroy`")));
-        }
         let mine = claim.moving(from, to, &self.rack.run);
         let window = Window::begin();
         match claim::swap(self.rack.port(), self.a_move.uuid, &claim, &mine).await.map_err(ClusterError::failure)? {

@@ -6,7 +6,7 @@ use super::diff::settable;
 use super::guard::{Fresh, Guarded};
 use super::job::check_job;
 use super::resource::{Block, Command, Directory, File, Guard, Resource, Service, User};
-use super::shell::{join, quote};
+use super::shell::{join, quote, unit_word};
 use super::state::State;
 use crate::error::{Failure, ResultExt};
 use crate::ssh::{Exec, Remote, RemoteExt};
@@ -73,11 +73,6 @@ fn guarded(name: &str, apply: &str, guard: &Guard) -> Guarded {
         keep: guard.keep.clone(),
         ..Guarded::default()
     }
-}
-
-/// A name as it may stand in a unit's name.
-fn unit_word(text: &str) -> String {
-    text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect()
 }
 
 /// The script of a small change.

@@ -86,6 +86,13 @@ impl Guarded {
         }
     }
 
+    /// Words of a shell that succeed while an edit of this name waits to be confirmed, or is being taken back: whatever
+    /// the host shows then is not what it will be.
+    pub fn in_doubt(name: &str) -> String {
+        let name = quote(name);
+        format!("systemctl is-active -q rackhand-revert-{name}.timer rackhand-revert-{name}.service")
+    }
+
     /// Makes permanent what runs already, over a new connection. An edit that a killed run has left unconfirmed is
     /// confirmed by this.
     ///

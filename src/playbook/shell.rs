@@ -11,6 +11,11 @@ pub fn join<S: AsRef<str>>(words: impl IntoIterator<Item = S>) -> String {
     words.into_iter().map(|w| quote(w.as_ref())).collect::<Vec<_>>().join(" ")
 }
 
+/// A name as it may stand in a unit's name.
+pub(super) fn unit_word(text: &str) -> String {
+    text.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,8 @@
 //! What a host has, of all that a list of resources asks about: one script, one round trip.
 
+use super::guard::Guarded;
 use super::resource::Resource;
-use super::shell::{join, quote};
+use super::shell::{join, quote, unit_word};
 use crate::ssh::{Exec, Remote, RemoteError, RemoteExt};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use sha2::{Digest, Sha256};
@@ -272,10 +273,14 @@ fn small(resource: &Resource, s: &mut String) {
         }
         Resource::Bridge(bridge) => s.push_str(&super::bridge::probe(bridge)),
         Resource::Command(command) => {
+            let mut probe = command.probe.clone();
+            if command.guard.is_some() {
+                probe = format!("if {}; then exit 1; fi\n{probe}", Guarded::in_doubt(&unit_word(&command.name)));
+            }
             let _ = writeln!(
                 s,
                 "timeout -k 2 20 bash -c {} >/dev/null; printf 'command\\t%s\\t%s\\n' {} $?",
-                quote(&command.probe),
+                quote(&probe),
                 quote(&command.name)
             );
         }

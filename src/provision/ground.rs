@@ -47,12 +47,10 @@ else echo network=unknown
 fi
 [ -e /dev/watchdog0 ] && echo watchdog=yes
 ip -o addr show scope global | while read -r _ link _ address _; do
-  port=$link
-  for member in /sys/class/net/"$link"/brif/*; do
-    name=${member##*/}
-    [ "$(cat "/sys/class/net/$name/address" 2>/dev/null)" = "$(cat "/sys/class/net/$link/address")" ] && port=$name
-  done
-  echo "port=${address%/*} $port"
+  mac=$(ip -o link show dev "$link" | sed -n 's/.* link\/ether \([^ ]*\).*/\1/p')
+  port=$(ip -o link show master "$link" 2>/dev/null | grep -F " link/ether $mac " | head -n1 | cut -d ' ' -f 2)
+  port=${port%%[@:]*}
+  echo "port=${address%/*} ${port:-$link}"
 done
 systemctl list-units --plain --no-legend --state=active,activating 'rackhand-*.service' 2>/dev/null | while read -r unit _; do
   echo "job=$unit"

@@ -9,7 +9,7 @@ mod table;
 mod urgency;
 
 pub use events::{Event, EventStyle, Job, Outcome};
-pub use table::Table;
+pub use table::{Table, counted};
 pub use urgency::{Patience, Unhurried, Urgency};
 
 use crate::error::{Failure, ResultExt};
@@ -163,9 +163,9 @@ impl Ui {
         let (ui, question) = (self.clone(), format!("{about}{gap}{question} [y/N]"));
         // On a thread of its own: an interruption must be seen while the question is open.
         self.interruptions.asking.store(true, Ordering::Relaxed);
-        let answer = tokio::task::spawn_blocking(move || ui.ask(&question)).await??;
+        let answer = tokio::task::spawn_blocking(move || ui.ask(&question)).await;
         self.interruptions.asking.store(false, Ordering::Relaxed);
-        match answer.as_str() {
+        match answer??.as_str() {
             "y" | "Y" | "yes" => Ok(()),
             _ => Err(Failure::refused("answered no; nothing was changed")),
         }

@@ -38,6 +38,11 @@ impl Table {
     }
 }
 
+/// So many of something, in words.
+pub fn counted(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

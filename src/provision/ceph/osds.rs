@@ -56,7 +56,7 @@ pub(super) fn plan(inventory: &Inventory, facts: &Facts) -> Result<Vec<Todo>, Fa
     }
     if !missing.is_empty() {
         return Err(Failure::refused(format!("there are no such disks: {}", missing.join(", ")))
-            .hint("correct the paths (`rackhand facts -o json` has the disks of a host), or take dead disks off the hosts' `osds`"));
+            .hint("correct the paths (`rackhand facts --disks` lists those of a host), or take dead disks off the hosts' `osds`"));
     }
     todos.extend(orphans(inventory, facts, &on_disks)?);
     Ok(todos)
