@@ -103,16 +103,53 @@ impl fmt::Display for Failure {
     }
 }
 
-impl<E: Into<anyhow::Error>> From<E> for Failure {
-    fn from(source: E) -> Self {
-        Failure::new(Kind::Failed, source)
+/// An error of the standard library or of another crate that happened on this machine: it was tried and failed,
+/// unless the caller knows better. Errors that have been to a host or to the cluster are not of this kind: they choose
+/// theirs where they are defined, so that no unknown outcome is told as a failure.
+pub trait Local: std::error::Error + Send + Sync + 'static {}
+
+macro_rules! local {
+    ($($error:ty),+ $(,)?) => {$(
+        impl Local for $error {}
+
+        impl From<$error> for Failure {
+            fn from(source: $error) -> Self {
+                Failure::new(Kind::Failed, source)
+            }
+        }
+    )+};
+}
+
+local! {
+    std::io::Error,
+    std::num::TryFromIntError,
+    std::path::StripPrefixError,
+    std::string::FromUtf8Error,
+    base64::DecodeError,
+    globset::Error,
+    minijinja::Error,
+    nix::Error,
+    rcgen::Error,
+    roxmltree::Error,
+    serde_json::Error,
+    tokio::task::JoinError,
+    tokio_rustls::rustls::Error,
+}
+
+/// Gives a local error its kind.
+pub trait LocalExt<T> {
+    /// Turns the error into a [`Failure`] of `kind`.
+    fn or_kind(self, kind: Kind) -> Result<T, Failure>;
+}
+
+impl<T, E: Local> LocalExt<T> for Result<T, E> {
+    fn or_kind(self, kind: Kind) -> Result<T, Failure> {
+        self.map_err(|e| Failure::new(kind, e))
     }
 }
 
-/// Adds context and kind to any result.
+/// Adds a hint or context to any result; its kind stays.
 pub trait ResultExt<T> {
-    /// Turns the error into a [`Failure`] of `kind`.
-    fn or_kind(self, kind: Kind) -> Result<T, Failure>;
     /// Turns the error into a [`Failure`] with a hint.
     fn or_hint(self, hint: impl fmt::Display) -> Result<T, Failure>;
     /// Turns the error into a [`Failure`] with `context` before its cause.
@@ -120,14 +157,6 @@ pub trait ResultExt<T> {
 }
 
 impl<T, E: Into<Failure>> ResultExt<T> for Result<T, E> {
-    fn or_kind(self, kind: Kind) -> Result<T, Failure> {
-        self.map_err(|e| {
-            let mut failure: Failure = e.into();
-            failure.kind = kind;
-            failure
-        })
-    }
-
     fn or_hint(self, hint: impl fmt::Display) -> Result<T, Failure> {
         self.map_err(|e| e.into().hint(hint))
     }
@@ -156,6 +185,13 @@ mod tests {
         for (kind, code) in table {
             assert_eq!(kind.code(), code);
         }
+    }
+
+    #[test]
+    fn a_local_error_is_a_failure_unless_the_caller_knows_better() {
+        let missing = || std::fs::read("/nonexistent/file");
+        assert_eq!(Failure::from(missing().unwrap_err()).kind, Kind::Failed);
+        assert_eq!(missing().or_kind(Kind::Usage).unwrap_err().kind, Kind::Usage);
     }
 
     #[test]

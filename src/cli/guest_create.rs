@@ -1,7 +1,7 @@
 //! `rackhand guest create`.
 
 use super::Context;
-use crate::error::{Failure, Kind, ResultExt};
+use crate::error::{Failure, Kind, LocalExt, ResultExt};
 use crate::guest::address::Wish;
 use crate::guest::create::{self, Order, Plan};
 use crate::guest::image::TemplateName;

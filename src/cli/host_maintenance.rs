@@ -2,7 +2,6 @@
 
 use super::Context;
 use super::guest_run::OnOff;
-use crate::cluster::ClusterError;
 use crate::error::Failure;
 use crate::guest::{Maintenance, set_maintenance};
 use clap::Args;
@@ -41,7 +40,7 @@ pub async fn run(args: MaintenanceArgs, context: &Context) -> Result<(), Failure
         return Ok(());
     }
     let word = if maintenance.is_some() { "in maintenance: it takes no guests" } else { "in service" };
-    let changed = set_maintenance(rack.port(), &args.host, maintenance).await.map_err(ClusterError::failure)?;
+    let changed = set_maintenance(rack.port(), &args.host, maintenance).await?;
     let already = if changed { "" } else { " already" };
     context.ui.note(format!("{} is{already} {word}", args.host));
     context.did(action, &args.host, changed)

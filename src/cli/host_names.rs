@@ -1,6 +1,6 @@
 //! Names and globs of the command line to hosts of the inventory.
 
-use crate::error::{Failure, Kind, ResultExt};
+use crate::error::{Failure, Kind, LocalExt};
 use crate::inventory::Inventory;
 use globset::Glob;
 

@@ -1,7 +1,6 @@
 //! `rackhand network`.
 
 use super::Context;
-use crate::cluster::ClusterError;
 use crate::error::Failure;
 use crate::guest::address;
 use crate::ui::Table;
@@ -73,7 +72,7 @@ pub async fn run(args: NetworkArgs, context: &Context) -> Result<(), Failure> {
         NetworkCommand::List => {
             let mut networks = Vec::new();
             for (name, network) in &rack.inventory.networks.guests {
-                let keys = rack.port().keys(&address::object(name)).await.map_err(ClusterError::failure)?;
+                let keys = rack.port().keys(&address::object(name)).await?;
                 let taken = keys.keys().filter(|k| k.parse::<IpAddr>().is_ok()).count();
                 networks.push(Network {
                     name: name.clone(),
@@ -95,11 +94,11 @@ pub async fn run(args: NetworkArgs, context: &Context) -> Result<(), Failure> {
                 return Err(Failure::usage(format!("the inventory has no guest network `{network}`")));
             }
             if forget_strangers && !context.global.dry_run {
-                let n = address::forget_strangers(rack.port(), &network).await.map_err(ClusterError::failure)?;
+                let n = address::forget_strangers(rack.port(), &network).await?;
                 context.ui.note(format!("{n} strangers forgotten"));
             }
             let guests = rack.guests().await?;
-            let keys = rack.port().keys(&address::object(&network)).await.map_err(ClusterError::failure)?;
+            let keys = rack.port().keys(&address::object(&network)).await?;
             let entry = |(key, owner): (&String, &String)| {
                 let uuid = owner.split('/').next().unwrap_or_default();
                 let guest = guests.iter().find(|g| g.uuid.to_string() == uuid).map(|g| g.name.clone());

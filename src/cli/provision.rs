@@ -1,7 +1,7 @@
 //! `rackhand provision`.
 
 use super::Context;
-use crate::error::{Failure, Kind, ResultExt};
+use crate::error::{Failure, Kind, LocalExt, ResultExt};
 use crate::inventory::Inventory;
 use crate::playbook::{Library, wait_for_units};
 use crate::provision::{Ctx, Grip, Ground, HostLock, Plan, Provision, Stage, lock, look, owner, stages, together};

@@ -276,6 +276,6 @@ mod tests {
         let other = ClusterError::OtherCluster { host: "h3".into(), found: "1".into(), wanted: "2".into() };
         let error = worst(vec![ClusterError::Unreachable("host h1: no route".into()), other]);
         assert_eq!(error.to_string(), "host h3 belongs to the Ceph cluster 1, the inventory says 2");
-        assert_eq!(error.failure().kind, crate::error::Kind::Refused);
+        assert_eq!(error.kind(), crate::error::Kind::Refused);
     }
 }

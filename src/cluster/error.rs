@@ -88,25 +88,66 @@ impl ClusterError {
             Self::TimedOut { .. } | Self::Lost { .. } => Kind::Unknown,
             Self::Busy(_) => Kind::Busy,
             Self::Blocklisted(_) | Self::OtherCluster { .. } => Kind::Refused,
-            _ => Kind::Failed,
+            Self::Unreachable(_)
+            | Self::NotSetUp { .. }
+            | Self::NoQuorum(_)
+            | Self::Exists(_)
+            | Self::NotFound(_)
+            | Self::Conflict(_)
+            | Self::Refused { .. }
+            | Self::Malformed(_) => Kind::Failed,
         }
     }
+}
 
-    /// The failure of a command, with its hints.
-    pub fn failure(self) -> Failure {
-        let hint = match &self {
-            Self::NoQuorum(_) => Some("bring mon hosts back until a majority is up; then run the same command again"),
-            Self::OtherCluster { .. } => {
+impl From<ClusterError> for Failure {
+    fn from(error: ClusterError) -> Self {
+        let hint = match &error {
+            ClusterError::NoQuorum(_) => {
+                Some("bring mon hosts back until a majority is up; then run the same command again")
+            }
+            ClusterError::OtherCluster { .. } => {
                 Some("take the inventory of these hosts; if this is it, `cluster.fsid` in it was changed: put it back")
             }
-            Self::NotSetUp { .. } => Some("set the rack up with `rackhand provision`"),
-            Self::TimedOut { .. } | Self::Lost { .. } => Some("run the same command again: it looks before it acts"),
+            ClusterError::NotSetUp { .. } => Some("set the rack up with `rackhand provision`"),
+            ClusterError::TimedOut { .. } | ClusterError::Lost { .. } => {
+                Some("run the same command again: it looks before it acts")
+            }
             _ => None,
         };
-        let failure = Failure::new(self.kind(), self);
+        let failure = Failure::new(error.kind(), error);
         match hint {
             Some(hint) => failure.hint(hint),
             None => failure,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_chooses_its_kind() {
+        let text = || "x".to_owned();
+        let table = [
+            (ClusterError::Unreachable(text()), Kind::Failed),
+            (ClusterError::NotSetUp { host: text(), reason: text() }, Kind::Failed),
+            (ClusterError::OtherCluster { host: text(), found: text(), wanted: text() }, Kind::Refused),
+            (ClusterError::NoQuorum(text()), Kind::Failed),
+            (ClusterError::Blocklisted(text()), Kind::Refused),
+            (ClusterError::TimedOut { request: text(), after: Duration::from_secs(1) }, Kind::Unknown),
+            (ClusterError::Lost { host: text(), request: text() }, Kind::Unknown),
+            (ClusterError::Exists(text()), Kind::Failed),
+            (ClusterError::NotFound(text()), Kind::Failed),
+            (ClusterError::Conflict(text()), Kind::Failed),
+            (ClusterError::Busy(text()), Kind::Busy),
+            (ClusterError::Refused { request: text(), message: text(), errno: 22 }, Kind::Failed),
+            (ClusterError::Malformed(text()), Kind::Failed),
+        ];
+        for (error, kind) in table {
+            assert_eq!(error.unknown(), kind == Kind::Unknown, "{error:?}");
+            assert_eq!(Failure::from(error.clone()).kind, kind, "{error:?}");
         }
     }
 }

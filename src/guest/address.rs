@@ -128,7 +128,7 @@ pub async fn take_each(
     }
     let object = object(name);
     for _ in 0..TRIES {
-        let mut keys = port.keys(&object).await.map_err(ClusterError::failure)?;
+        let mut keys = port.keys(&object).await?;
         let mut change = KeysChange::default();
         let mut leases = Vec::new();
         for owner in owners {
@@ -166,7 +166,7 @@ pub async fn take_each(
         match port.change_keys(&object, &change).await {
             Ok(()) => return Ok(leases),
             Err(ClusterError::Conflict(_)) => {}
-            Err(error) => return Err(error.failure()),
+            Err(error) => return Err(error.into()),
         }
     }
     Err(Failure::msg(Kind::Busy, format!("addresses of network {name} are taken by others all the time")))

@@ -4,7 +4,7 @@ use super::rack::Rack;
 use super::spec::Guest;
 use super::survey::Survey;
 use crate::error::{Failure, Kind};
-use crate::libvirt::{Hypervisor, VirtError};
+use crate::libvirt::Hypervisor;
 use base64::Engine;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -60,7 +60,7 @@ pub async fn exec(rack: &Rack, guest: &Guest, command: &[String], limit: Duratio
 }
 
 async fn ask(hypervisor: &Arc<dyn Hypervisor>, guest: &Guest, command: &Value) -> Result<Value, Failure> {
-    let text = hypervisor.agent(guest.uuid, &command.to_string(), WORD).await.map_err(VirtError::failure)?;
+    let text = hypervisor.agent(guest.uuid, &command.to_string(), WORD).await?;
     let answer: Value = serde_json::from_str(&text)?;
     Ok(answer["return"].clone())
 }

@@ -65,7 +65,7 @@ async fn mark(rack: &Rack, guest: &Guest) -> Result<(), Failure> {
             None => (None, false),
         })
     });
-    if protected.await.map_err(ClusterError::failure)? {
+    if protected.await? {
         return Err(Failure::refused("it is protected")
             .hint(format!("take the protection away with `rackhand guest protect off {}`", guest.name)));
     }
@@ -85,7 +85,7 @@ async fn remove_image(rack: &Rack, image: &str, job: &Job) -> Result<(), Failure
                 return Err(Failure::msg(Kind::Busy, text)
                     .hint("see who has it with `rbd status`; then run the same command again"));
             }
-            Err(error) => return Err(error.failure()),
+            Err(error) => return Err(error.into()),
         }
     }
 }
@@ -93,7 +93,7 @@ async fn remove_image(rack: &Rack, image: &str, job: &Job) -> Result<(), Failure
 /// Takes back a guest that was never started.
 pub(super) async fn undo(rack: &Rack, guest: &Guest) -> Result<(), Failure> {
     for image in images(guest) {
-        rack.port().image_remove(&image).await.map_err(ClusterError::failure)?;
+        rack.port().image_remove(&image).await?;
     }
     clear(rack, guest).await
 }
@@ -102,12 +102,12 @@ pub(super) async fn undo(rack: &Rack, guest: &Guest) -> Result<(), Failure> {
 async fn clear(rack: &Rack, guest: &Guest) -> Result<(), Failure> {
     let port = rack.port();
     for nic in &guest.nics {
-        address::give_back(port, &nic.network, guest.uuid).await.map_err(ClusterError::failure)?;
+        address::give_back(port, &nic.network, guest.uuid).await?;
     }
-    claim::forget(port, guest.uuid).await.map_err(ClusterError::failure)?;
+    claim::forget(port, guest.uuid).await?;
     let object = Guest::object(guest.uuid);
     let forget = update(port, &object, |_: Option<Guest>| Ok::<_, ClusterError>((None, ())));
-    forget.await.map_err(ClusterError::failure)?;
+    forget.await?;
     forget_name(rack, &guest.name, guest.uuid).await
 }
 
@@ -115,7 +115,7 @@ pub(super) async fn forget_name(rack: &Rack, name: &str, uuid: Uuid) -> Result<(
     match rack.port().change_keys(INDEX, &KeysChange::default().take(name, uuid.to_string())).await {
         // Gone already, or somebody else's by now.
         Ok(()) | Err(ClusterError::Conflict(_)) => Ok(()),
-        Err(error) => Err(error.failure()),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -125,7 +125,7 @@ pub(super) async fn forget_name(rack: &Rack, name: &str, uuid: Uuid) -> Result<(
 /// When the cluster cannot be asked.
 pub async fn delete_reserved(rack: &Rack, name: &str, uuid: Uuid) -> Result<(), Failure> {
     for network in rack.inventory.networks.guests.keys() {
-        address::give_back(rack.port(), network, uuid).await.map_err(ClusterError::failure)?;
+        address::give_back(rack.port(), network, uuid).await?;
     }
     forget_name(rack, name, uuid).await
 }

@@ -110,7 +110,7 @@ impl std::fmt::Display for TemplateName {
 /// # Errors
 /// When the cluster cannot be asked.
 pub async fn list(port: &dyn ClusterPort) -> Result<Vec<Template>, Failure> {
-    all(port, "image.").await.map_err(ClusterError::failure)
+    all(port, "image.").await.map_err(Failure::from)
 }
 
 /// A template.
@@ -118,7 +118,7 @@ pub async fn list(port: &dyn ClusterPort) -> Result<Vec<Template>, Failure> {
 /// # Errors
 /// When there is none of this name.
 pub async fn get(port: &dyn ClusterPort, name: &str) -> Result<Template, Failure> {
-    let found = fetch::<Template>(port, &Template::object(name)).await.map_err(ClusterError::failure)?;
+    let found = fetch::<Template>(port, &Template::object(name)).await?;
     found
         .map(|(template, _)| template)
         .ok_or_else(|| Failure::usage(format!("no image `{name}`")).hint("see the images with `rackhand image list`"))
@@ -150,7 +150,7 @@ pub async fn publish(port: &dyn ClusterPort, name: &str, version: u32) -> Result
         Ok((Some(Template { current: version, ..template }), changed))
     })
     .await
-    .map_err(ClusterError::failure)
+    .map_err(Failure::from)
 }
 
 /// Does something to a template that nobody else is changing meanwhile.
@@ -162,7 +162,7 @@ pub(super) async fn locked<T>(
     let lock = format!("lock.image.{name}");
     rack.port().lock(&lock, &rack.run.id, &rack.run.by, LEASE).await.map_err(|e| match e {
         ClusterError::Busy(by) => Failure::msg(Kind::Busy, format!("image {name} is being changed by {by}")),
-        other => other.failure(),
+        other => other.into(),
     })?;
     let outcome = work.await;
     if let Err(error) = rack.port().unlock(&lock, &rack.run.id).await {
@@ -191,7 +191,7 @@ async fn take_away(port: &dyn ClusterPort, name: &TemplateName) -> Result<Vec<u3
         match port.image_children(&version.image).await {
             Ok(children) => clones.extend(children.into_iter().map(|child| format!("{child} (v{})", version.version))),
             Err(ClusterError::NotFound(_)) => {}
-            Err(error) => return Err(error.failure()),
+            Err(error) => return Err(error.into()),
         }
     }
     if !clones.is_empty() {
@@ -200,7 +200,7 @@ async fn take_away(port: &dyn ClusterPort, name: &TemplateName) -> Result<Vec<u3
     }
     let numbers: Vec<u32> = doomed.iter().map(|v| v.version).collect();
     // First it is no longer offered, then it goes: nobody finds a half of it.
-    hide(port, &name.name, &numbers).await.map_err(ClusterError::failure)?;
+    hide(port, &name.name, &numbers).await?;
     for version in &doomed {
         discard(port, &version.image).await?;
     }
@@ -228,7 +228,7 @@ pub async fn discard(port: &dyn ClusterPort, image: &str) -> Result<(), Failure>
     let gone = |result: Result<(), ClusterError>| match result {
         Err(ClusterError::NotFound(_)) => Ok(()),
         Err(ClusterError::Busy(text)) => Err(Failure::msg(Kind::Busy, text)),
-        other => other.map_err(ClusterError::failure),
+        other => other.map_err(Failure::from),
     };
     gone(port.snapshot_remove(image, BASE).await)?;
     gone(port.image_remove(image).await.map(drop))

@@ -4,7 +4,7 @@ use super::image::{BASE, Template, TemplateVersion, discard, locked};
 use super::inspect::{DiskFile, inspect};
 use super::rack::Rack;
 use crate::cluster::{ClusterError, fetch, update};
-use crate::error::{Failure, Kind, ResultExt};
+use crate::error::{Failure, Kind, LocalExt, ResultExt};
 use crate::inventory::{Role, Size};
 use crate::ssh::{Channel, Exec, Remote};
 use crate::ui::Job;
@@ -289,15 +289,15 @@ async fn sweep(rack: &Rack) {
 async fn offer(rack: &Rack, order: &Import, partial: &str, sha256: String) -> Result<TemplateVersion, Failure> {
     let port = rack.port();
     let object = Template::object(&order.name);
-    let found = fetch::<Template>(port, &object).await.map_err(ClusterError::failure)?.map(|(template, _)| template);
+    let found = fetch::<Template>(port, &object).await?.map(|(template, _)| template);
     let versions = found.map(|t| t.versions).unwrap_or_default();
     let number = versions.iter().map(|v| v.version).max().unwrap_or(0) + 1;
     let image = Template::image_name(&order.name, number);
     // Left by an import that was killed right here; no guest can stand on what was never offered.
     discard(port, &image).await?;
-    port.image_rename(partial, &image).await.map_err(ClusterError::failure)?;
-    port.snapshot_create(&image, BASE, true).await.map_err(ClusterError::failure)?;
-    let size = port.image(&image).await.map_err(ClusterError::failure)?.map_or(0, |i| i.size);
+    port.image_rename(partial, &image).await?;
+    port.snapshot_create(&image, BASE, true).await?;
+    let size = port.image(&image).await?.map_or(0, |i| i.size);
     let version = TemplateVersion {
         version: number,
         image,
@@ -313,7 +313,7 @@ async fn offer(rack: &Rack, order: &Import, partial: &str, sha256: String) -> Re
         template.current = number;
         Ok::<_, ClusterError>((Some(template), ()))
     });
-    add.await.map_err(ClusterError::failure)?;
+    add.await?;
     Ok(version)
 }
 

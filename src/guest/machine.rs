@@ -21,7 +21,7 @@ const EMULATED: &str = "<cpu mode='custom' match='exact' check='none'><model fal
 /// # Errors
 /// When a host cannot be asked (and nothing was settled on), or the hosts have nothing in common.
 pub async fn common(port: &dyn ClusterPort, hypervisors: &Hypervisors) -> Result<Machine, Failure> {
-    if let Some((machine, _)) = fetch::<Machine>(port, OBJECT).await.map_err(ClusterError::failure)? {
+    if let Some((machine, _)) = fetch::<Machine>(port, OBJECT).await? {
         return Ok(machine);
     }
     let hosts: Vec<&Arc<dyn Hypervisor>> = hypervisors.all().collect();
@@ -30,7 +30,7 @@ pub async fn common(port: &dyn ClusterPort, hypervisors: &Hypervisors) -> Result
         let machine = found.unwrap_or_else(|| machine.clone());
         Ok::<_, ClusterError>((Some(machine.clone()), machine))
     });
-    settled.await.map_err(ClusterError::failure)
+    settled.await.map_err(Failure::from)
 }
 
 /// The richest machine all these hosts can give.

@@ -84,7 +84,7 @@ async fn reserve_names(rack: &Rack, plan: &Plan) -> Result<Vec<Reserved>, Failur
         match rack.port().change_keys(INDEX, &change).await {
             Ok(()) => return Ok(reserved),
             Err(ClusterError::Conflict(_)) => index = rack.index().await?,
-            Err(error) => return Err(error.failure()),
+            Err(error) => return Err(error.into()),
         }
     }
     Err(Failure::msg(Kind::Busy, "guests are made by others all the time"))
@@ -96,7 +96,7 @@ async fn define(rack: &Rack, plan: &Plan, reserved: &[Reserved]) -> Result<Made,
         let object = Guest::object(r.uuid);
         Ok::<_, ClusterError>(if r.fresh { None } else { fetch::<Guest>(rack.port(), &object).await? })
     });
-    let found = try_join_all(found).await.map_err(ClusterError::failure)?;
+    let found = try_join_all(found).await?;
     let owners: Vec<Uuid> = reserved.iter().zip(&found).filter(|(_, f)| f.is_none()).map(|(r, _)| r.uuid).collect();
     let order = &plan.order;
     let pool = network(rack, &order.network)?;
@@ -151,13 +151,13 @@ async fn write(rack: &Rack, plan: &Plan, reserved: &Reserved, lease: Lease) -> R
         pinned: order.host.clone(),
         created: jiff::Timestamp::now(),
     };
-    let text = encode(&guest).map_err(ClusterError::failure)?;
+    let text = encode(&guest)?;
     match rack.port().create(&Guest::object(uuid), &text).await {
         Ok(_) => Ok(guest),
         Err(ClusterError::Exists(_)) => {
             Err(Failure::msg(Kind::Busy, format!("guest {name} is being made by another run")))
         }
-        Err(error) => Err(error.failure()),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -177,12 +177,12 @@ async fn make_disk(rack: &Rack, plan: &Plan, guest: &Guest) -> Result<(), Failur
             Ok(_) => {}
             Err(ClusterError::Exists(_)) => {
                 // Killed between clone and resize, perhaps.
-                let found = rack.port().image(&disk.image).await.map_err(ClusterError::failure)?;
+                let found = rack.port().image(&disk.image).await?;
                 if found.is_none_or(|image| image.size < disk.size.bytes()) {
-                    rack.port().image_resize(&disk.image, disk.size.bytes()).await.map_err(ClusterError::failure)?;
+                    rack.port().image_resize(&disk.image, disk.size.bytes()).await?;
                 }
             }
-            Err(error) => return Err(error.failure()),
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(())
@@ -192,7 +192,7 @@ async fn make_disk(rack: &Rack, plan: &Plan, guest: &Guest) -> Result<(), Failur
 async fn write_seed(rack: &Rack, plan: &Plan, guest: &Guest) -> Result<(), Failure> {
     let networks = &rack.inventory.networks.guests;
     let seed = Seed::new(guest, |name| networks.get(name), plan.order.user_data.clone())?;
-    rack.port().image_write(&guest.seed_image(), &seed.disk()?).await.map_err(ClusterError::failure)
+    rack.port().image_write(&guest.seed_image(), &seed.disk()?).await.map_err(Failure::from)
 }
 
 /// Says that the guest is complete.
@@ -209,7 +209,7 @@ async fn finish(rack: &Rack, plan: &Plan, built: &Guest, settled: Guest) -> Resu
             Ok::<_, ClusterError>((Some(guest.clone()), Some(guest)))
         }
     });
-    let finished = finished.await.map_err(ClusterError::failure)?;
+    let finished = finished.await?;
     finished.ok_or_else(|| Failure::failed(format!("guest {} was deleted meanwhile", settled.name)))
 }
 
@@ -225,5 +225,5 @@ pub async fn change(rack: &Rack, guest: &Guest, f: impl Fn(&mut Guest) + Send + 
         f(&mut changed);
         Ok::<_, ClusterError>((Some(changed.clone()), changed))
     });
-    changed.await.map_err(ClusterError::failure)
+    changed.await.map_err(Failure::from)
 }

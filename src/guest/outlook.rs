@@ -7,7 +7,6 @@ use super::promise::{self, Promise, Promises};
 use super::rack::Rack;
 use super::spec::Guest;
 use super::survey::Survey;
-use crate::cluster::ClusterError;
 use crate::error::Failure;
 use crate::inventory::{HostSpec, Inventory, Role};
 use crate::libvirt::{Domain, Node};
@@ -39,8 +38,8 @@ impl Outlook {
             host_state::read(rack.port()),
             rack.guests(),
         );
-        let (claims, promises) = (claims.map_err(ClusterError::failure)?, promises.map_err(ClusterError::failure)?);
-        let (states, guests) = (states.map_err(ClusterError::failure)?, guests?);
+        let (claims, promises) = (claims?, promises?);
+        let (states, guests) = (states?, guests?);
         let survey = Survey::take(&rack.hypervisors, true).await;
         let rooms = rooms(&rack.inventory, &survey, &states, &guests, &promises);
         Ok(Outlook { claims, guests, survey, rooms })

@@ -115,7 +115,7 @@ pub async fn enter(rack: &Rack, guest: Uuid, need: &Need, host: &str) -> Result<
     let (bare, tags) = bare(rack, need, host).await?;
     let _turn = rack.turns.wait(host).await;
     for _ in 0..TRIES {
-        let (mut promises, version) = read(port, host).await.map_err(ClusterError::failure)?;
+        let (mut promises, version) = read(port, host).await?;
         let here = hypervisor.domains().await?;
         let mut others = promises.clone();
         others.remove(&guest);
@@ -126,7 +126,7 @@ pub async fn enter(rack: &Rack, guest: Uuid, need: &Need, host: &str) -> Result<
             return Ok(Err(why));
         }
         promises.insert(guest, Promise { memory: need.memory, cpus: need.cpus, tags: need.tags.clone() });
-        let text = encode(&Ledger { guests: promises }).map_err(ClusterError::failure)?;
+        let text = encode(&Ledger { guests: promises })?;
         let written = match version {
             Some(version) => port.replace(&object(host), &text, version).await,
             None => port.create(&object(host), &text).await,
@@ -134,7 +134,7 @@ pub async fn enter(rack: &Rack, guest: Uuid, need: &Need, host: &str) -> Result<
         match written {
             Ok(_) => return Ok(Ok(())),
             Err(ClusterError::Conflict(_) | ClusterError::Exists(_)) => {}
-            Err(error) => return Err(error.failure()),
+            Err(error) => return Err(error.into()),
         }
     }
     Err(Failure::msg(Kind::Busy, format!("guests are brought to {host} by others all the time")))
@@ -150,7 +150,7 @@ async fn bare(rack: &Rack, need: &Need, host: &str) -> Result<(HostRoom, Tags), 
     let hypervisor = rack.hypervisors.get(host)?;
     let node = async { Ok(hypervisor.node().await?) };
     let object = HostState::object(host);
-    let state = async { fetch::<HostState>(rack.port(), &object).await.map_err(ClusterError::failure) };
+    let state = async { fetch::<HostState>(rack.port(), &object).await.map_err(Failure::from) };
     let guests = async { if need.tags.contains_key(APART) { rack.guests().await } else { Ok(Vec::new()) } };
     let (node, state, guests) = tokio::try_join!(node, state, guests)?;
     let room = empty(&rack.inventory, spec, Some(&node), state.and_then(|(state, _)| closed(&state)));

@@ -3,7 +3,7 @@
 use super::claim::Run;
 use super::promise::Turns;
 use super::spec::{Guest, INDEX};
-use crate::cluster::{Cluster, ClusterError, ClusterPort, all, fetch};
+use crate::cluster::{Cluster, ClusterPort, all, fetch};
 use crate::error::{Failure, Kind};
 use crate::inventory::{Inventory, Role};
 use crate::libvirt::Hypervisors;
@@ -47,7 +47,7 @@ impl Rack {
             tokio::spawn(async move { hypervisor.node().await });
         }
         let cluster = Cluster::connect(&fleet, &inventory).await;
-        let port = Arc::new(cluster.map_err(ClusterError::failure)?);
+        let port = Arc::new(cluster?);
         Ok(Rack {
             port,
             hypervisors,
@@ -69,7 +69,7 @@ impl Rack {
     /// # Errors
     /// When the cluster cannot be asked.
     pub async fn guests(&self) -> Result<Vec<Guest>, Failure> {
-        let mut guests: Vec<Guest> = all(self.port(), "guest.").await.map_err(ClusterError::failure)?;
+        let mut guests: Vec<Guest> = all(self.port(), "guest.").await?;
         guests.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(guests)
     }
@@ -84,7 +84,7 @@ impl Rack {
             Err(_) => self.index().await?.get(name).copied(),
         };
         let found = match uuid {
-            Some(uuid) => fetch::<Guest>(self.port(), &Guest::object(uuid)).await.map_err(ClusterError::failure)?,
+            Some(uuid) => fetch::<Guest>(self.port(), &Guest::object(uuid)).await?,
             None => None,
         };
         found.map(|(guest, _)| guest).ok_or_else(|| {
@@ -97,7 +97,7 @@ impl Rack {
     /// # Errors
     /// When the cluster cannot be asked.
     pub async fn index(&self) -> Result<BTreeMap<String, Uuid>, Failure> {
-        let keys = self.port().keys(INDEX).await.map_err(ClusterError::failure)?;
+        let keys = self.port().keys(INDEX).await?;
         Ok(keys.into_iter().filter_map(|(name, uuid)| Some((name, uuid.parse().ok()?))).collect())
     }
 }

@@ -184,7 +184,7 @@ async fn start_one(
 /// The guest's definition once its claim is ours. Whoever deletes it says so in the definition first and looks at the
 /// claim then, so one of the two sees the other.
 async fn ready(rack: &Rack, guest: &Guest) -> Result<Guest, Failure> {
-    let found = fetch::<Guest>(rack.port(), &Guest::object(guest.uuid)).await.map_err(ClusterError::failure)?;
+    let found = fetch::<Guest>(rack.port(), &Guest::object(guest.uuid)).await?;
     found
         .map(|(guest, _)| guest)
         .filter(|guest| guest.stage == Stage::Ready)
@@ -331,7 +331,7 @@ async fn wait(rack: &Rack, guest: &Guest, claim: &Claim, job: &Job) -> Result<Cl
     let told = |claim: &Claim, left: Duration| {
         job.step(format!("waits up to {} s for {}", left.as_secs() + 1, claim.by));
     };
-    claim::wait_out(rack.port(), guest.uuid, claim.clone(), told).await.map_err(ClusterError::failure)
+    claim::wait_out(rack.port(), guest.uuid, claim.clone(), told).await.map_err(Failure::from)
 }
 
 /// Something that changes nothing, given up at the first interruption.
@@ -353,7 +353,7 @@ async fn nobody_has_it_open(rack: &Rack, guest: &Guest, job: &Job) -> Result<(),
     let began = Instant::now();
     loop {
         let asked = guest.disks.iter().map(|disk| rack.port().image_users(&disk.image));
-        let users = try_join_all(asked).await.map_err(ClusterError::failure)?;
+        let users = try_join_all(asked).await?;
         let Some(user) = users.iter().flat_map(|u| &u.watchers).next() else { return Ok(()) };
         if began.elapsed() > WATCH {
             return Err(Failure::refused(format!(
@@ -396,15 +396,15 @@ pub(super) async fn set_desired(rack: &Rack, guest: &Guest, desired: Desired) ->
     let set = update(rack.port(), &name, |found: Option<Guest>| {
         Ok::<_, ClusterError>((found.map(|guest| Guest { desired, ..guest }), ()))
     });
-    set.await.map_err(ClusterError::failure)
+    set.await.map_err(Failure::from)
 }
 
 pub(super) async fn read(rack: &Rack, guest: &Guest) -> Result<Claim, Failure> {
-    claim::read(rack.port(), guest.uuid).await.map_err(ClusterError::failure)
+    claim::read(rack.port(), guest.uuid).await.map_err(Failure::from)
 }
 
 pub(super) async fn swap(rack: &Rack, guest: &Guest, seen: &Claim, next: &Claim) -> Result<Swap, Failure> {
-    claim::swap(rack.port(), guest.uuid, seen, next).await.map_err(ClusterError::failure)
+    claim::swap(rack.port(), guest.uuid, seen, next).await.map_err(Failure::from)
 }
 
 pub(super) fn may_run(host: &str, why: &str) -> Failure {

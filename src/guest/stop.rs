@@ -7,7 +7,7 @@ use super::spec::{Desired, Guest};
 use super::start::{may_run, outlast, read, set_desired, swap};
 use super::survey::{Standing, Survey};
 use crate::error::{Failure, Kind};
-use crate::libvirt::{Hypervisor, VirtError};
+use crate::libvirt::Hypervisor;
 use crate::ui::{Job, Outcome, Patience};
 use futures::future::join_all;
 use std::sync::Arc;
@@ -162,7 +162,7 @@ pub async fn reboot(rack: &Rack, guests: &[Guest], force: bool) -> Vec<(String, 
         let result: Result<(), Failure> = async {
             let hypervisor = rack.hypervisors.get(&survey.host_of(rack, guest).await?)?;
             let asked = if force { hypervisor.reset(guest.uuid).await } else { hypervisor.reboot(guest.uuid).await };
-            asked.map_err(VirtError::failure)
+            asked.map_err(Failure::from)
         }
         .await;
         match &result {

@@ -84,9 +84,9 @@ async fn move_away(rack: &Rack, plan: &Plan, guest: &Guest, mac: &str) -> Result
     match address::mark_stranger(port, name, guest.uuid, 0, nic.address, mac).await {
         // Noted by a run that was killed right after.
         Ok(()) | Err(ClusterError::Conflict(_)) => {}
-        Err(error) => return Err(error.failure()),
+        Err(error) => return Err(error.into()),
     }
-    address::give_back(port, name, guest.uuid).await.map_err(ClusterError::failure)?;
+    address::give_back(port, name, guest.uuid).await?;
     let lease = address::take(port, name, network(rack, name)?, guest.uuid, 0, Wish::Auto).await?;
     let nics = vec![Nic { network: name.clone(), mac: lease.mac, address: lease.address }];
     change(rack, guest, move |guest| guest.nics.clone_from(&nics)).await

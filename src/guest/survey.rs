@@ -3,7 +3,6 @@
 use super::claim::{self, Claim, Phase, Run};
 use super::rack::Rack;
 use super::spec::Guest;
-use crate::cluster::ClusterError;
 use crate::error::Failure;
 use crate::libvirt::{Domain, DomainState, Hypervisors, Node};
 use futures::future::join_all;
@@ -116,7 +115,7 @@ impl Survey {
         if let Some((host, _)) = self.place(guest.uuid) {
             return Ok(host.clone());
         }
-        let claim = claim::read(rack.port(), guest.uuid).await.map_err(ClusterError::failure)?;
+        let claim = claim::read(rack.port(), guest.uuid).await?;
         Err(match self.hidden(&claim) {
             Some((host, why)) => {
                 Failure::failed(format!("guest {} may run on {host}, which does not answer ({why})", guest.name))

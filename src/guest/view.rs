@@ -4,7 +4,6 @@ use super::claim::{self, Claim, Phase};
 use super::rack::Rack;
 use super::spec::{Desired, Disk, Guest, ImageRef, Nic, Stage};
 use super::survey::Survey;
-use crate::cluster::ClusterError;
 use crate::error::Failure;
 use crate::inventory::Size;
 use crate::libvirt::DomainState;
@@ -119,7 +118,7 @@ pub struct Overview {
 pub async fn overview(rack: &Rack) -> Result<Overview, Failure> {
     let (definitions, claims, index, survey) =
         tokio::join!(rack.guests(), claim::all(rack.port()), rack.index(), Survey::take(&rack.hypervisors, false),);
-    let (definitions, claims) = (definitions?, claims.map_err(ClusterError::failure)?);
+    let (definitions, claims) = (definitions?, claims?);
     let guests: Vec<GuestView> =
         definitions.iter().map(|guest| view(guest, claims.get(&guest.uuid), &survey)).collect();
     let mut reserved = index?;

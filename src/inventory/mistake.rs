@@ -1,5 +1,6 @@
 //! What is wrong in a file: where, what, and how to put it right.
 
+use crate::error::{Failure, Kind};
 use std::fmt;
 
 /// A place in a file: line and column count from 1, in characters.
@@ -58,6 +59,12 @@ impl Mistakes {
 }
 
 impl std::error::Error for Mistakes {}
+
+impl From<Mistakes> for Failure {
+    fn from(mistakes: Mistakes) -> Self {
+        Failure::new(Kind::Usage, mistakes)
+    }
+}
 
 impl fmt::Display for Mistakes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -35,7 +35,7 @@ pub fn load(path: &Path) -> Result<Inventory, Failure> {
         let hint = "name it with -i FILE or $RACKHAND_INVENTORY, or write one with `rackhand init`";
         if missing { failure.hint(hint) } else { failure }
     })?;
-    let mut inventory = parse(&path.display().to_string(), &text).map_err(|e| Failure::new(Kind::Usage, e))?;
+    let mut inventory = parse(&path.display().to_string(), &text)?;
     let base = path.parent().filter(|p| !p.as_os_str().is_empty());
     inventory.base = base.unwrap_or(Path::new(".")).to_path_buf();
     Ok(inventory)

@@ -96,14 +96,9 @@ impl VirtError {
 
     /// Whether the call may have had its effect or not.
     pub fn unknown(&self) -> bool {
-        matches!(self, Self::TimedOut { .. } | Self::Lost { .. })
-    }
-
-    /// The failure of a command; without an answer its outcome is unknown.
-    pub fn failure(self) -> Failure {
-        match self.unknown() {
-            true => Failure::new(Kind::Unknown, self).hint("look at it before it is done once more"),
-            false => Failure::new(Kind::Failed, self),
+        match self {
+            Self::TimedOut { .. } | Self::Lost { .. } => true,
+            Self::Unreachable { .. } | Self::NoDomain { .. } | Self::Exists { .. } | Self::Failed { .. } => false,
         }
     }
 
@@ -131,6 +126,36 @@ impl VirtError {
             | Self::Failed { host, .. }
             | Self::TimedOut { host, .. }
             | Self::Lost { host, .. } => host,
+        }
+    }
+}
+
+impl From<VirtError> for Failure {
+    fn from(error: VirtError) -> Self {
+        match error.unknown() {
+            true => Failure::new(Kind::Unknown, error).hint("look at it before it is done once more"),
+            false => Failure::new(Kind::Failed, error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_chooses_its_kind() {
+        let (host, message) = (|| "h1".to_owned(), || "x".to_owned());
+        let table = [
+            (VirtError::Unreachable { host: host(), reason: message() }, Kind::Failed),
+            (VirtError::NoDomain { host: host(), call: "call" }, Kind::Failed),
+            (VirtError::Exists { host: host(), call: "call", message: message() }, Kind::Failed),
+            (VirtError::Failed { host: host(), call: "call", code: 1, message: message() }, Kind::Failed),
+            (VirtError::TimedOut { host: host(), call: "call", after: Duration::from_secs(1) }, Kind::Unknown),
+            (VirtError::Lost { host: host(), call: "call", message: message() }, Kind::Unknown),
+        ];
+        for (error, kind) in table {
+            assert_eq!(Failure::from(error.clone()).kind, kind, "{error:?}");
         }
     }
 }

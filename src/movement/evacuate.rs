@@ -55,7 +55,7 @@ impl Evacuation {
     ) -> Result<Self, Failure> {
         let maintenance =
             Maintenance { since: jiff::Timestamp::now(), by: rack.run.by.clone(), why: Some("evacuated".to_owned()) };
-        set_maintenance(rack.port(), &self.host, Some(maintenance)).await.map_err(ClusterError::failure)?;
+        set_maintenance(rack.port(), &self.host, Some(maintenance)).await?;
         let evacuation = match self.somebody_came(rack).await? {
             true => Evacuation::plan(rack, &self.host, options, urgency, true).await?,
             false => self,
@@ -72,14 +72,14 @@ impl Evacuation {
     /// before has written his claim by now, and is waited for, or sees the maintenance when he enters his promise.
     async fn somebody_came(&self, rack: &Rack) -> Result<bool, Failure> {
         let mut came = false;
-        for (guest, claim) in claim::all(rack.port()).await.map_err(ClusterError::failure)? {
+        for (guest, claim) in claim::all(rack.port()).await? {
             if self.here.contains(&guest) || !claim.places().any(|place| place == self.host) {
                 continue;
             }
             came = true;
             if claim.phase == Phase::Starting {
                 rack.ui.note(format!("waits for a guest that is being started there by {}", claim.by));
-                claim::wait_out(rack.port(), guest, claim, |_, _| ()).await.map_err(ClusterError::failure)?;
+                claim::wait_out(rack.port(), guest, claim, |_, _| ()).await?;
             }
         }
         Ok(came)
@@ -110,7 +110,7 @@ impl Homecoming {
         change: bool,
     ) -> Result<Self, Failure> {
         known(rack, host)?;
-        let states = read_host_states(rack.port()).await.map_err(ClusterError::failure)?;
+        let states = read_host_states(rack.port()).await?;
         let left = states.get(host).map(|s| s.left.clone()).unwrap_or_default();
         let guests = rack.guests().await?.into_iter().filter(|g| left.contains_key(&g.uuid)).collect();
         let mut facts = facts(rack, host, &Wanted::Guests(guests), options, urgency, change).await?;
@@ -136,7 +136,7 @@ impl Homecoming {
     /// # Errors
     /// When the cluster cannot be asked.
     pub async fn begin(&self, rack: &Rack) -> Result<bool, Failure> {
-        set_maintenance(rack.port(), &self.host, None).await.map_err(ClusterError::failure)
+        set_maintenance(rack.port(), &self.host, None).await.map_err(Failure::from)
     }
 
     /// Forgets those that came back or need not.
@@ -185,5 +185,5 @@ async fn change_left(
         change(&mut state.left);
         Ok::<_, ClusterError>((Some(state), ()))
     });
-    set.await.map_err(ClusterError::failure)
+    set.await.map_err(Failure::from)
 }

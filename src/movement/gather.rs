@@ -6,7 +6,6 @@ use super::preflight::Pairs;
 use super::run::PATIENCE;
 use super::settle::Found;
 use super::transfer::{Transfer, finish};
-use crate::cluster::ClusterError;
 use crate::error::Failure;
 use crate::guest::claim::{self, Claim, Phase};
 use crate::guest::placement::{Closed, Need};
@@ -130,7 +129,7 @@ async fn finish_moves(
 ) -> Result<(), Failure> {
     let mut moves = Vec::new();
     let (guests, claims) = tokio::join!(rack.guests(), claim::all(rack.port()));
-    let (guests, claims) = (guests?, claims.map_err(ClusterError::failure)?);
+    let (guests, claims) = (guests?, claims?);
     for guest in &guests {
         let Some(claim) = claims.get(&guest.uuid) else { continue };
         if claim.phase != Phase::Moving || !wanted.covers(guest.uuid, claim) {

@@ -118,12 +118,12 @@ impl Transfer<'_> {
 
     async fn attempt(&mut self, began: Instant, job: &Job, rate: &(impl Fn(u64) + Send)) -> Result<Ended, Failure> {
         let sides = Sides::of(self.rack, self.a_move)?;
-        let claim = claim::read(self.rack.port(), self.a_move.uuid).await.map_err(ClusterError::failure)?;
+        let claim = claim::read(self.rack.port(), self.a_move.uuid).await?;
         self.may_begin(&claim).await?;
         job.step("looks whether the hosts see each other");
         let (from, to) = (self.a_move.from.as_str(), self.a_move.to.as_str());
         let no_copy = async {
-            match sides.target.domain(self.a_move.uuid).await.map_err(VirtError::failure)? {
+            match sides.target.domain(self.a_move.uuid).await? {
                 Some(domain) if domain.state.has_process() => {
                     Err(Failure::refused(format!("host {to} has another copy of it"))
                         .hint(format!("find out what that is, and end it on {to} with `virsh destroy`")))
@@ -141,7 +141,7 @@ impl Transfer<'_> {
         checks.await.map_err(before_it_began)?;
         let mine = claim.moving(from, to, &self.rack.run);
         let window = Window::begin();
-        match claim::swap(self.rack.port(), self.a_move.uuid, &claim, &mine).await.map_err(ClusterError::failure)? {
+        match claim::swap(self.rack.port(), self.a_move.uuid, &claim, &mine).await? {
             Swap::Ours => {}
             Swap::Theirs(theirs) => {
                 return Err(Failure::msg(Kind::Busy, format!("{} works on it at the moment", theirs.by)));
@@ -389,14 +389,14 @@ pub async fn finish(transfer: &mut Transfer<'_>) -> Result<Found, Failure> {
     let sides = Sides::of(transfer.rack, transfer.a_move)?;
     let a_move = transfer.a_move;
     let job = transfer.rack.ui.job(format!("finish the move of {} {} -> {}", a_move.guest, a_move.from, a_move.to));
-    let claim = claim::read(transfer.rack.port(), a_move.uuid).await.map_err(ClusterError::failure)?;
+    let claim = claim::read(transfer.rack.port(), a_move.uuid).await?;
     let mut found = transfer.follow(&sides, &job, &|_| (), false).await;
     if matches!(found, Found::OnSource | Found::Nowhere) && claim.phase == Phase::Moving {
         // Whoever wrote the claim may be about to ask the source, which somebody may start the guest on before he does:
         // wait until that cannot be any more.
         let told = |c: &Claim, left: Duration| job.step(format!("waits up to {} s for {}", left.as_secs(), c.by));
         let waited = claim::wait_out(transfer.rack.port(), a_move.uuid, claim.clone(), told).await;
-        waited.map_err(ClusterError::failure)?;
+        waited?;
         found = transfer.follow(&sides, &job, &|_| (), false).await;
     }
     let why = match &found {

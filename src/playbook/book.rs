@@ -1,7 +1,7 @@
 //! Playbooks: YAML rendered for each host, with templates beside it.
 
 use super::resource::Resource;
-use crate::error::{Failure, Kind, ResultExt};
+use crate::error::{Failure, Kind, LocalExt, ResultExt};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value};
 use serde::Deserialize;

@@ -3,7 +3,9 @@
 use super::apply::{packages, script};
 use super::resource::*;
 use super::state::{FileState, State, UnitState, parse, script as probe_script, sha256};
-use super::{Action, Change, Findings, diff};
+use super::{Action, Change, Findings, apply, diff};
+use crate::error::{Failure, Kind};
+use crate::ssh::{FakeRemote, RemoteError};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -312,4 +314,23 @@ fn units_are_told_apart_by_their_order() {
     assert_eq!(state.units["a.service"], unit("loaded", "active", "enabled", 5.0));
     assert_eq!(state.units["b.service"].load, "not-found");
     assert!(state.container, "what follows is read too");
+}
+
+#[tokio::test]
+async fn a_link_that_is_lost_while_a_change_is_made_leaves_its_outcome_unknown() {
+    let resource = Resource::File(File::new("/etc/a", "one\n"));
+    let changes = found(resource.clone(), &State::default()).changes;
+    for lost in [true, false] {
+        let remote = FakeRemote::new("h1").rule(move |_| {
+            let (host, command) = ("h1".to_owned(), "bash".to_owned());
+            Some(Err(match lost {
+                true => RemoteError::Lost { host, command, reason: "broken pipe".to_owned() },
+                false => RemoteError::Unreachable { host, reason: "no route".to_owned() },
+            }))
+        });
+        let fresh = || Err(Failure::failed("not asked for"));
+        let (resources, state) = (std::slice::from_ref(&resource), State::default());
+        let made = apply(&remote, resources, &state, &changes, &fresh, |_| Ok(())).await;
+        assert_eq!(made.unwrap_err().kind, if lost { Kind::Unknown } else { Kind::Failed });
+    }
 }

@@ -42,9 +42,14 @@ pub fn together<T>(answers: BTreeMap<String, Result<T, Failure>>) -> Result<BTre
     one_of(failures).map_or(Ok(all), Err)
 }
 
-/// The failure that counts, with the others beneath it: what went wrong before what was only not begun.
+/// The failure that counts, with the others beneath it: an unknown outcome first, then what went wrong, then what was
+/// only not begun.
 pub(crate) fn one_of(mut failures: Vec<Failure>) -> Option<Failure> {
-    failures.sort_by_key(|f| f.kind == Kind::Interrupted);
+    failures.sort_by_key(|f| match f.kind {
+        Kind::Unknown => 0,
+        Kind::Interrupted => 2,
+        _ => 1,
+    });
     let mut failures = failures.into_iter();
     let first = failures.next()?;
     Some(
@@ -83,6 +88,8 @@ mod tests {
             (failure.to_string().as_str(), failure.hints.as_slice()),
             ("one", &["also failed: two".to_owned()][..])
         );
+        let unknown = Failure::msg(Kind::Unknown, "three");
+        assert_eq!(together(answers(vec![Failure::failed("one"), unknown])).unwrap_err().kind, Kind::Unknown);
         assert_eq!(together(answers(vec![interrupted(), interrupted()])).unwrap_err().kind, Kind::Interrupted);
     }
 }

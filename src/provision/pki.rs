@@ -1,7 +1,7 @@
 //! The cluster's own certificate authority, and what it issues to hosts. Pure but for the randomness of keys.
 
 use crate::cluster::Document;
-use crate::error::{Failure, Kind, ResultExt};
+use crate::error::{Failure, Kind, LocalExt, ResultExt};
 use crate::inventory::HostSpec;
 use jiff::ToSpan;
 use jiff::civil::Date;

@@ -1,6 +1,6 @@
 //! The plan as people and scripts see it.
 
-use crate::error::{Failure, Kind, ResultExt};
+use crate::error::{Failure, Kind, LocalExt};
 use crate::playbook::{Action, Change, Findings, Skipped};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

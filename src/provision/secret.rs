@@ -79,7 +79,7 @@ impl Step for Secret {
     }
 
     async fn apply(&self, ctx: &Ctx, changes: &[Change]) -> Result<(), Failure> {
-        let key = key(ctx).await.map_err(ClusterError::failure)?;
+        let key = key(ctx).await?;
         let uuid = secret_uuid(&ctx.inventory);
         let xml = format!(
             "<secret ephemeral='no' private='yes'>\n  <uuid>{uuid}</uuid>\n  <usage type='ceph'>\n    \

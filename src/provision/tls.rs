@@ -81,7 +81,7 @@ impl Step for Tls {
         };
         let wanted: Vec<&HostSpec> =
             ctx.with_role(Role::Guests).into_iter().filter(|h| changes.iter().any(|c| c.host == h.name)).collect();
-        let cluster = ctx.cluster().await.map_err(ClusterError::failure)?;
+        let cluster = ctx.cluster().await?;
         let today = jiff::Zoned::now().date();
         let name = &ctx.inventory.cluster.name;
         let (authority, keys) = update(&*cluster, OBJECT, |found: Option<Authority>| {

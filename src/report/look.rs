@@ -109,7 +109,7 @@ pub async fn look(inventory: &Inventory, fleet: &Fleet) -> Seen {
     });
     let ceph = async {
         match timeout(CEPH, ask_ceph(inventory, fleet)).await {
-            Ok(answer) => answer.map_err(|error| error.failure().into()),
+            Ok(answer) => answer.map_err(|error| Failure::from(error).into()),
             Err(_) => Err(Failure::failed(format!("Ceph did not answer within {} s", CEPH.as_secs())).into()),
         }
     };

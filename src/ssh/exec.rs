@@ -1,5 +1,6 @@
 //! What is run on a host, and how it can end.
 
+use crate::error::{Failure, Kind};
 use async_trait::async_trait;
 use std::fmt;
 use std::path::PathBuf;
@@ -189,7 +190,15 @@ impl RemoteError {
 
     /// Whether the command may have had its effect or not.
     pub fn unknown(&self) -> bool {
-        matches!(self, Self::Lost { .. } | Self::TimedOut { .. })
+        match self {
+            Self::Lost { .. } | Self::TimedOut { .. } => true,
+            Self::Unreachable { .. }
+            | Self::HostKey { .. }
+            | Self::Login { .. }
+            | Self::Sudo { .. }
+            | Self::Status { .. }
+            | Self::Killed { .. } => false,
+        }
     }
 
     /// The host it happened on.
@@ -203,6 +212,15 @@ impl RemoteError {
             | Self::Lost { host, .. }
             | Self::Status { host, .. }
             | Self::Killed { host, .. } => host,
+        }
+    }
+}
+
+impl From<RemoteError> for Failure {
+    fn from(error: RemoteError) -> Self {
+        match error.unknown() {
+            true => Failure::new(Kind::Unknown, error).hint("run the same command again: it looks before it acts"),
+            false => Failure::new(Kind::Failed, error),
         }
     }
 }
@@ -289,3 +307,26 @@ pub trait RemoteExt: Remote {
 }
 
 impl<T: Remote + ?Sized> RemoteExt for T {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_chooses_its_kind() {
+        let (host, text) = (|| "h1".to_owned(), || "x".to_owned());
+        let table = [
+            (RemoteError::Unreachable { host: host(), reason: text() }, Kind::Failed),
+            (RemoteError::HostKey { host: host(), reason: text() }, Kind::Failed),
+            (RemoteError::Login { host: host(), reason: text() }, Kind::Failed),
+            (RemoteError::Sudo { host: host(), reason: text() }, Kind::Failed),
+            (RemoteError::TimedOut { host: host(), command: text(), after: Duration::from_secs(1) }, Kind::Unknown),
+            (RemoteError::Lost { host: host(), command: text(), reason: text() }, Kind::Unknown),
+            (RemoteError::Status { host: host(), command: text(), status: 1, stderr: text() }, Kind::Failed),
+            (RemoteError::Killed { host: host(), command: text(), by: text(), stderr: text() }, Kind::Failed),
+        ];
+        for (error, kind) in table {
+            assert_eq!(Failure::from(error.clone()).kind, kind, "{error:?}");
+        }
+    }
+}
