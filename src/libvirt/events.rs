@@ -67,6 +67,8 @@ pub enum LifecycleEvent {
 /// The events of a host from the moment it was asked; ends after [`LifecycleEvent::Lost`].
 pub struct LifecycleEvents {
     events: UnboundedReceiver<LifecycleEvent>,
+    /// The callbacks keep their senders for as long as the connection object lives, so the loss itself is the end.
+    lost: bool,
     /// Keeps the connection open.
     _guard: Box<dyn Any + Send + Sync>,
 }
@@ -79,12 +81,12 @@ impl fmt::Debug for LifecycleEvents {
 
 impl LifecycleEvents {
     pub(super) fn new(events: UnboundedReceiver<LifecycleEvent>, guard: impl Any + Send + Sync) -> Self {
-        LifecycleEvents { events, _guard: Box::new(guard) }
+        LifecycleEvents { events, lost: false, _guard: Box::new(guard) }
     }
 
     /// The next event; none when there will be no more.
     pub async fn next(&mut self) -> Option<LifecycleEvent> {
-        self.events.recv().await
+        futures::StreamExt::next(self).await
     }
 }
 
@@ -92,6 +94,27 @@ impl futures::Stream for LifecycleEvents {
     type Item = LifecycleEvent;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<LifecycleEvent>> {
-        self.events.poll_recv(context)
+        if self.lost {
+            return Poll::Ready(None);
+        }
+        let event = self.events.poll_recv(context);
+        self.lost = matches!(event, Poll::Ready(None | Some(LifecycleEvent::Lost)));
+        event
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_loss_of_the_connection_is_the_last_event() {
+        let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+        let mut events = LifecycleEvents::new(receiver, ());
+        sender.send(LifecycleEvent::Lost).unwrap();
+        assert_eq!(events.next().await, Some(LifecycleEvent::Lost));
+        // The sender is still there, as libvirt's callbacks are.
+        assert_eq!(events.next().await, None);
+        drop(sender);
     }
 }

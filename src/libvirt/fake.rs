@@ -1,6 +1,6 @@
 //! A rack of hypervisors in memory, for tests of what is built on top.
 
-use super::types::{BlockInfo, Domain, DomainState, JobKind, JobStats, MigrateParams, Node, Start};
+use super::types::{BlockInfo, Domain, DomainState, JobKind, JobOperation, JobStats, MigrateParams, Node, Start};
 use super::{Hypervisor, Hypervisors, LifecycleEvents, VirtError};
 use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,7 +43,7 @@ pub enum FakeFault {
 struct World {
     domains: BTreeMap<String, BTreeMap<Uuid, Domain>>,
     faults: BTreeSet<(String, FakeFault)>,
-    moving: BTreeSet<(String, Uuid)>,
+    jobs: BTreeMap<(String, Uuid), JobOperation>,
     addresses: BTreeMap<String, String>,
     calls: Vec<String>,
 }
@@ -83,6 +83,16 @@ impl FakeRack {
     pub fn put_sized(&self, host: &str, name: &str, uuid: Uuid, state: DomainState, memory: u64) {
         let domain = Domain { name: name.into(), uuid, state, reason: "booted".into(), memory, cpus: 1 };
         self.world().domains.entry(host.to_owned()).or_default().insert(uuid, domain);
+    }
+
+    /// Lets a job run on a domain of a host, as another tool would have begun it.
+    pub fn job(&self, host: &str, uuid: Uuid, operation: JobOperation) {
+        self.world().jobs.insert((host.to_owned(), uuid), operation);
+    }
+
+    /// What the job that runs on a domain of a host does.
+    pub fn job_of(&self, host: &str, uuid: Uuid) -> Option<JobOperation> {
+        self.world().jobs.get(&(host.to_owned(), uuid)).copied()
     }
 
     /// Makes a destination `qemu+tls://ADDRESS/system` mean this host.
@@ -294,14 +304,17 @@ impl Hypervisor for FakeHost {
         if !self.world()?.domains.contains_key(&target) || self.has(FakeFault::MoveFails) {
             return Err(self.failed(call, "unable to connect to the target"));
         }
+        if let Some(job) = self.rack.job_of(&self.name, uuid) {
+            return Err(self.failed(call, &format!("{job} runs on the domain")));
+        }
         let leaves_copy = self.has(FakeFault::MoveLeavesCopy);
         if self.has(FakeFault::MoveStalls) || leaves_copy {
             self.arrive(&target, Domain { state: DomainState::Paused, ..domain });
-            self.rack.world().moving.insert((self.name.clone(), uuid));
+            self.rack.job(&self.name, uuid, JobOperation::MigrationOut);
             loop {
                 // Asked for before the look, so that an abort in between is not missed.
                 let aborted = self.rack.aborted.notified();
-                if !self.rack.world().moving.contains(&(self.name.clone(), uuid)) {
+                if self.rack.job_of(&self.name, uuid).is_none() {
                     break;
                 }
                 aborted.await;
@@ -333,9 +346,10 @@ impl Hypervisor for FakeHost {
     }
 
     async fn job(&self, uuid: Uuid) -> Result<JobStats, VirtError> {
-        let moving = self.world()?.moving.contains(&(self.name.clone(), uuid));
+        let job = self.world()?.jobs.get(&(self.name.clone(), uuid)).copied();
         self.with(uuid, "look at the job", |domain| JobStats {
-            kind: if moving { JobKind::Running } else { JobKind::None },
+            kind: if job.is_some() { JobKind::Running } else { JobKind::None },
+            operation: job.unwrap_or_default(),
             memory_total: domain.memory,
             memory_remaining: domain.memory,
             ..JobStats::default()
@@ -354,7 +368,7 @@ impl Hypervisor for FakeHost {
     }
 
     async fn abort_job(&self, uuid: Uuid) -> Result<(), VirtError> {
-        self.world()?.moving.remove(&(self.name.clone(), uuid));
+        self.world()?.jobs.remove(&(self.name.clone(), uuid));
         self.rack.aborted.notify_waiters();
         self.with(uuid, "abort the job", |_| ())
     }

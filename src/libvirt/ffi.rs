@@ -1,7 +1,7 @@
 //! What the `virt` crate does not wrap, or wraps in a way that is not sound; the only unsafe code of the program.
 
 use super::events::{Lifecycle, LifecycleEvent};
-use super::types::{BlockInfo, JobKind, JobStats};
+use super::types::{BlockInfo, JobKind, JobOperation, JobStats};
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
 use std::ptr;
 use tokio::sync::mpsc::UnboundedSender;
@@ -51,12 +51,12 @@ pub(super) fn job_stats(domain: &Domain, completed: bool) -> Result<JobStats, Er
         unsafe { sys::virTypedParamsGetULLong(params, count, name.as_ptr(), &raw mut value) };
         value
     };
-    let mut throttle = 0;
-    // SAFETY: as above.
-    unsafe {
-        let name = sys::VIR_DOMAIN_JOB_AUTO_CONVERGE_THROTTLE.as_ptr();
-        sys::virTypedParamsGetInt(params, count, name, &raw mut throttle);
-    }
+    let int = |name: &CStr| {
+        let mut value = 0;
+        // SAFETY: as above.
+        unsafe { sys::virTypedParamsGetInt(params, count, name.as_ptr(), &raw mut value) };
+        value
+    };
     let stats = JobStats {
         kind: match kind as c_uint {
             sys::VIR_DOMAIN_JOB_BOUNDED | sys::VIR_DOMAIN_JOB_UNBOUNDED => JobKind::Running,
@@ -65,6 +65,7 @@ pub(super) fn job_stats(domain: &Domain, completed: bool) -> Result<JobStats, Er
             sys::VIR_DOMAIN_JOB_CANCELLED => JobKind::Cancelled,
             _ => JobKind::None,
         },
+        operation: operation(int(sys::VIR_DOMAIN_JOB_OPERATION)),
         memory_total: number(sys::VIR_DOMAIN_JOB_MEMORY_TOTAL),
         memory_processed: number(sys::VIR_DOMAIN_JOB_MEMORY_PROCESSED),
         memory_remaining: number(sys::VIR_DOMAIN_JOB_MEMORY_REMAINING),
@@ -72,13 +73,69 @@ pub(super) fn job_stats(domain: &Domain, completed: bool) -> Result<JobStats, Er
         dirty_rate: number(sys::VIR_DOMAIN_JOB_MEMORY_DIRTY_RATE)
             .saturating_mul(number(sys::VIR_DOMAIN_JOB_MEMORY_PAGE_SIZE)),
         iteration: number(sys::VIR_DOMAIN_JOB_MEMORY_ITERATION),
-        throttle,
+        throttle: int(sys::VIR_DOMAIN_JOB_AUTO_CONVERGE_THROTTLE),
         elapsed_ms: number(sys::VIR_DOMAIN_JOB_TIME_ELAPSED),
         downtime_ms: number(sys::VIR_DOMAIN_JOB_DOWNTIME),
     };
     // SAFETY: the array came from virDomainGetJobStats and is not used after this.
     unsafe { sys::virTypedParamsFree(params, count) };
     Ok(stats)
+}
+
+fn operation(raw: c_int) -> JobOperation {
+    match raw as c_uint {
+        sys::VIR_DOMAIN_JOB_OPERATION_START => JobOperation::Start,
+        sys::VIR_DOMAIN_JOB_OPERATION_SAVE => JobOperation::Save,
+        sys::VIR_DOMAIN_JOB_OPERATION_RESTORE => JobOperation::Restore,
+        sys::VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN => JobOperation::MigrationIn,
+        sys::VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT => JobOperation::MigrationOut,
+        sys::VIR_DOMAIN_JOB_OPERATION_SNAPSHOT
+        | sys::VIR_DOMAIN_JOB_OPERATION_SNAPSHOT_REVERT
+        | sys::VIR_DOMAIN_JOB_OPERATION_SNAPSHOT_DELETE => JobOperation::Snapshot,
+        sys::VIR_DOMAIN_JOB_OPERATION_DUMP => JobOperation::Dump,
+        sys::VIR_DOMAIN_JOB_OPERATION_BACKUP => JobOperation::Backup,
+        _ => JobOperation::Unknown,
+    }
+}
+
+/// All domains of a host with their state and its reason, as libvirt's numbers: one call, which asks no QEMU, so that
+/// one that hangs delays no other.
+pub(super) fn states(connect: &Connect) -> Result<Vec<(Domain, c_int, c_int)>, Error> {
+    let mut records: *mut sys::virDomainStatsRecordPtr = ptr::null_mut();
+    // SAFETY: the handle is valid; libvirt hands us a null-terminated list of so many records, ours to free.
+    let count =
+        unsafe { sys::virConnectGetAllDomainStats(connect.as_ptr(), sys::VIR_DOMAIN_STATS_STATE, &raw mut records, 0) };
+    let Ok(count) = usize::try_from(count) else { return Err(Error::last_error()) };
+    let mut domains = Vec::with_capacity(count);
+    for n in 0..count {
+        // SAFETY: `n` is below the number of records, each of which is valid until the list is freed below; the
+        // domain gets a reference of its own, which the handle owns.
+        unsafe {
+            let record = &**records.add(n);
+            let int = |name: &CStr| {
+                let mut value = 0;
+                sys::virTypedParamsGetInt(record.params, record.nparams, name.as_ptr(), &raw mut value);
+                value
+            };
+            let (state, reason) = (int(sys::VIR_DOMAIN_STATS_STATE_STATE), int(sys::VIR_DOMAIN_STATS_STATE_REASON));
+            // Fails for an invalid handle alone, which libvirt does not give.
+            sys::virDomainRef(record.dom);
+            domains.push((Domain::from_ptr(record.dom), state, reason));
+        }
+    }
+    // SAFETY: the list came from virConnectGetAllDomainStats and is not used after this.
+    unsafe { sys::virDomainStatsRecordListFree(records) };
+    Ok(domains)
+}
+
+/// State and reason of one domain, as libvirt's numbers.
+pub(super) fn state(domain: &Domain) -> Result<(c_int, c_int), Error> {
+    let (mut state, mut reason) = (0, 0);
+    // SAFETY: the handle is valid, and both places outlive the call.
+    match unsafe { sys::virDomainGetState(domain.as_ptr(), &raw mut state, &raw mut reason, 0) } {
+        -1 => Err(Error::last_error()),
+        _ => Ok((state, reason)),
+    }
 }
 
 /// The processor that all of `cpus` can give to guests of this virtualisation type.
@@ -205,9 +262,13 @@ pub(super) fn watch_lifecycle(connect: &Connect, events: Events) -> Result<Watch
     let closing =
         unsafe { sys::virConnectRegisterCloseCallback(connect.as_ptr(), Some(on_close), opaque, Some(free_events)) };
     if closing == -1 {
-        // SAFETY: registration failed, so libvirt did not take the box.
-        unsafe { free_events(opaque) };
-        return Err(Error::last_error());
+        let error = Error::last_error();
+        // SAFETY: registration failed, so libvirt did not take the box; the first callback is its own to free.
+        unsafe {
+            free_events(opaque);
+            sys::virConnectDomainEventDeregisterAny(connect.as_ptr(), watch);
+        }
+        return Err(error);
     }
     Ok(Watch(watch))
 }

@@ -14,7 +14,7 @@ pub use error::VirtError;
 pub use events::{Lifecycle, LifecycleEvent, LifecycleEvents};
 pub use fake::{FakeFault, FakeRack};
 pub use hosts::Hypervisors;
-pub use types::{BlockInfo, Domain, DomainState, JobKind, JobStats, MigrateParams, Node, Start};
+pub use types::{BlockInfo, Domain, DomainState, JobKind, JobOperation, JobStats, MigrateParams, Node, Start};
 pub use virt_host::VirtHost;
 
 use async_trait::async_trait;
@@ -89,7 +89,7 @@ pub trait Hypervisor: Send + Sync + std::fmt::Debug {
     /// process goes away, the source host carries on.
     async fn migrate(&self, uuid: Uuid, params: &MigrateParams) -> Result<(), VirtError>;
 
-    /// How far the running job is.
+    /// What the running job does, and how far it is; see [`JobStats::migrates`] before it is taken for a move.
     async fn job(&self, uuid: Uuid) -> Result<JobStats, VirtError>;
 
     /// What the last completed job took; after a migration asked of the target.

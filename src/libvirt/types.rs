@@ -136,11 +136,54 @@ pub enum JobKind {
     Cancelled,
 }
 
-/// How far a migration is, or what it took.
+/// What a job on a domain does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JobOperation {
+    /// libvirt does not say.
+    #[default]
+    Unknown,
+    /// The domain starts.
+    Start,
+    /// Its memory is saved to a file.
+    Save,
+    /// Its memory is read back from a file.
+    Restore,
+    /// It arrives from another host.
+    MigrationIn,
+    /// It leaves for another host.
+    MigrationOut,
+    /// A snapshot is taken, reverted to or deleted.
+    Snapshot,
+    /// Its memory is dumped to a file.
+    Dump,
+    /// Its disks are backed up.
+    Backup,
+}
+
+impl std::fmt::Display for JobOperation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            JobOperation::Unknown => "a job that libvirt does not name",
+            JobOperation::Start => "its start",
+            JobOperation::Save => "a save of its memory",
+            JobOperation::Restore => "a restore of its memory",
+            JobOperation::MigrationIn => "an incoming migration",
+            JobOperation::MigrationOut => "an outgoing migration",
+            JobOperation::Snapshot => "a snapshot",
+            JobOperation::Dump => "a memory dump",
+            JobOperation::Backup => "a backup",
+        })
+    }
+}
+
+/// How far a job is, or what it took; the figures are those of a migration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct JobStats {
     /// Whether one runs.
     pub kind: JobKind,
+    /// What it does.
+    pub operation: JobOperation,
     /// Bytes of memory to send in all.
     pub memory_total: u64,
     /// Bytes of memory sent.
@@ -159,4 +202,17 @@ pub struct JobStats {
     pub elapsed_ms: u64,
     /// Milliseconds the guest stood still; while it runs, the expected ones.
     pub downtime_ms: u64,
+}
+
+impl JobStats {
+    /// Whether a migration to another host runs; the only job that a move may follow or abort.
+    pub fn migrates(&self) -> bool {
+        self.kind == JobKind::Running && self.operation == JobOperation::MigrationOut
+    }
+
+    /// What another tool does to the domain: a running job that is no migration.
+    pub fn other(&self) -> Option<JobOperation> {
+        let migration = matches!(self.operation, JobOperation::MigrationIn | JobOperation::MigrationOut);
+        (self.kind == JobKind::Running && !migration).then_some(self.operation)
+    }
 }
