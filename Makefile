@@ -20,7 +20,8 @@ deny:
 
 # The feature adds test files only; naming it everywhere builds the crate once.
 unit:
-	cargo test --locked --features lab-tests --lib --test layers --test docs --test inventory
+	cargo test --locked --features lab-tests --lib
+	cargo test --locked --features lab-tests --test it house::
 
 test: deps lint deny unit lab-tests
 

@@ -8,10 +8,11 @@ cargo build --locked --features lab-tests
 rackhand=$PWD/target/debug/rackhand
 rack=ci
 
+# Modules of the one test binary, in this order and one test at a time.
 tests() {
-  local args=()
-  for t in "$@"; do args+=(--test "$t"); done
-  cargo test --locked --features lab-tests "${args[@]}" -- --test-threads=1
+  for module in "$@"; do
+    cargo test --locked --features lab-tests --test it "$module::" -- --test-threads=1
+  done
 }
 down() {
   [ -n "${RACKHAND_KEEP:-}" ] || "$rackhand" lab down --name "$rack" --yes
@@ -21,7 +22,7 @@ down() {
 trap down EXIT
 
 echo "== without a rack"
-tests ssh guest_image probe lab
+tests machine::ssh machine::guest_image machine::probe machine::lab
 
 echo "== a rack from bare hosts"
 "$rackhand" lab up --name "$rack" --hosts 3
@@ -30,12 +31,12 @@ import json, sys
 print(next(rack["inventory"] for rack in json.load(sys.stdin)["racks"] if rack["name"] == sys.argv[1]))' "$rack")
 export RACKHAND_INVENTORY
 export RACKHAND_TEST_RACK=$rack
-tests hosts
+tests bare
 t0=$(date +%s)
 "$rackhand" provision --yes
 echo "provisioned in $(($(date +%s) - t0)) s"
 
 echo "== on the rack"
-tests status guest guest_order guest_inside image movement provision
+tests provisioned::{status,guest,guest_order,guest_inside,image,movement,provision}
 # Last: it takes the rack down and brings it up again.
 tests saved

@@ -16,5 +16,5 @@ down() {
 trap down EXIT
 began=$SECONDS
 "$rackhand" lab up --name "$rack" --kind vm --hosts 1 --disks 2
-RACKHAND_TEST_RACK=$rack cargo test --locked --features lab-tests --test vm -- --nocapture
+RACKHAND_TEST_RACK=$rack cargo test --locked --features lab-tests --test it vm:: -- --nocapture
 echo "test-vm: $((SECONDS - began)) s"

@@ -1,6 +1,6 @@
 //! Who answers on a network: the script that looks for strangers, between two network namespaces. Needs root.
-#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
+use crate::run::tool;
 use std::process::Command;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/guest/probe.py");
@@ -12,8 +12,7 @@ struct Segment {
 }
 
 fn ip(line: &str) {
-    let output = Command::new("ip").args(line.split(' ')).output().unwrap();
-    assert!(output.status.success(), "ip {line}: {}", String::from_utf8_lossy(&output.stderr));
+    tool("ip", &line.split(' ').collect::<Vec<_>>());
 }
 
 impl Segment {

@@ -9,7 +9,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub struct Server {
     pub dir: tempfile::TempDir,
@@ -158,11 +158,7 @@ pub fn runs(needle: &str) -> bool {
 
 /// Waits for a condition, a minute at most.
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let until = Instant::now() + Duration::from_secs(60);
-    while !condition() {
-        assert!(Instant::now() < until, "not within a minute: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    crate::terminal::eventually(what, Duration::from_secs(60), || condition().then_some(()));
 }
 
 /// Whether the port takes connections.

@@ -1,10 +1,9 @@
 //! Hosts as operators reach them: a login that needs sudo, work that outlives its connection, host keys, BMCs. Any rack
 //! will do, provisioned or not.
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
-mod rack;
-
-use rack::{Rack, binary, eventually};
+use crate::rack::Rack;
+use crate::run::{binary, stderr, stdout};
+use crate::terminal::eventually;
 use rackhand::inventory::{Inventory, load};
 use rackhand::ssh::{Exec, Fleet, Job, JobState, Remote, RemoteError};
 use serde_json::Value;
@@ -63,8 +62,7 @@ impl Copy {
 
 /// stdout and stderr of a command that ended with this code.
 fn said(code: i32, output: &Output) -> (String, String) {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    let (out, err) = (stdout(output), stderr(output));
     assert_eq!(output.status.code(), Some(code), "stdout: {out}\nstderr: {err}");
     (out, err)
 }

@@ -1,7 +1,7 @@
 //! Hosts behind a jump host: two servers, one reached through the other.
 
-use crate::server::{Server, children, eventually};
-use crate::sh;
+use super::server::{Server, children, eventually};
+use super::sh;
 use rackhand::ssh::{Fleet, Remote, RemoteError};
 use std::fs;
 use std::sync::Arc;

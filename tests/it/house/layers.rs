@@ -1,5 +1,4 @@
 //! Imports run downwards only, files stay small, and only one file may hold unsafe code.
-#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

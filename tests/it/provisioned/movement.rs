@@ -1,9 +1,7 @@
 //! Moving guests on a provisioned rack: nothing is lost, and every fault ends with the guest in exactly one place.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what is wrong by panicking")]
 
-mod rack;
-
-use rack::{Guest, Pinger, Rack, eventually, say};
+use crate::rack::{Guest, Pinger, Rack, say};
+use crate::terminal::eventually;
 use rackhand::lab::guest_image::{RING_LENGTH, RING_START, history};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
@@ -14,12 +12,6 @@ const HOSTS: [&str; 3] = ["h1", "h2", "h3"];
 /// Slow enough that a tiny guest (some 40 MiB to send) is on its way for several seconds.
 const SLOW: &str = "4";
 
-/// Hosts that have a QEMU process of the guest.
-fn places(rack: &Rack, name: &str) -> Vec<String> {
-    let has = |host: &str| rack.ssh(host, "virsh -q list --name").lines().any(|line| line.trim() == name);
-    HOSTS.iter().filter(|host| has(host)).map(|host| (*host).to_owned()).collect()
-}
-
 /// The image of the guest's first disk.
 fn image(rack: &Rack, name: &str) -> String {
     format!("guests/vm.{}.disk0", rack.guest(name)["uuid"].as_str().unwrap())
@@ -27,7 +19,7 @@ fn image(rack: &Rack, name: &str) -> String {
 
 /// The guest runs on one host, and one client has its disk.
 fn in_one_place(rack: &Rack, name: &str) -> String {
-    let found = places(rack, name);
+    let found = rack.places(name);
     assert_eq!(found.len(), 1, "{name} is on {found:?}");
     let image = image(rack, name);
     let owners = eventually("one watcher of the disk", Duration::from_secs(40), || {
@@ -92,7 +84,7 @@ fn twenty_moves_lose_nothing() {
         assert!(now > counter, "round {round}: the counter went from {counter} to {now}");
         counter = now;
     }
-    assert_eq!(places(&rack, &guest.name).len(), 1);
+    assert_eq!(rack.places(&guest.name).len(), 1);
     let took = began.elapsed().as_secs_f64() / 20.0;
     pauses.sort_unstable();
     gaps.sort_unstable();

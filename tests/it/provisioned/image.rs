@@ -1,17 +1,11 @@
 //! Images from everywhere they come from, and what is no image, on a real rack.
-#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
-mod rack;
-
-use rack::Rack;
+use crate::rack::Rack;
+use crate::run::stderr;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-
-fn stderr(output: &std::process::Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
 
 /// Imported images of these names, removed in the end.
 struct Names<'a>(&'a Rack, &'static [&'static str]);

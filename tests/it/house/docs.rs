@@ -1,5 +1,4 @@
 //! What README and docs tell people to type is understood, and what scripts read is written down.
-#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
 use clap::CommandFactory;
 use rackhand::cli::Cli;

@@ -1,12 +1,9 @@
 //! Provisioning of a real rack: nothing to do, drift, a second run at the same time, killed runs, a team's playbook.
 
-#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
-
-mod rack;
-
+use crate::rack::Rack;
+use crate::terminal::eventually;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use rack::{Rack, eventually};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 

@@ -1,5 +1,4 @@
 //! The transport against a real sshd on loopback.
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod jump;
 mod server;

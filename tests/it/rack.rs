@@ -1,12 +1,13 @@
-//! The provisioned rack that lab tests share, and the built binary as a user runs it.
-#![allow(dead_code, reason = "each test file uses its part")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what is wrong by panicking")]
+//! The rack that lab tests share.
 
+use crate::run::{binary, stderr, stdout, tool};
+use crate::terminal::{Terminal, eventually};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The rack whose name is in `RACKHAND_TEST_RACK`.
 pub struct Rack {
@@ -40,6 +41,17 @@ impl Rack {
         command
     }
 
+    /// A command of rackhand on this rack, on a terminal.
+    pub fn terminal(&self, words: &str) -> Terminal {
+        Terminal::run(Path::new("/"), words, &[("RACKHAND_INVENTORY", &self.inventory)])
+    }
+
+    /// Hosts that have a QEMU process of the guest.
+    pub fn places(&self, name: &str) -> Vec<String> {
+        let has = |host: &String| self.ssh(host, "virsh -q list --name").lines().any(|line| line.trim() == name);
+        self.hosts().into_iter().filter(has).collect()
+    }
+
     /// Runs a command, whatever its exit code.
     pub fn run(&self, args: &[&str]) -> Output {
         run(&mut self.command(args))
@@ -53,7 +65,7 @@ impl Rack {
     /// Runs a command that has to end with this code.
     pub fn exits(&self, code: i32, args: &[&str]) -> Output {
         let output = self.run(args);
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let (out, err) = (stdout(&output), stderr(&output));
         assert_eq!(output.status.code(), Some(code), "rackhand {args:?}\nstdout: {out}\nstderr: {err}");
         output
     }
@@ -77,7 +89,7 @@ impl Rack {
     /// Runs a shell command on a host as root, and gives its stdout.
     pub fn ssh(&self, host: &str, script: &str) -> String {
         let args = ["lab", "ssh", "--name", &self.name, host, "--", script];
-        String::from_utf8_lossy(&self.ok(&args).stdout).into_owned()
+        stdout(&self.ok(&args))
     }
 
     /// Its hosts, in the inventory's order.
@@ -98,8 +110,8 @@ impl Rack {
     pub fn bridge(&self) -> String {
         let inventory = self.json(&["inventory", "show"]);
         let address = inventory["hosts"][0]["address"].as_str().expect("an address").to_owned();
-        let route = run(Command::new("ip").args(["-j", "route", "get", &address]));
-        let route: Value = serde_json::from_slice(&route.stdout).expect("ip -j is JSON");
+        let route = tool("ip", &["-j", "route", "get", &address]);
+        let route: Value = serde_json::from_str(&route).expect("ip -j is JSON");
         route[0]["dev"].as_str().expect("a device").to_owned()
     }
 
@@ -113,7 +125,7 @@ impl Rack {
         let images = self.json(&["image", "list"]);
         if !images.to_string().contains("\"tiny\"") {
             let file = self.ok(&["lab", "image", "build", "tiny"]);
-            let file = String::from_utf8_lossy(&file.stdout).trim().to_owned();
+            let file = stdout(&file).trim().to_owned();
             self.ok(&["image", "import", "tiny", &file]);
         }
     }
@@ -137,27 +149,8 @@ impl Rack {
     }
 }
 
-/// The built binary with these arguments.
-pub fn binary(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rackhand"));
-    command.args(args).stdin(Stdio::null());
-    command
-}
-
 fn run(command: &mut Command) -> Output {
-    command.output().expect("rackhand starts")
-}
-
-/// Waits until `look` gives a value, at most `limit`; says what it waited for when it does not.
-pub fn eventually<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + limit;
-    loop {
-        if let Some(value) = look() {
-            return value;
-        }
-        assert!(Instant::now() < end, "waited {} s for: {what}", limit.as_secs());
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    command.output().expect("it starts")
 }
 
 /// A `tiny` guest of a test.
@@ -206,7 +199,7 @@ impl Drop for Guest<'_> {
     fn drop(&mut self) {
         let output = self.rack.run(&["guest", "delete", &self.name, "--yes"]);
         if !output.status.success() && !std::thread::panicking() {
-            panic!("cannot delete {}: {}", self.name, String::from_utf8_lossy(&output.stderr));
+            panic!("cannot delete {}: {}", self.name, stderr(&output));
         }
     }
 }

@@ -1,10 +1,8 @@
 //! The lab itself, by the built binary: what it makes, what obeys, and that nothing of it stays. Needs root and the
 //! tools of the lab; the first test builds the host image where there is none.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
 
-mod rack;
-
-use rack::eventually;
+use crate::run::{RACKHAND, binary, stderr, stdout, tool};
+use crate::terminal::eventually;
 use serde_json::Value;
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -15,27 +13,6 @@ use std::time::Duration;
 /// Far more than a loaded machine needs for a boot.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn rackhand(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rackhand"));
-    command.args(args).stdin(Stdio::null());
-    command
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// Runs a program that has to exit with 0.
-fn run(program: &str, args: &[&str]) -> String {
-    let output = Command::new(program).args(args).stdin(Stdio::null()).output().unwrap();
-    assert!(output.status.success(), "{program} {args:?}: {}", stderr(&output));
-    stdout(&output)
-}
-
 /// A lab of this test; taken down with the value.
 struct Lab {
     name: &'static str,
@@ -43,7 +20,7 @@ struct Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        let _ = rackhand(&["lab", "down", "--name", self.name, "-q"]).status();
+        let _ = binary(&["lab", "down", "--name", self.name, "-q"]).status();
     }
 }
 
@@ -62,7 +39,7 @@ impl Lab {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = rackhand(&["lab", args[0], "--name", self.name, "-q"]);
+        let mut command = binary(&["lab", args[0], "--name", self.name, "-q"]);
         command.args(&args[1..]);
         command
     }
@@ -116,8 +93,8 @@ impl Lab {
         let files = format!("/lab/{}/", self.name);
         let lists: [Vec<String>; 3] = [
             mine(&fs::read_to_string("/proc/self/mountinfo").unwrap(), &files),
-            mine(&run("losetup", &["--list"]), &files),
-            mine(&run("ip", &["-oneline", "link"]), &format!(" {link_prefix}")),
+            mine(&tool("losetup", &["--list"]), &files),
+            mine(&tool("ip", &["-oneline", "link"]), &format!(" {link_prefix}")),
         ];
         traces.extend(lists.into_iter().flatten());
         traces.extend(self.cgroup().map(|c| c.display().to_string()));
@@ -145,7 +122,7 @@ except urllib.error.HTTPError as error:
 print(answer.status)
 print(answer.read().decode())";
         let url = format!("https://{}/redfish/v1/Systems/System.Embedded.1{path}", self.field(i, "bmc"));
-        let answer = run("python3", &["-c", script, &url, password, body.unwrap_or_default()]);
+        let answer = tool("python3", &["-c", script, &url, password, body.unwrap_or_default()]);
         let (status, text) = answer.split_once('\n').unwrap();
         (status.parse().unwrap(), text.to_owned())
     }
@@ -191,7 +168,7 @@ fn a_rack_comes_up_is_an_inventory_and_goes_without_a_trace() {
     assert_eq!(list["schema"], "rackhand.lab-list/1");
     assert_eq!(list["hosts"].as_array().unwrap().len(), 3);
     let inventory = list["inventory"].as_str().unwrap();
-    let shown = rackhand(&["-i", inventory, "inventory", "show"]).output().unwrap();
+    let shown = binary(&["-i", inventory, "inventory", "show"]).output().unwrap();
     assert!(shown.status.success(), "{}", stderr(&shown));
     for (host, i) in [("h1", 1), ("h3", 3)] {
         assert_eq!(lab.field(i, "power"), "on");
@@ -346,8 +323,8 @@ fn a_rack_whose_processes_were_killed_is_recognised_and_swept() {
     lab.exits(1, &["power", "on", "h1"]);
     // Also what the lab itself would not have left: a mount, and a loop device that does not free itself.
     let file = lab.dir().join("hosts/h1/disk0.img").display().to_string();
-    run("losetup", &["--find", &file]);
-    run("mount", &["-t", "tmpfs", "tmpfs", &lab.dir().join("hosts/h1/root").display().to_string()]);
+    tool("losetup", &["--find", &file]);
+    tool("mount", &["-t", "tmpfs", "tmpfs", &lab.dir().join("hosts/h1/root").display().to_string()]);
     lab.ok(&["down"]);
     assert_eq!(lab.traces(&prefix), Vec::<String>::new());
 }
@@ -362,21 +339,20 @@ fn two_labs_live_side_by_side() {
     assert!(!across.status.success());
     // What is asked of one says nothing of the other.
     assert_eq!(one.json()["racks"].as_array().unwrap().len(), 1);
-    rackhand(&["lab", "list", "--name", "t-three"]).output().map(|o| assert_eq!(o.status.code(), Some(2))).unwrap();
+    binary(&["lab", "list", "--name", "t-three"]).output().map(|o| assert_eq!(o.status.code(), Some(2))).unwrap();
     // A lab whose record cannot be read is left alone by commands on others, and can be taken away.
     let prefix = one.link_prefix().unwrap();
     fs::write(one.dir().join("lab.json"), r#"{"schema": "rackhand.lab/99"}"#).unwrap();
     two.ok(&["down"]);
-    let list: Value =
-        serde_json::from_slice(&rackhand(&["lab", "list", "-o", "json"]).output().unwrap().stdout).unwrap();
+    let list: Value = serde_json::from_slice(&binary(&["lab", "list", "-o", "json"]).output().unwrap().stdout).unwrap();
     let broken = list["racks"].as_array().unwrap().iter().find(|rack| rack["name"] == "t-one").unwrap();
     assert_eq!(broken["whole"], false);
-    assert!(run("ip", &["-oneline", "link"]).contains(&format!(" {prefix}m1")), "its links are gone");
+    assert!(tool("ip", &["-oneline", "link"]).contains(&format!(" {prefix}m1")), "its links are gone");
     // The same where its files are out of sight: here, in a mount namespace with none.
     let blind = "mount -t tmpfs none /var/lib/rackhand && exec \"$@\"";
-    let down = [env!("CARGO_BIN_EXE_rackhand"), "lab", "down", "--name", "t-two"];
-    run("unshare", &[&["--mount", "sh", "-c", blind, "sh"], &down[..]].concat());
-    assert!(run("ip", &["-oneline", "link"]).contains(&format!(" {prefix}m1")), "its links are gone");
+    let down = [RACKHAND, "lab", "down", "--name", "t-two"];
+    tool("unshare", &[&["--mount", "sh", "-c", blind, "sh"], &down[..]].concat());
+    assert!(tool("ip", &["-oneline", "link"]).contains(&format!(" {prefix}m1")), "its links are gone");
     one.ok(&["down"]);
     assert_eq!(one.traces(&prefix), Vec::<String>::new());
 }
@@ -400,12 +376,12 @@ fn a_saved_rack_comes_up_as_it_was() {
     let seen = other.ssh("h2", &format!("ls /etc/cron.daily 2>/dev/null; cat /root/file; head -c 4 {disk}"));
     assert_eq!(seen, "kept\ndisk");
     // Nobody deletes it by accident; the lab that came up from it lives on.
-    assert_eq!(rackhand(&["lab", "forget", "t-saved"]).output().unwrap().status.code(), Some(5));
+    assert_eq!(binary(&["lab", "forget", "t-saved"]).output().unwrap().status.code(), Some(5));
     assert!(saved.is_dir());
-    assert!(rackhand(&["lab", "forget", "t-saved", "--yes"]).status().unwrap().success());
+    assert!(binary(&["lab", "forget", "t-saved", "--yes"]).status().unwrap().success());
     assert!(!saved.exists());
     assert_eq!(other.ssh("h2", "cat /root/file").trim(), "kept");
-    let gone = rackhand(&["lab", "forget", "t-saved", "--yes"]).output().unwrap();
+    let gone = binary(&["lab", "forget", "t-saved", "--yes"]).output().unwrap();
     assert_eq!(gone.status.code(), Some(2), "{}", stderr(&gone));
     other.ok(&["down"]);
     other.exits(2, &["up", "--from", "t-saved"]);
@@ -426,7 +402,7 @@ fn a_save_that_is_broken_off_boots_the_hosts_again() {
         assert_eq!(lab.ssh(host, "hostname").trim(), host);
     }
     assert!(!Path::new("/var/lib/rackhand/saved/t-halfsaved").exists());
-    rackhand(&["lab", "forget", "t-halfsaved", "--yes"]).status().unwrap();
+    binary(&["lab", "forget", "t-halfsaved", "--yes"]).status().unwrap();
     assert!(!unfinished.exists());
 }
 
@@ -441,7 +417,7 @@ fn mistakes_are_said_before_anything_is_made() {
     for args in [&["up", "--hosts", "0"][..], &["up", "--hosts", "41"], &["up", "--disk-size", "big"]] {
         lab.exits(2, args);
     }
-    let name = rackhand(&["lab", "up", "--name", "No/Name"]).output().unwrap();
+    let name = binary(&["lab", "up", "--name", "No/Name"]).output().unwrap();
     assert_eq!(name.status.code(), Some(2));
     let unknown = lab.exits(2, &["power", "off", "h1"]);
     assert!(stderr(&unknown).contains("there is no lab `t-wrong`"));
@@ -449,7 +425,7 @@ fn mistakes_are_said_before_anything_is_made() {
     assert_eq!(tools.status.code(), Some(2));
     assert!(stderr(&tools).contains("systemd-container"), "{}", stderr(&tools));
     let stranger = Command::new("setpriv")
-        .args(["--reuid=65534", "--clear-groups", env!("CARGO_BIN_EXE_rackhand"), "lab", "up", "--name", "t-wrong"])
+        .args(["--reuid=65534", "--clear-groups", RACKHAND, "lab", "up", "--name", "t-wrong"])
         .output()
         .unwrap();
     assert_eq!(stranger.status.code(), Some(2));
@@ -466,9 +442,9 @@ fn a_lab_somebody_works_on_is_left_alone() {
     let lab = Lab::named("t-busy");
     // A rack does not hold on to what the command that made it had open.
     let script = "exec 9<\"$0\"; flock 9; \"$@\"";
-    let up = [env!("CARGO_BIN_EXE_rackhand"), "lab", "up", "--name", lab.name, "--hosts", "1", "-q"];
-    run("bash", &[&["-c", script, "/etc/hostname"], &up[..]].concat());
-    run("flock", &["--nonblock", "/etc/hostname", "true"]);
+    let up = [RACKHAND, "lab", "up", "--name", lab.name, "--hosts", "1", "-q"];
+    tool("bash", &[&["-c", script, "/etc/hostname"], &up[..]].concat());
+    tool("flock", &["--nonblock", "/etc/hostname", "true"]);
     let held = fs::File::open(lab.dir()).unwrap();
     held.lock().unwrap();
     lab.exits(75, &["down"]);

@@ -1,8 +1,7 @@
 //! `status` and `doctor` on a provisioned rack.
 
-mod rack;
-
-use rack::{Rack, eventually};
+use crate::rack::Rack;
+use crate::terminal::eventually;
 use std::time::Duration;
 
 #[test]

@@ -1,14 +1,8 @@
 //! What can be ordered with a guest, and strangers on its network, on a real rack.
-#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
-mod rack;
-
-use rack::Rack;
+use crate::rack::Rack;
+use crate::run::stderr;
 use std::process::Command;
-
-fn stderr(output: &std::process::Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
 
 /// Whether a guest's seed says this.
 fn seed_says(rack: &Rack, name: &str, text: &str) -> bool {

@@ -1,12 +1,10 @@
 //! What only a machine with a kernel of its own can show: LVM, the watchdog, modules and kernel settings, the network
 //! that takes back a wrong edit, and restarts. One host, from bare to mended; `make test-vm` makes it.
 
-#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
-
-mod rack;
-
-use rack::{Pinger, Rack, eventually, say};
-use std::process::{Command, Output, Stdio};
+use crate::rack::{Pinger, Rack, say};
+use crate::run::{RACKHAND, hermetic};
+use crate::terminal::eventually;
+use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
 const HOST: &str = "h1";
@@ -104,10 +102,9 @@ impl Host {
 
     /// Runs a command on the host; it may not answer.
     fn try_run(&self, script: &str) -> Output {
-        let binary = env!("CARGO_BIN_EXE_rackhand");
-        let mut command = Command::new("timeout");
-        command.args([COMMAND, binary, "lab", "ssh", "--name", &self.rack.name, HOST, "--", script]);
-        command.stdin(Stdio::null()).output().unwrap()
+        let mut command = hermetic("timeout");
+        command.args([COMMAND, RACKHAND, "lab", "ssh", "--name", &self.rack.name, HOST, "--", script]);
+        command.output().unwrap()
     }
 
     fn run(&self, script: &str) -> String {

@@ -1,8 +1,7 @@
 //! A provisioned rack whose guests run is saved and brought up again: nothing that was acknowledged is missing.
 
-mod rack;
-
-use rack::{Guest, Rack, eventually};
+use crate::rack::{Guest, Rack};
+use crate::terminal::eventually;
 use std::time::Duration;
 
 /// Monitors, OSDs and libvirt after a boot of all hosts at once.

@@ -1,8 +1,8 @@
 //! Guests on a real rack: made, found, stopped, refused; never twice.
 
-mod rack;
-
-use rack::{Rack, eventually};
+use crate::rack::Rack;
+use crate::run::stderr;
+use crate::terminal::eventually;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -13,15 +13,6 @@ fn create<'a>(name: &'a str, more: &[&'a str]) -> Vec<&'a str> {
 }
 
 /// Hosts on which libvirt has a domain of this name.
-fn places(rack: &Rack, name: &str) -> Vec<String> {
-    let hosts = rack.hosts();
-    hosts.into_iter().filter(|host| rack.ssh(host, "virsh list --name").lines().any(|l| l.trim() == name)).collect()
-}
-
-fn stderr(output: &std::process::Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
 #[test]
 fn a_guest_lives_and_leaves_nothing() {
     let rack = Rack::provisioned();
@@ -30,14 +21,14 @@ fn a_guest_lives_and_leaves_nothing() {
     let seen = rack.guest("life");
     assert_eq!(seen["schema"], "rackhand.guest/1");
     assert_eq!((&seen["name"], &seen["state"]), (&"life".into(), &"running".into()));
-    assert_eq!(places(&rack, "life"), [seen["host"].as_str().unwrap()]);
+    assert_eq!(rack.places("life"), [seen["host"].as_str().unwrap()]);
     let disk = seen["disks"][0]["image"].as_str().unwrap().to_owned();
     // Its name is taken, its template in use.
     assert!(stderr(&rack.exits(1, &create("life", &[]))).contains("guest life exists already"));
     assert!(stderr(&rack.exits(5, &["image", "remove", "tiny", "--yes"])).contains(&disk));
     // Down by its power button, up again as another boot with the same address.
     rack.ok(&["guest", "stop", "life"]);
-    assert!(places(&rack, "life").is_empty());
+    assert!(rack.places("life").is_empty());
     assert_eq!(rack.guest("life")["state"], "stopped");
     let told = rack.json(&["guest", "start", "life"]);
     assert_eq!(
@@ -52,7 +43,7 @@ fn a_guest_lives_and_leaves_nothing() {
     rack.ok(&["guest", "protect", "off", "life"]);
     rack.exits(5, &["guest", "delete", "life"]);
     rack.ok(&["guest", "delete", "--tag", "stage=test", "--yes"]);
-    assert!(places(&rack, "life").is_empty());
+    assert!(rack.places("life").is_empty());
     let host = &rack.hosts()[0];
     assert!(!rack.ssh(host, "rbd ls guests").contains(&disk));
     rack.exits(2, &["guest", "show", "life"]);
@@ -72,7 +63,7 @@ fn two_starts_at_once_are_one_guest() {
     let (a, b) = (start(&hosts[0]), start(&hosts[1]));
     let (a, b) = (a.wait_with_output().unwrap(), b.wait_with_output().unwrap());
     assert!(a.status.success() || b.status.success(), "{}\n{}", stderr(&a), stderr(&b));
-    assert_eq!(places(&rack, "twice").len(), 1);
+    assert_eq!(rack.places("twice").len(), 1);
     let processes =
         |host: &String| rack.ssh(host, "pgrep -c -f '[g]uest=twice,' || true").trim().parse::<u32>().unwrap();
     assert_eq!(hosts.iter().map(processes).sum::<u32>(), 1);
@@ -101,7 +92,7 @@ fn a_killed_create_is_finished_by_the_next() {
             eventually("the guest to run", Duration::from_secs(20), || {
                 (rack.guest(name)["state"] == "running").then_some(())
             });
-            assert_eq!(places(&rack, name).len(), 1);
+            assert_eq!(rack.places(name).len(), 1);
         }
         rack.ok(&["guest", "delete", "killed-*", "--yes"]);
     }
@@ -135,7 +126,7 @@ fn an_interrupted_create_finishes_what_it_began() {
         assert!(output.status.success() || stderr(&output).contains("already"), "{}", stderr(&output));
         for name in ["cut-1", "cut-2"] {
             assert_eq!(rack.guest(name)["state"], "running", "{delay} ms");
-            assert_eq!(places(&rack, name).len(), 1);
+            assert_eq!(rack.places(name).len(), 1);
         }
         rack.ok(&["guest", "delete", "cut-*", "--yes"]);
     }

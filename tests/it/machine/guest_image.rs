@@ -1,11 +1,9 @@
 //! The guest images, started under QEMU in a network namespace of their own. tiny: its address from the seed, its answers,
 //! and a counter that goes on where it was when the power went. debian: cloud-init to its end, and the power button at
 //! any time. Needs root, QEMU and the tools of the lab.
-#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
-mod rack;
-
-use rack::eventually;
+use crate::run::tool;
+use crate::terminal::eventually;
 use rackhand::lab::guest_image::{self, ImageKind, RING_LENGTH, RING_START};
 use rackhand::ui::Ui;
 use std::fs::File;
@@ -25,11 +23,6 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// The same for the first boot of a whole distribution; seen: 40 s on an idle machine, 280 s on a busy one.
 const FIRST_BOOT: Duration = Duration::from_secs(600);
 
-fn run(program: &str, args: &[&str]) {
-    let output = Command::new(program).args(args).output().unwrap();
-    assert!(output.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-}
-
 /// A network namespace with one tap device; gone with the value.
 struct Net {
     name: String,
@@ -38,8 +31,8 @@ struct Net {
 impl Net {
     fn new(tag: &str) -> Self {
         let net = Net { name: format!("rh-{tag}-{}", std::process::id()) };
-        run("ip", &["netns", "add", &net.name]);
-        let inside = |args: &[&str]| run("ip", &[&["-n", &net.name], args].concat());
+        tool("ip", &["netns", "add", &net.name]);
+        let inside = |args: &[&str]| tool("ip", &[&["-n", &net.name], args].concat());
         inside(&["tuntap", "add", "tap0", "mode", "tap"]);
         inside(&["address", "add", "10.77.1.1/24", "dev", "tap0"]);
         inside(&["link", "set", "tap0", "up"]);
@@ -158,11 +151,11 @@ fn seed(directory: &Path, user_data: &str) -> PathBuf {
         ("network-config", &network),
     ];
     let image_name = image.to_str().unwrap();
-    run("mformat", &["-C", "-i", image_name, "-T", "2048", "-h", "16", "-s", "63", "-v", "cidata", "::"]);
+    tool("mformat", &["-C", "-i", image_name, "-T", "2048", "-h", "16", "-s", "63", "-v", "cidata", "::"]);
     for (name, content) in files {
         let file = directory.join(name);
         std::fs::write(&file, content).unwrap();
-        run("mcopy", &["-i", image_name, file.to_str().unwrap(), &format!("::{name}")]);
+        tool("mcopy", &["-i", image_name, file.to_str().unwrap(), &format!("::{name}")]);
     }
     image
 }
@@ -170,7 +163,7 @@ fn seed(directory: &Path, user_data: &str) -> PathBuf {
 async fn fresh_disk(kind: ImageKind, directory: &Path) -> PathBuf {
     let image = guest_image::build(kind, None, &Ui::hidden()).await.unwrap();
     let disk = directory.join("disk.img");
-    run("cp", &["--sparse=always", image.to_str().unwrap(), disk.to_str().unwrap()]);
+    tool("cp", &["--sparse=always", image.to_str().unwrap(), disk.to_str().unwrap()]);
     disk
 }
 

@@ -1,73 +1,20 @@
 //! Guests from the inside and at their buttons, on a real rack: console, agent, reboot, power.
-#![expect(clippy::unwrap_used, reason = "a test says what is wrong by panicking")]
 
-mod rack;
-
-use rack::{Rack, eventually};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use crate::rack::Rack;
+use crate::run::stderr;
+use crate::terminal::eventually;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 const BOOT: Duration = Duration::from_secs(120);
-
-fn stderr(output: &std::process::Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// A command of rackhand on a terminal.
-struct Terminal {
-    child: Child,
-    keys: ChildStdin,
-    screen: Arc<Mutex<String>>,
-}
-
-impl Terminal {
-    fn run(rack: &Rack, words: &str) -> Terminal {
-        let line = format!("{} {words}", env!("CARGO_BIN_EXE_rackhand"));
-        let mut child = Command::new("script")
-            .args(["-q", "-e", "-f", "-c", &line, "/dev/null"])
-            .env("RACKHAND_INVENTORY", &rack.inventory)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let screen = Arc::new(Mutex::new(String::new()));
-        let (mut from, to) = (child.stdout.take().unwrap(), Arc::clone(&screen));
-        std::thread::spawn(move || {
-            let mut piece = [0; 4096];
-            while let Ok(n @ 1..) = from.read(&mut piece) {
-                to.lock().unwrap().push_str(&String::from_utf8_lossy(&piece[..n]));
-            }
-        });
-        let keys = child.stdin.take().unwrap();
-        Terminal { child, keys, screen }
-    }
-
-    fn types(&mut self, keys: &str) {
-        self.keys.write_all(keys.as_bytes()).unwrap();
-        self.keys.flush().unwrap();
-    }
-
-    fn shows(&self, text: &str) -> bool {
-        self.screen.lock().unwrap().contains(text)
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 #[test]
 fn the_console_is_the_guests_and_a_key_leaves_it() {
     let rack = Rack::provisioned();
     let guest = rack.tiny_guest("con", &[]);
     guest.answers();
-    let mut terminal = Terminal::run(&rack, "guest console con");
+    let mut terminal = rack.terminal("guest console con");
     eventually("the way out is told", BOOT, || terminal.shows("Escape character is ^]").then_some(()));
     // What is typed shows as well, so the answer is something that was not typed.
     eventually("an answer of the guest's shell", BOOT, || {
@@ -76,8 +23,8 @@ fn the_console_is_the_guests_and_a_key_leaves_it() {
     });
     // It counts only as the first key that is read at once; what was typed before may still be on its way.
     let status = eventually("the console ends", Duration::from_secs(20), || {
-        let _ = terminal.keys.write_all(b"\x1d");
-        terminal.child.try_wait().unwrap()
+        terminal.types("\x1d");
+        terminal.ended()
     });
     assert!(status.success(), "{status}");
     assert!(guest.answer().is_some(), "the guest runs on");

@@ -1,0 +1,5 @@
+//! What needs neither root nor a rack.
+
+mod docs;
+mod inventory;
+mod layers;

@@ -1,0 +1,20 @@
+//! The built binary from outside, and the house it is built in. One binary: what needs root, a rack or a virtual host is
+//! behind the feature `lab-tests` and in a module of its own, so that a filter chooses what a machine can run.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test says what is wrong by panicking")]
+
+mod house;
+mod run;
+mod terminal;
+
+#[cfg(feature = "lab-tests")]
+mod bare;
+#[cfg(feature = "lab-tests")]
+mod machine;
+#[cfg(feature = "lab-tests")]
+mod provisioned;
+#[cfg(feature = "lab-tests")]
+mod rack;
+#[cfg(feature = "lab-tests")]
+mod saved;
+#[cfg(feature = "lab-tests")]
+mod vm;

@@ -1,0 +1,9 @@
+//! What runs on the rack that `RACKHAND_TEST_RACK` names, once it is provisioned.
+
+mod guest;
+mod guest_inside;
+mod guest_order;
+mod image;
+mod movement;
+mod provision;
+mod status;
