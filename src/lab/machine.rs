@@ -17,6 +17,9 @@ use tokio::process::{Child, Command};
 
 /// What systemd-nspawn exits with when the system inside asked for a reboot.
 const REBOOT: i32 = 133;
+/// A node's `meminfo` of which 256 MiB are initialised.
+const COLD_NODE: &str =
+    "Node 0 MemTotal:         262144 kB\nNode 0 MemFree:          131072 kB\nNode 0 MemUsed:          131072 kB\n";
 /// How a boot ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
@@ -81,6 +84,7 @@ impl Hardware {
         let (namespace, ()) =
             Namespace::create(|| Ok(mount(Some("sysfs"), &sys, Some("sysfs"), MsFlags::empty(), None::<&str>)?))?;
         self.mount_dmi()?;
+        self.mount_node_memory()?;
         self.mount_root()?;
         for wire in [Wire::Management, Wire::Storage] {
             network::lay_cable(self.host, wire, &namespace).await?;
@@ -100,6 +104,19 @@ impl Hardware {
         let layers = format!("lowerdir={}:{}", self.dir.dmi().display(), class.display());
         mount(Some("overlay"), &class, Some("overlay"), MsFlags::MS_RDONLY, Some(layers.as_str()))
             .while_doing(|| format!("cannot mount {}", class.display()))
+    }
+
+    /// A NUMA node that counts only the memory it has initialised so far, as a machine does that was just booted or
+    /// has hot-added memory: whoever takes a host's size from there has no room for guests in any test.
+    fn mount_node_memory(&self) -> Result<(), Failure> {
+        let cold = self.dir.node_memory();
+        super::store::write(&cold, COLD_NODE.as_bytes(), 0o644)?;
+        let meminfo = self.dir.sys().join("devices/system/node/node0/meminfo");
+        if !meminfo.exists() {
+            return Ok(());
+        }
+        mount(Some(&cold), &meminfo, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            .while_doing(|| format!("cannot mount {}", meminfo.display()))
     }
 
     fn mount_root(&self) -> Result<(), Failure> {

@@ -169,6 +169,11 @@ impl HostDir {
         self.path.join("sys")
     }
 
+    /// What it shows of its NUMA node's memory.
+    pub(super) fn node_memory(&self) -> PathBuf {
+        self.path.join("node-memory")
+    }
+
     /// The layer over /sys/class that holds its DMI strings.
     pub(super) fn dmi(&self) -> PathBuf {
         self.path.join("dmi")

@@ -31,6 +31,47 @@ pub(super) fn block_info(domain: &Domain, disk: &str) -> Result<BlockInfo, Error
     }
 }
 
+/// A host's memory in bytes, as its kernel counts it in `/proc/meminfo`.
+///
+/// `virNodeGetInfo` adds up the NUMA nodes' `meminfo` instead, which on machines that initialise memory lazily, or have
+/// hot-added memory, holds what was initialised so far and grows with use.
+pub(super) fn node_memory(connect: &Connect) -> Result<u64, Error> {
+    let mut count: c_int = 0;
+    // SAFETY: the handle outlives the call; without an array libvirt only writes the number of figures to `count`.
+    let asked = unsafe {
+        sys::virNodeGetMemoryStats(
+            connect.as_ptr(),
+            sys::VIR_NODE_MEMORY_STATS_ALL_CELLS,
+            ptr::null_mut(),
+            &raw mut count,
+            0,
+        )
+    };
+    if asked == -1 {
+        return Err(Error::last_error());
+    }
+    let none = sys::virNodeMemoryStats { field: [0; sys::VIR_NODE_MEMORY_STATS_FIELD_LENGTH as usize], value: 0 };
+    let mut figures = vec![none; usize::try_from(count).unwrap_or(0)];
+    // SAFETY: the array holds `count` figures and outlives the call.
+    let asked = unsafe {
+        sys::virNodeGetMemoryStats(
+            connect.as_ptr(),
+            sys::VIR_NODE_MEMORY_STATS_ALL_CELLS,
+            figures.as_mut_ptr(),
+            &raw mut count,
+            0,
+        )
+    };
+    if asked == -1 {
+        return Err(Error::last_error());
+    }
+    let total = |f: &&sys::virNodeMemoryStats| {
+        // SAFETY: libvirt ends each name with a NUL within its field.
+        unsafe { CStr::from_ptr(f.field.as_ptr()) == sys::VIR_NODE_MEMORY_STATS_TOTAL }
+    };
+    Ok(figures.iter().find(total).map_or(0, |f| f.value << 10))
+}
+
 /// Statistics of the running or the last completed job. (`virt` 0.5 builds a vector from a null pointer when there
 /// are none.)
 pub(super) fn job_stats(domain: &Domain, completed: bool) -> Result<JobStats, Error> {

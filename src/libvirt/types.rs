@@ -88,8 +88,6 @@ pub struct BlockInfo {
 pub struct Node {
     /// Memory in bytes.
     pub memory: u64,
-    /// Free memory in bytes.
-    pub free: u64,
     /// Active hardware threads.
     pub cpus: u32,
     /// Processor sockets a NUMA node.

@@ -65,7 +65,7 @@ fn seen() -> Seen {
         guest(3, "idle", Desired::Stopped),
         guest(4, "twice", Desired::Running),
     ];
-    let node = Node { memory: 16 << 30, free: 0, cpus: 8, sockets: 1, cores: 8, threads: 1 };
+    let node = Node { memory: 16 << 30, cpus: 8, sockets: 1, cores: 8, threads: 1 };
     let (db, twice) = (&guests[0], &guests[3]);
     let survey = Survey {
         seen: BTreeMap::from([
