@@ -5,6 +5,7 @@ use super::change::{Action, Change};
 use super::diff::settable;
 use super::guard::{Fresh, Guarded};
 use super::job::check_job;
+use super::probe::look;
 use super::resource::{Block, Command, Directory, File, Guard, Resource, Service, User};
 use super::shell::{join, quote, unit_word};
 use super::state::State;
@@ -38,7 +39,10 @@ pub async fn apply(
         };
         begin(change)?;
         let outcome = match resource {
-            Resource::Bridge(wanted) => bridge::apply(remote, wanted, fresh).await,
+            Resource::Bridge(wanted) => {
+                let state = look(remote, &[resource]).await?;
+                bridge::apply(remote, wanted, &state, fresh).await
+            }
             Resource::Packages(names) => {
                 let name = format!("{}-packages", change.step);
                 let job = check_job(remote, &name, &packages(names), PACKAGES_LIMIT).await;

@@ -4,8 +4,8 @@ use super::bridge;
 use super::change::{Action, Change, Findings, Skipped};
 use super::resource::{Block, Directory, File, Modules, Resource, Service, Sysctl, User};
 use super::state::{FileState, State, sha256};
+use super::text::line_diff;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 
 /// What has to change on a host so that these resources hold. `touched` carries the files that steps before have
 /// planned to change, so that services which read them are restarted.
@@ -23,7 +23,11 @@ pub fn diff(host: &str, step: &str, resources: &[Resource], state: &State, touch
             Resource::Sysctl(sysctl) => sysctl_set(sysctl, state, &mut verdict),
             Resource::Modules(modules) => modules_loaded(modules, state, &mut verdict),
             Resource::User(user) => user_there(user, state, &mut verdict),
-            Resource::Bridge(wanted) => bridge::diff(wanted, state, &mut verdict),
+            Resource::Bridge(wanted) => match bridge::diff(wanted, state) {
+                Ok(None) => {}
+                Ok(Some(found)) => verdict.diff(found.action, found.live, found.files),
+                Err(reason) => verdict.refuse(reason),
+            },
             Resource::Command(command) => {
                 if state.commands.get(&command.name) != Some(&0) {
                     verdict.change(Action::Run, "");
@@ -78,16 +82,6 @@ impl Verdict {
     pub(super) fn skip(&mut self, part: impl Into<String>, reason: impl Into<String>) {
         self.skipped.push((part.into(), reason.into()));
     }
-}
-
-/// Lines that go and come, with a little around them.
-pub(super) fn line_diff(old: &str, new: &str) -> String {
-    let diff = similar::TextDiff::from_lines(old, new);
-    let mut text = String::new();
-    for hunk in diff.unified_diff().context_radius(2).iter_hunks() {
-        let _ = write!(text, "{hunk}");
-    }
-    text.lines().filter(|l| !l.starts_with("\\ ")).collect::<Vec<_>>().join("\n")
 }
 
 fn packages(names: &[String], state: &State, verdict: &mut Verdict) {

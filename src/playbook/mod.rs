@@ -10,18 +10,22 @@ mod change;
 mod diff;
 mod guard;
 mod job;
+mod probe;
 mod resource;
 mod shell;
 mod state;
 #[cfg(test)]
 mod tests;
+mod text;
 
 pub use apply::{apply, write_files};
 pub use book::{Book, Library, Without};
+pub use bridge::{Refusal, refusal};
 pub use change::{Action, Change, Findings, Skipped};
 pub use diff::diff;
 pub use guard::Fresh;
 pub use job::{check_job, wait_for_units};
+pub use probe::look;
 pub use resource::{Block, Bridge, Command, Directory, File, Modules, Resource, Service, Sysctl, User};
 pub use shell::{join, quote};
-pub use state::{BridgeState, FileState, State, UnitState, look};
+pub use state::{BridgeState, FileState, State, UnitState};

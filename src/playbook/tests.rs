@@ -1,8 +1,9 @@
 //! The engine against itself: tables for each resource, and real shells for scripts.
 
 use super::apply::{packages, script};
+use super::probe::{parse, script as probe_script};
 use super::resource::*;
-use super::state::{FileState, State, UnitState, parse, script as probe_script, sha256};
+use super::state::{FileState, State, UnitState, sha256};
 use super::{Action, Change, Findings, apply, diff};
 use crate::error::{Failure, Kind};
 use crate::ssh::{FakeRemote, RemoteError};

@@ -2,23 +2,12 @@
 //!
 //! The running links are changed with `ip`, which a reboot forgets by itself; the file is written on confirmation.
 
-use super::{Edit, addresses, port};
+use super::names::{Edit, addresses, port};
 use crate::playbook::resource::Bridge;
 use crate::playbook::shell::quote;
 use crate::playbook::state::State;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-
-/// Finds the file that describes the port (or already the bridge).
-pub(super) fn probe(bridge: &Bridge) -> String {
-    let name = quote(&bridge.name);
-    format!(
-        "f=$(grep -lE '^iface ({}|{}) ' /etc/network/interfaces /etc/network/interfaces.d/* | head -n1)\n\
-         [ -n \"$f\" ] && printf 'interfaces\\t%s\\t%s\\t%s\\n' {name} \"$f\" \"$(base64 -w0 \"$f\")\"\n",
-        bridge.uplink.replace('.', "\\."),
-        bridge.name.replace('.', "\\."),
-    )
-}
 
 pub(super) fn edit(bridge: &Bridge, mac: &str, path: &str, text: &str, state: &State) -> Result<Edit, String> {
     let wanted = match bridge.vlan {
@@ -45,30 +34,34 @@ pub(super) fn edit(bridge: &Bridge, mac: &str, path: &str, text: &str, state: &S
         "ip link set dev {port} mtu {mtu} up\nip link set dev {port} master {name}\nip link set dev {name} mtu {mtu} up"
     );
     if bridge.vlan.is_none() {
-        let _ = writeln!(make, "routes=$(ip route show dev {uplink} | grep -v 'proto kernel' || true)");
+        // The kernel makes its own for each address, and routers announce theirs to whoever has the address.
+        let _ = writeln!(
+            make,
+            "for f in 4 6; do ip -$f route show dev {uplink} | grep -v -e 'proto kernel' -e 'proto ra' >/run/rackhand/routes$f-{name} || true; done"
+        );
         for address in addresses(state, &bridge.uplink) {
             let address = quote(&address);
             let _ = writeln!(make, "ip addr replace {address} dev {name}\nip addr del {address} dev {uplink}");
             let _ = writeln!(revert, "ip addr replace {address} dev {uplink}");
         }
-        let _ = writeln!(
-            make,
-            "printf '%s\\n' \"$routes\" | while read -r r; do [ -z \"$r\" ] || ip route replace $r dev {name}; done"
-        );
-        let _ = writeln!(make, "printf '%s\\n' \"$routes\" >/run/rackhand/routes-{name}");
+        let _ = writeln!(make, "{}", routes_to(&name, &name));
     }
     let _ = writeln!(revert, "if [ \"$1\" = no ]; then ip link set dev {port} nomaster; ip link del {name}; fi");
     if bridge.vlan.is_none() {
-        let _ = writeln!(
-            revert,
-            "while read -r r; do [ -z \"$r\" ] || ip route replace $r dev {uplink}; done </run/rackhand/routes-{name}\nexit 0"
-        );
+        let _ = writeln!(revert, "{}\nexit 0", routes_to(&name, &uplink));
     }
     // ifupdown has to know what it would have brought up itself.
     let settle = format!(
         "f=/run/network/ifstate\nif [ -e $f ] && ! grep -qx {name}={name} $f; then echo {name}={name} >>$f; fi\n"
     );
     Ok(Edit { files: BTreeMap::from([(path.to_owned(), wanted)]), make, revert, settle })
+}
+
+/// Words of a shell that give the routes of both families, as they were noted for a bridge, to a link.
+fn routes_to(bridge: &str, link: &str) -> String {
+    format!(
+        "for f in 4 6; do while read -r r; do [ -z \"$r\" ] || ip -$f route replace $r dev {link}; done </run/rackhand/routes$f-{bridge}; done"
+    )
 }
 
 /// The lines of a bridge's stanza that make it.

@@ -2,7 +2,8 @@
 //!
 //! The new files first go to `/run`, where they win over those in `/etc` and are gone after a reboot.
 
-use super::{Edit, port};
+use super::judge::LINK;
+use super::names::{Edit, address_file, link_files, port};
 use crate::playbook::resource::Bridge;
 use crate::playbook::shell::quote;
 use crate::playbook::state::BridgeState;
@@ -10,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// What the bridge's probe adds to the script.
-pub(super) fn probe(bridge: &Bridge) -> String {
+pub(in crate::playbook) fn probe(bridge: &Bridge) -> String {
     let mut script = String::new();
     for file in names(bridge) {
         let path = quote(&format!("/etc/systemd/network/{file}"));
@@ -41,7 +42,7 @@ done
 fn names(bridge: &Bridge) -> Vec<String> {
     let (name, uplink) = (&bridge.name, &bridge.uplink);
     let mut names = vec![format!("05-rackhand-{name}.netdev"), format!("05-rackhand-{name}.network")];
-    names.extend(super::link_files(bridge).map(|(file, _)| file));
+    names.extend(link_files(bridge).map(|(file, _)| file));
     match bridge.vlan {
         None => names.push(format!("05-rackhand-{uplink}.network")),
         Some(vlan) => {
@@ -60,7 +61,7 @@ fn files(bridge: &Bridge, mac: &str, found: &BridgeState) -> Result<BTreeMap<Str
         "{head}# Pinned: an unpinned bridge takes the lowest address among its ports, guests' included.\n\
          [NetDev]\nName={name}\nKind=bridge\nMACAddress={mac}\nMTUBytes={mtu}\n\n[Bridge]\nSTP=no\n"
     );
-    let mut files: BTreeMap<_, _> = super::link_files(bridge).collect();
+    let mut files: BTreeMap<_, _> = link_files(bridge).collect();
     files.insert(format!("05-rackhand-{name}.netdev"), netdev);
     let enslaved = format!("[Link]\nMTUBytes={mtu}\n\n[Network]\nBridge={name}\nLinkLocalAddressing=no\n");
     match vlan {
@@ -105,26 +106,28 @@ fn files(bridge: &Bridge, mac: &str, found: &BridgeState) -> Result<BTreeMap<Str
     Ok(files)
 }
 
-/// A port's network file with its match turned to the bridge: addresses, routes and name servers move along.
+/// A port's network file with its match turned to the bridge: addresses, routes and name servers move along, and so does
+/// whether a boot waits for the link. The rest of `[Link]` is the judge's business.
 fn readdressed(origin: &str, bridge: &str, mtu: u32) -> String {
     let mut out = format!("[Match]\nName={bridge}\n\n[Link]\nMTUBytes={mtu}\n");
+    let mut rest = String::new();
     let mut section = "";
-    for line in origin.lines().map(str::trim).filter(|l| !l.starts_with(['#', ';'])) {
+    for line in origin.lines().map(str::trim).filter(|l| !l.starts_with(['#', ';']) && !l.is_empty()) {
         if line.starts_with('[') {
             section = line;
             if section != "[Match]" && section != "[Link]" {
-                let _ = write!(out, "\n{section}\n");
+                let _ = write!(rest, "\n{section}\n");
             }
-        } else if section != "[Match]" && section != "[Link]" && !line.is_empty() {
-            let _ = writeln!(out, "{line}");
+        } else if section == "[Link]" {
+            if LINK.iter().any(|key| line.split('=').next().is_some_and(|k| k.trim() == *key && k.trim() != "MTUBytes"))
+            {
+                let _ = writeln!(out, "{line}");
+            }
+        } else if section != "[Match]" {
+            let _ = writeln!(rest, "{line}");
         }
     }
-    out
-}
-
-/// The file that gives the bridge its addresses.
-pub(super) fn address_file(bridge: &Bridge) -> String {
-    format!("/etc/systemd/network/05-rackhand-{}.network", bridge.name)
+    out + &rest
 }
 
 /// What a file is called in `/run`, where it is tried out. A drop-in has to go by the name that the port's file has just
