@@ -15,8 +15,8 @@ packages=(
   mtools syslinux syslinux-common xz-utils
   # the scripts of tests and benchmarks; rustup's installer
   python3 python3-venv curl ca-certificates
-  # the transport
-  openssh-client openssh-server
+  # the transport, and login shells that are not POSIX for its tests
+  openssh-client openssh-server fish tcsh
 )
 
 missing=()

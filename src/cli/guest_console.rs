@@ -3,7 +3,7 @@
 use super::Context;
 use crate::error::{Failure, Kind};
 use crate::guest::{Survey, agent};
-use crate::ssh::interactive;
+use crate::ssh::{interactive, quote};
 use clap::Args;
 use std::time::Duration;
 
@@ -58,11 +58,6 @@ pub async fn console(args: ConsoleArgs, context: &Context) -> Result<(), Failure
     }
     let status = command.status()?;
     if status.success() { Ok(()) } else { Err(Failure::failed(format!("the console ended with {status}"))) }
-}
-
-fn quote(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:@,".contains(c);
-    if word.chars().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
 
 /// Runs `rackhand guest exec`.

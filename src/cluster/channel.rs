@@ -1,7 +1,7 @@
 //! The standing channel to one mon host: requests by number, answers in any order.
 
 use super::ClusterError;
-use crate::ssh::{ChannelIn, ChannelOut, Exec, Remote};
+use crate::ssh::{ChannelEnd, ChannelIn, ChannelOut, Exec, Remote};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -86,19 +86,18 @@ impl Link {
     pub(super) async fn open(remote: Arc<dyn Remote>) -> Result<Self, ClusterError> {
         let (host, began) = (remote.name().to_owned(), Instant::now());
         let unreachable = |e: &dyn std::fmt::Display| ClusterError::Unreachable(format!("host {host}: {e}"));
-        let opened = remote.channel(Exec::argv(["python3", "-I", "-S", "-c", BOOTSTRAP])).await;
-        // This error names its host itself.
-        let mut channel = opened.map_err(|e| ClusterError::Unreachable(e.to_string()))?;
         let config = json!({"connect": CONNECT, "mon": MON_OP, "osd": OSD_OP, "threads": THREADS});
         let hello = format!("{}\n{AGENT}{config}\n", AGENT.len());
-        channel.stdin.write_all(hello.as_bytes()).await.map_err(|e| unreachable(&e))?;
-        channel.stdin.flush().await.map_err(|e| unreachable(&e))?;
-        let (stdin, stdout, guard) = channel.into_parts();
+        let opened = remote.channel(Exec::argv(["python3", "-I", "-S", "-c", BOOTSTRAP]).stdin(hello)).await;
+        // This error names its host itself.
+        let (stdin, stdout, guard) = opened.map_err(|e| ClusterError::Unreachable(e.to_string()))?.into_parts();
         let mut lines = BufReader::new(stdout);
         let mut first = String::new();
         lines.read_line(&mut first).await.map_err(|e| unreachable(&e))?;
         if first.is_empty() {
-            let reason = "python3 does not start there".to_owned();
+            let said = guard.stderr();
+            let said = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it says nothing");
+            let reason = format!("python3 does not start there: {}", said.trim());
             return Err(ClusterError::NotSetUp { host, reason });
         }
         let answer: Answer = parse(&first)?;
@@ -188,7 +187,7 @@ fn parse(line: &str) -> Result<Answer, ClusterError> {
     serde_json::from_str(line).map_err(|e| ClusterError::Malformed(format!("answer of the mon host: {e}")))
 }
 
-async fn read_answers(mut lines: BufReader<ChannelOut>, waiting: Waiting, guard: Box<dyn std::any::Any + Send>) {
+async fn read_answers(mut lines: BufReader<ChannelOut>, waiting: Waiting, guard: ChannelEnd) {
     let mut line = String::new();
     loop {
         line.clear();

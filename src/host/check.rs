@@ -152,6 +152,13 @@ fn unreachable(error: &RemoteError, report: &mut Report<'_>) {
             report.error("login", what, "put the public key into authorized_keys, or correct ssh.user or ssh.identity");
         }
         RemoteError::Sudo { .. } => report.error("sudo", what, "add `USER ALL=(ALL) NOPASSWD: ALL` to its sudoers"),
+        RemoteError::LoginShell { .. } => {
+            report.error(
+                "login-shell",
+                what,
+                "give the login a shell that runs commands: `chsh -s /bin/sh USER` on it",
+            );
+        }
         RemoteError::Unreachable { .. } => report.error("ssh", what, "check power, cable, address and sshd"),
         _ => report.error("ssh", what, "run the check again; look at the host's load and its journal"),
     }

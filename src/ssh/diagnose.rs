@@ -1,6 +1,6 @@
 //! What ssh says when it cannot connect, turned into the error that names what to do.
 
-use super::exec::RemoteError;
+use super::exec::{Exec, RemoteError};
 use std::path::Path;
 
 /// Whom the words are about.
@@ -31,6 +31,39 @@ pub(super) fn diagnose(target: Target<'_>, said: &str) -> RemoteError {
     } else {
         RemoteError::Unreachable { host, reason: words_of(said) }
     }
+}
+
+/// Why a command did not start: no mark came, so nothing was run. `said` is what the login wrote on stdout and stderr
+/// instead, `status` how it ended.
+pub(super) fn not_started(host: &str, exec: &Exec, sudo: bool, status: i32, said: (&[u8], &[u8])) -> RemoteError {
+    let (host, stderr) = (host.to_owned(), String::from_utf8_lossy(said.1));
+    if exec.root
+        && sudo
+        && let Some(reason) = sudo_refusal(&stderr)
+    {
+        return RemoteError::Sudo { host, reason };
+    }
+    let words = [stderr, String::from_utf8_lossy(said.0)].into_iter().find(|text| !text.trim().is_empty());
+    let reason = match words {
+        Some(words) => {
+            let lines: Vec<&str> = words.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+            lines[lines.len().saturating_sub(3)..].join("; ")
+        }
+        None => format!("it ended with status {status} and said nothing"),
+    };
+    RemoteError::LoginShell { host, command: exec.argv.first().cloned().unwrap_or_default(), reason }
+}
+
+/// Why sudo refused, among what was said before anything ran. It also complains when it goes on.
+fn sudo_refusal(stderr: &str) -> Option<String> {
+    let refuses = |line: &&str| {
+        (line.starts_with("sudo: ") && !line.contains("unable to resolve host"))
+            || line.contains("is not in the sudoers")
+            || line.contains("not allowed to execute")
+            || line.ends_with("sudo: command not found")
+            || line.ends_with("sudo: not found")
+    };
+    stderr.lines().map(str::trim).rfind(refuses).map(str::to_owned)
 }
 
 /// Whether trying again in a moment may help: the server refused to talk before any login.
@@ -148,6 +181,29 @@ Host key verification failed.
         let silent = "Connection timed out during banner exchange\nConnection to 10.0.0.1 port 22 timed out";
         assert!(matches!(at(silent), RemoteError::Unreachable { .. }));
         assert!(matches!(at(""), RemoteError::Unreachable { reason, .. } if reason == "ssh ended without saying why"));
+    }
+
+    #[test]
+    fn what_refused_a_command_is_told_apart() {
+        let by = |sudo, stdout: &str, stderr: &str| {
+            not_started("h1", &Exec::argv(["id"]), sudo, 1, (stdout.as_bytes(), stderr.as_bytes()))
+        };
+        let resolve = "sudo: unable to resolve host h1: Name or service not known\n";
+        for refusal in [
+            "sudo: a password is required",
+            "bash: line 1: sudo: command not found",
+            "sh: 1: sudo: not found",
+            "bob is not in the sudoers file.",
+        ] {
+            let error = by(true, "Welcome\n", &format!("{resolve}{refusal}\n"));
+            assert!(matches!(&error, RemoteError::Sudo { reason, .. } if reason == refusal), "{error}");
+            assert!(matches!(by(false, "", refusal), RemoteError::LoginShell { .. }));
+        }
+        let error = by(true, "", "sh: 1: timeout: not found\n");
+        assert_eq!(error.to_string(), "host h1: its login shell did not run `id`: sh: 1: timeout: not found");
+        let error = by(true, "This account is currently not available.\n", "");
+        assert!(error.nothing_ran() && error.to_string().ends_with("This account is currently not available."));
+        assert!(by(false, "", "").to_string().ends_with("it ended with status 1 and said nothing"));
     }
 
     #[test]

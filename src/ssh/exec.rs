@@ -1,12 +1,11 @@
 //! What is run on a host, and how it can end.
 
+use super::channel::Channel;
 use crate::error::{Failure, Kind};
 use async_trait::async_trait;
 use std::fmt;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
 
 /// A command for a host: quoted argv, stdin, a deadline.
 ///
@@ -136,6 +135,16 @@ pub enum RemoteError {
         /// What sudo said.
         reason: String,
     },
+    /// Its login shell refused the command, or something before the command did: nothing was run.
+    #[error("host {host}: its login shell did not run `{command}`: {reason}")]
+    LoginShell {
+        /// The host.
+        host: String,
+        /// Its program.
+        command: String,
+        /// What was said instead.
+        reason: String,
+    },
     /// It ran into its deadline and was killed on the host.
     #[error("host {host}: `{command}` did not end within {} s", .after.as_secs())]
     TimedOut {
@@ -185,7 +194,14 @@ pub enum RemoteError {
 impl RemoteError {
     /// Whether it is certain that nothing was run.
     pub fn nothing_ran(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::HostKey { .. } | Self::Login { .. } | Self::Sudo { .. })
+        matches!(
+            self,
+            Self::Unreachable { .. }
+                | Self::HostKey { .. }
+                | Self::Login { .. }
+                | Self::Sudo { .. }
+                | Self::LoginShell { .. }
+        )
     }
 
     /// Whether the command may have had its effect or not.
@@ -196,6 +212,7 @@ impl RemoteError {
             | Self::HostKey { .. }
             | Self::Login { .. }
             | Self::Sudo { .. }
+            | Self::LoginShell { .. }
             | Self::Status { .. }
             | Self::Killed { .. } => false,
         }
@@ -208,6 +225,7 @@ impl RemoteError {
             | Self::HostKey { host, .. }
             | Self::Login { host, .. }
             | Self::Sudo { host, .. }
+            | Self::LoginShell { host, .. }
             | Self::TimedOut { host, .. }
             | Self::Lost { host, .. }
             | Self::Status { host, .. }
@@ -224,44 +242,6 @@ impl From<RemoteError> for Failure {
         }
     }
 }
-
-/// A command that stays: lines in, lines out. Dropping it closes its stdin and ends it.
-pub struct Channel {
-    /// Its stdin.
-    pub stdin: Pin<Box<dyn AsyncWrite + Send>>,
-    /// Its stdout.
-    pub stdout: Pin<Box<dyn AsyncRead + Send>>,
-    /// Keeps the remote process's session alive.
-    pub(super) _guard: Box<dyn std::any::Any + Send>,
-}
-
-impl fmt::Debug for Channel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Channel")
-    }
-}
-
-impl Channel {
-    /// A channel over any two streams; `guard` lives as long as it.
-    pub fn new(
-        stdin: impl AsyncWrite + Send + 'static,
-        stdout: impl AsyncRead + Send + 'static,
-        guard: impl std::any::Any + Send,
-    ) -> Self {
-        Channel { stdin: Box::pin(stdin), stdout: Box::pin(stdout), _guard: Box::new(guard) }
-    }
-
-    /// Its stdin, its stdout, and what has to live as long as they are used.
-    pub fn into_parts(self) -> (ChannelIn, ChannelOut, Box<dyn std::any::Any + Send>) {
-        (self.stdin, self.stdout, self._guard)
-    }
-}
-
-/// The stdin of a command that stays.
-pub type ChannelIn = Pin<Box<dyn AsyncWrite + Send>>;
-
-/// The stdout of a command that stays.
-pub type ChannelOut = Pin<Box<dyn AsyncRead + Send>>;
 
 /// A host one can run commands on: over SSH, or scripted for tests.
 #[async_trait]

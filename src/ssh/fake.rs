@@ -1,6 +1,7 @@
 //! A host that answers from a script, for tests of what is built on top.
 
-use super::exec::{Channel, Exec, Output, Remote, RemoteError};
+use super::channel::Channel;
+use super::exec::{Exec, Output, Remote, RemoteError};
 use async_trait::async_trait;
 use std::path::PathBuf;
 use std::sync::Mutex;

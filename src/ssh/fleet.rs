@@ -1,8 +1,8 @@
 //! All hosts of an inventory at once.
 
+use super::connect_limit::{self, ConnectLimit};
 use super::control::{ControlDir, quoted};
 use super::exec::{Remote, RemoteError};
-use super::gate::{self, Gate};
 use super::session::{Shared, SshHost};
 use crate::inventory::Inventory;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -35,9 +35,9 @@ impl Fleet {
         if let Some(file) = &inventory.ssh.known_hosts {
             extra.push(format!("UserKnownHostsFile {} ~/.ssh/known_hosts", quoted(&inventory.path(file))));
         }
-        let connects = if inventory.ssh.jump.is_some() { gate::THROUGH_A_JUMP } else { gate::DIRECT };
+        let connects = if inventory.ssh.jump.is_some() { connect_limit::THROUGH_A_JUMP } else { connect_limit::DIRECT };
         let dir = Arc::new(ControlDir::new(connect, &extra)?);
-        let shared = Arc::new(Shared { dir, gate: Gate::new(connects), connect });
+        let shared = Arc::new(Shared { dir, gate: ConnectLimit::new(connects), connect });
         let mut hosts: BTreeMap<String, Arc<dyn Remote>> = BTreeMap::new();
         for spec in &inventory.hosts {
             hosts.insert(spec.name.clone(), Arc::new(SshHost::new(inventory, spec, Arc::clone(&shared))));

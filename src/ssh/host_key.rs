@@ -2,9 +2,11 @@
 
 use super::control::{ControlDir, quoted};
 use super::diagnose::{Target, diagnose};
+use super::effective::Effective;
 use super::exec::RemoteError;
-use super::words::way_through;
+use super::jump::way_through;
 use crate::inventory::{HostSpec, Inventory};
+use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -34,9 +36,18 @@ impl HostKey {
     /// host does not answer.
     pub async fn ask(inventory: &Inventory, host: &HostSpec, connect: Duration) -> Result<Self, RemoteError> {
         let address = host.address.to_string();
-        let file = file_of(inventory);
         let failed = |reason: String| RemoteError::Unreachable { host: host.name.clone(), reason };
         let dir = ControlDir::new(connect, &[]).map_err(|e| failed(format!("no directory for sockets: {e}")))?;
+        let mut arguments: Vec<OsString> = Vec::new();
+        if let Some(port) = host.port.or(inventory.ssh.port) {
+            arguments.extend(["-p".into(), port.to_string().into()]);
+        }
+        if let Some(user) = host.user.as_ref().or(inventory.ssh.user.as_ref()) {
+            arguments.extend(["-l".into(), user.into()]);
+        }
+        let effective = Effective::of(dir.config(), &arguments, &address).await;
+        let effective = effective.ok_or_else(|| failed("`ssh -G` does not accept its configuration".to_owned()))?;
+        let file = file_of(inventory, &effective);
         // ssh itself compares with what is recorded and adds what is new, in a copy.
         let (copy, log) = (dir.fresh('k'), dir.fresh('l'));
         let recorded = read(&file).map_err(|e| failed(format!("cannot read {}: {e}", file.display())))?;
@@ -47,19 +58,14 @@ impl HostKey {
             command.args(["-o", option]);
         }
         command.arg("-o").arg(format!("UserKnownHostsFile={}", quoted(&copy)));
-        if let Some(port) = host.port.or(inventory.ssh.port) {
-            command.args(["-p", &port.to_string()]);
-        }
-        if let Some(user) = host.user.as_ref().or(inventory.ssh.user.as_ref()) {
-            command.args(["-l", user]);
-        }
+        command.args(&arguments);
         if let Some(jump) = &inventory.ssh.jump {
             command.arg("-o").arg(format!("ProxyCommand={}", way_through(jump, dir.config(), &log)));
         }
         command.args(["--", &address, "true"]).kill_on_drop(true).process_group(0);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = command.spawn().map_err(|e| failed(format!("cannot run ssh: {e}")))?;
-        // The key is known before the login is tried; a login that hangs is somebody else's matter.
+        // The key is known before the login is tried; a login that hangs is not the question here.
         let status = timeout(connect + LOGIN, child.wait()).await.ok().and_then(Result::ok).and_then(|s| s.code());
         let said = std::fs::read_to_string(&log).unwrap_or_default();
         let now = read(&copy).unwrap_or_default();
@@ -69,11 +75,7 @@ impl HostKey {
         if matches!(error, RemoteError::HostKey { .. }) {
             return Err(error);
         }
-        let subject = match host.port.or(inventory.ssh.port) {
-            Some(port) if port != 22 => format!("[{address}]:{port}"),
-            _ => address.clone(),
-        };
-        let fingerprints = fingerprints(&copy, &subject).await;
+        let fingerprints = fingerprints(&copy, &effective.key_name()).await;
         // ssh's own failures are 255; any other status is the far side's, and so is a refused login.
         let met = !new_lines.is_empty() || status.is_some_and(|code| code != 255);
         if fingerprints.is_empty() || !(met || matches!(error, RemoteError::Login { .. })) {
@@ -103,11 +105,12 @@ impl HostKey {
     }
 }
 
-/// The file with the keys of an inventory's hosts: its own, else the operator's.
-fn file_of(inventory: &Inventory) -> PathBuf {
-    match &inventory.ssh.known_hosts {
-        Some(file) => inventory.path(file),
-        None => PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".ssh/known_hosts"),
+/// The file with the keys of an inventory's hosts: its own, else the one that the operator's ssh looks into first.
+fn file_of(inventory: &Inventory, effective: &Effective) -> PathBuf {
+    match (&inventory.ssh.known_hosts, effective.known_hosts()) {
+        (Some(file), _) => inventory.path(file),
+        (None, Some(file)) => file.to_owned(),
+        (None, None) => PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".ssh/known_hosts"),
     }
 }
 

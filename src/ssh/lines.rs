@@ -1,9 +1,9 @@
 //! A standing script on a host: a line in, a line out.
 
-use super::exec::{Channel, Exec, Remote, RemoteError};
-use std::pin::Pin;
+use super::channel::{ChannelEnd, ChannelIn, ChannelOut};
+use super::exec::{Exec, Remote, RemoteError};
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::time::timeout;
 
 /// Longest line taken from the host; more means that something else than the script talks.
@@ -15,9 +15,9 @@ const LINE_LIMIT: u64 = 64 << 20;
 pub struct LineChannel {
     host: String,
     what: String,
-    stdin: Pin<Box<dyn AsyncWrite + Send>>,
-    stdout: BufReader<Pin<Box<dyn AsyncRead + Send>>>,
-    _guard: Box<dyn std::any::Any + Send>,
+    stdin: ChannelIn,
+    stdout: BufReader<ChannelOut>,
+    end: ChannelEnd,
     broken: bool,
 }
 
@@ -34,9 +34,9 @@ impl LineChannel {
     /// When the host cannot be reached.
     pub async fn open(remote: &dyn Remote, exec: Exec) -> Result<Self, RemoteError> {
         let what = exec.argv.first().cloned().unwrap_or_default();
-        let Channel { stdin, stdout, _guard } = remote.channel(exec).await?;
+        let (stdin, stdout, end) = remote.channel(exec).await?.into_parts();
         let host = remote.name().to_owned();
-        Ok(LineChannel { host, what, stdin, stdout: BufReader::new(stdout), _guard, broken: false })
+        Ok(LineChannel { host, what, stdin, stdout: BufReader::new(stdout), end, broken: false })
     }
 
     /// Sends a line and waits for the answer.
@@ -80,14 +80,17 @@ impl LineChannel {
     }
 
     fn lost(&self, reason: &str) -> RemoteError {
-        RemoteError::Lost { host: self.host.clone(), command: self.what.clone(), reason: reason.to_owned() }
+        let stderr = self.end.stderr();
+        let said = stderr.lines().rfind(|line| !line.trim().is_empty()).map(|line| format!(": {}", line.trim()));
+        let reason = format!("{reason}{}", said.unwrap_or_default());
+        RemoteError::Lost { host: self.host.clone(), command: self.what.clone(), reason }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ssh::Output;
+    use crate::ssh::{Channel, Output};
     use async_trait::async_trait;
     use std::path::PathBuf;
 

@@ -1,6 +1,8 @@
 //! The operator's own machine as a host: the same runner, without SSH.
 
-use super::exec::{Channel, Exec, Output, Remote, RemoteError};
+use super::channel::Channel;
+use super::exec::{Exec, Output, Remote, RemoteError};
+use super::marked::read_bounded;
 use async_trait::async_trait;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -49,12 +51,15 @@ impl Remote for LocalHost {
                 let _ = stdin.write_all(&exec.stdin).await;
             }
         };
-        let work = async { tokio::join!(feed, child.wait_with_output()).1 };
+        let (stdout, stderr) = (read_bounded(child.stdout.take()), read_bounded(child.stderr.take()));
+        let work = async {
+            let ((), stdout, stderr) = tokio::join!(feed, stdout, stderr);
+            Ok((child.wait().await?, stdout?, stderr?))
+        };
         match timeout(exec.deadline, work).await {
-            Ok(Ok(output)) => {
-                let signal = output.status.signal().map_or(255, |n| 128 + n);
-                let status = output.status.code().unwrap_or(signal);
-                Ok(Output { status, stdout: output.stdout, stderr: output.stderr })
+            Ok(Ok((ended, stdout, stderr))) => {
+                let signal = ended.signal().map_or(255, |n| 128 + n);
+                Ok(Output { status: ended.code().unwrap_or(signal), stdout, stderr })
             }
             Ok(Err(error)) => Err(Self::failed(&exec, &error)),
             Err(_) => {

@@ -1,13 +1,13 @@
 //! One ssh master process a host: it holds the connection, commands go through its socket.
 
 use super::control::ControlDir;
-use super::words::way_through;
+use super::jump::way_through;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use openssh::Session;
 use std::ffi::OsString;
 use std::fs::OpenOptions;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,17 +83,6 @@ impl Master {
         let text = std::fs::read_to_string(self.socket.with_extension("log")).ok()?;
         text.lines().map(str::trim).rfind(|l| !l.is_empty()).map(str::to_owned)
     }
-}
-
-/// The jump hosts that the operator's own configuration leads to a host through, as `ssh -J` takes them.
-pub(super) async fn jump_of(config: &Path, arguments: &[OsString], destination: &str) -> Option<String> {
-    let mut command = Command::new("ssh");
-    command.arg("-G").arg("-F").arg(config).args(arguments).arg("--").arg(destination);
-    command.stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-    let output = timeout(LOGIN, command.output()).await.ok()?.ok()?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let jump = text.lines().find_map(|line| line.strip_prefix("proxyjump "))?;
-    (jump != "none").then(|| jump.to_owned())
 }
 
 impl Drop for Master {

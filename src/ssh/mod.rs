@@ -1,22 +1,28 @@
 //! Commands on hosts: one runner, deadlines on both ends, at most four in flight a host.
 
+mod channel;
+mod command_line;
+mod connect_limit;
 mod control;
 mod diagnose;
+mod effective;
 mod exec;
 mod fake;
 mod fleet;
-mod gate;
 mod host_key;
 mod interactive;
 mod job;
+mod jump;
 mod lines;
 mod local;
+mod marked;
 mod master;
+mod quote;
 mod session;
 mod upload;
-mod words;
 
-pub use exec::{Channel, ChannelIn, ChannelOut, Exec, Output, Remote, RemoteError, RemoteExt};
+pub use channel::{Channel, ChannelEnd, ChannelIn, ChannelOut};
+pub use exec::{Exec, Output, Remote, RemoteError, RemoteExt};
 pub use fake::FakeRemote;
 pub use fleet::Fleet;
 pub use host_key::HostKey;
@@ -24,4 +30,5 @@ pub use interactive::interactive;
 pub use job::{Job, JobState, JobStatus};
 pub use lines::LineChannel;
 pub use local::LocalHost;
+pub use quote::{join, quote};
 pub use upload::{Upload, UploadExt};

@@ -1,11 +1,14 @@
 //! A host over OpenSSH's own multiplexing, so that the operator's ssh configuration, jump hosts and keys just work.
 
+use super::channel::Channel;
+use super::command_line::{Mark, command_line, short};
+use super::connect_limit::ConnectLimit;
 use super::control::{ControlDir, quoted};
-use super::diagnose::{Target, diagnose, is_beyond_a_proxy, is_crowded};
-use super::exec::{Channel, Exec, Output, Remote, RemoteError};
-use super::gate::Gate;
-use super::master::{Master, jump_of};
-use super::words::{command_line, short, sudo_refusal};
+use super::diagnose::{Target, diagnose, is_beyond_a_proxy, is_crowded, not_started};
+use super::effective::Effective;
+use super::exec::{Exec, Output, Remote, RemoteError};
+use super::marked::{StderrTail, read_all, read_to_mark};
+use super::master::Master;
 use crate::inventory::{HostSpec, Inventory};
 use async_trait::async_trait;
 use openssh::{Child, ForwardType, Socket, Stdio};
@@ -13,16 +16,14 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Mutex, Semaphore};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// Commands in flight a host. sshd's MaxSessions is 10, and native-mux was measured to lose the race for a freed
 /// session from 6 on; standing channels need some too.
 const IN_FLIGHT: usize = 4;
-/// Output kept of one stream of one command; more is read and dropped.
-const OUTPUT_LIMIT: usize = 16 << 20;
 /// What the local deadline grants beyond the remote one, for the kill and the way back.
 const GRACE: Duration = Duration::from_secs(10);
 /// Attempts to connect to a server that refuses to talk because too many connect at once (MaxStartups).
@@ -32,7 +33,7 @@ const CONNECT_ATTEMPTS: u32 = 4;
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) dir: Arc<ControlDir>,
-    pub(super) gate: Gate,
+    pub(super) gate: ConnectLimit,
     pub(super) connect: Duration,
 }
 
@@ -51,6 +52,8 @@ pub(super) struct SshHost {
     slots: Semaphore,
     /// Shortest time to the first byte of a command's output in microseconds; 0 while unknown.
     latency: AtomicU64,
+    /// Whether it was said already that the login prints.
+    noisy: AtomicBool,
     shared: Arc<Shared>,
 }
 
@@ -99,6 +102,7 @@ impl SshHost {
             attempts: AtomicU64::new(0),
             slots: Semaphore::new(IN_FLIGHT),
             latency: AtomicU64::new(0),
+            noisy: AtomicBool::new(false),
             shared,
         }
     }
@@ -116,7 +120,7 @@ impl SshHost {
         } else if let Some(failure) = &link.failure
             && self.attempts.load(Ordering::Acquire) != seen
         {
-            // Somebody tried while this one waited: the answer holds for both.
+            // Another command tried while this one waited: the answer holds for both.
             return Err(failure.clone());
         }
         let connected = self.new_master().await;
@@ -149,7 +153,8 @@ impl SshHost {
             };
             // What a jump host of the operator's own configuration says has no reader: once more, in our way.
             if jump.is_none() && is_beyond_a_proxy(&said) {
-                jump = jump_of(self.shared.dir.config(), &self.arguments, &self.address).await;
+                let found = Effective::of(self.shared.dir.config(), &self.arguments, &self.address).await;
+                jump = found.and_then(Effective::jump);
                 if jump.is_some() {
                     continue;
                 }
@@ -186,14 +191,13 @@ impl SshHost {
         master: &Master,
         exec: &Exec,
         deadline: Option<Duration>,
+        mark: &Mark,
     ) -> Result<Child<Arc<openssh::Session>>, RemoteError> {
-        let line = command_line(exec, self.sudo.load(Ordering::Relaxed), deadline);
+        let line = command_line(exec, self.sudo.load(Ordering::Relaxed), deadline, mark);
         let mut pause = Duration::from_millis(10);
         loop {
             let mut command = Arc::clone(master.session()).arc_raw_command(&line);
-            command.stdin(Stdio::piped()).stdout(Stdio::piped());
-            // What a standing channel says on stderr has no reader.
-            command.stderr(if deadline.is_some() { Stdio::piped() } else { Stdio::null() });
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
             match command.spawn().await {
                 Ok(child) => return Ok(child),
                 Err(error) if chain(&error).contains("Session open refused by peer") => {
@@ -207,10 +211,8 @@ impl SshHost {
 
     async fn execute(&self, master: &Master, exec: &Exec) -> Result<Output, RemoteError> {
         let began = Instant::now();
-        let timed_out =
-            || RemoteError::TimedOut { host: self.name.clone(), command: program(exec), after: exec.deadline };
-        let work = self.to_its_end(master, exec, began);
-        let result = timeout(exec.deadline + GRACE, work).await.map_err(|_| timed_out()).flatten();
+        let work = timeout(exec.deadline + GRACE, self.to_its_end(master, exec, began)).await;
+        let result = work.map_err(|_| self.timed_out(exec, exec.deadline)).flatten();
         match &result {
             Ok(output) => tracing::debug!(
                 host = self.name,
@@ -226,23 +228,12 @@ impl SshHost {
                 host = self.name, argv = short(exec), %error, ms = began.elapsed().as_millis(), "did not run to its end"
             ),
         }
-        let output = result?;
-        // `timeout` exits with 124, or 137 when the command ignored TERM; a command may have such a status of its own.
-        if matches!(output.status, 124 | 137) && began.elapsed() >= exec.deadline {
-            return Err(timed_out());
-        }
-        if exec.root
-            && self.sudo.load(Ordering::Relaxed)
-            && !output.ok()
-            && let Some(reason) = sudo_refusal(&output.stderr)
-        {
-            return Err(RemoteError::Sudo { host: self.name.clone(), reason });
-        }
-        Ok(output)
+        result
     }
 
     async fn to_its_end(&self, master: &Master, exec: &Exec, began: Instant) -> Result<Output, RemoteError> {
-        let mut child = self.spawn(master, exec, Some(exec.deadline)).await?;
+        let mark = Mark::fresh();
+        let mut child = self.spawn(master, exec, Some(exec.deadline), &mark).await?;
         let (stdin, stdout, stderr) = (child.stdin().take(), child.stdout().take(), child.stderr().take());
         let feed = async {
             if let Some(mut stdin) = stdin {
@@ -250,18 +241,77 @@ impl SshHost {
                 let _ = stdin.write_all(&exec.stdin).await;
             }
         };
-        let out = read_bounded(stdout, || self.note_latency(began.elapsed()));
-        let err = read_bounded(stderr, || {});
+        let out = read_all(stdout, mark.bytes(), || self.note_latency(began.elapsed()));
+        let err = read_all(stderr, mark.bytes(), || {});
         let ((), stdout, stderr) = tokio::join!(feed, out, err);
         let stdout = stdout.map_err(|e| self.lost(exec, &e, master))?;
         let stderr = stderr.map_err(|e| self.lost(exec, &e, master))?;
-        let status = match child.wait().await {
-            Ok(status) => status.code().unwrap_or(255),
-            // The library's word for exit status 127, which scripts have for reasons of their own.
-            Err(openssh::Error::Remote(e)) if e.kind() == std::io::ErrorKind::NotFound => 127,
-            Err(error) => return Err(self.lost(exec, &error, master)),
+        let status = self.status(child, exec, master).await?;
+        // `timeout` exits with 124, or 137 when the command ignored TERM; a command may have such a status of its own.
+        if matches!(status, 124 | 137) && began.elapsed() >= exec.deadline {
+            return Err(self.timed_out(exec, exec.deadline));
+        }
+        let Some(output) = stdout.after else {
+            let said = (&stdout.before[..], &stderr.before[..]);
+            return Err(not_started(&self.name, exec, self.sudo.load(Ordering::Relaxed), status, said));
         };
-        Ok(Output { status, stdout, stderr })
+        self.note_noise(&stdout.before, &stderr.before);
+        // A command whose shell had no stderr to write the mark to has said nothing there.
+        Ok(Output { status, stdout: output, stderr: stderr.after.unwrap_or_default() })
+    }
+
+    /// How a started command ended.
+    async fn status(
+        &self,
+        child: Child<Arc<openssh::Session>>,
+        exec: &Exec,
+        master: &Master,
+    ) -> Result<i32, RemoteError> {
+        status_of(child).await.map_err(|error| self.lost(exec, &error, master))
+    }
+
+    fn timed_out(&self, exec: &Exec, after: Duration) -> RemoteError {
+        RemoteError::TimedOut { host: self.name.clone(), command: program(exec), after }
+    }
+
+    /// Says once what the login prints before every command: it costs time, and hides from whoever looks for it.
+    fn note_noise(&self, stdout: &[u8], stderr: &[u8]) {
+        let said = [stderr, stdout].map(|bytes| String::from_utf8_lossy(bytes).trim().to_owned());
+        if let Some(said) = said.iter().find(|text| !text.is_empty())
+            && !self.noisy.swap(true, Ordering::Relaxed)
+        {
+            let first: String = said.lines().next().unwrap_or_default().chars().take(120).collect();
+            tracing::info!(host = self.name, said = first, "the login prints before each command; it is passed over");
+        }
+    }
+
+    /// Starts a command that stays, and waits until it has begun.
+    async fn open(&self, master: &Arc<Master>, exec: &Exec) -> Result<Channel, RemoteError> {
+        let mark = Mark::fresh();
+        let mut child = self.spawn(master, exec, None, &mark).await?;
+        let pipes = (child.stdin().take(), child.stdout().take(), child.stderr().take());
+        let (Some(mut stdin), Some(mut stdout), Some(stderr)) = pipes else {
+            return Err(self.lost(exec, &std::io::Error::other("no pipes"), master));
+        };
+        let mut tail = StderrTail::of(stderr, mark.bytes());
+        // One that does not begin closes its stdin; what matters then is what it said.
+        let (fed, begun) = tokio::join!(stdin.write_all(&exec.stdin), read_to_mark(&mut stdout, mark.bytes()));
+        let (said, rest) = begun.map_err(|e| self.lost(exec, &e, master))?;
+        let Some(rest) = rest else {
+            let status = self.status(child, exec, master).await?;
+            tail.ended().await;
+            let said = (&said[..], tail.login().into_bytes());
+            return Err(not_started(&self.name, exec, self.sudo.load(Ordering::Relaxed), status, (said.0, &said.1)));
+        };
+        fed.map_err(|e| self.lost(exec, &e, master))?;
+        self.note_noise(&said, tail.login().as_bytes());
+        let (host, command, master) = (self.name.clone(), program(exec), Arc::clone(master));
+        let status = async move {
+            let ended = status_of(child).await;
+            drop(master);
+            ended.map_err(|error| RemoteError::Lost { host, command, reason: chain(&error) })
+        };
+        Ok(Channel::ending(stdin, std::io::Cursor::new(rest).chain(stdout), tail, Box::pin(status)))
     }
 
     fn note_latency(&self, latency: Duration) {
@@ -291,21 +341,13 @@ fn chain(error: &dyn std::error::Error) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Reads to the end and keeps the beginning; `first` is called when the first byte is there.
-async fn read_bounded(from: Option<impl AsyncRead + Unpin>, first: impl FnOnce()) -> std::io::Result<Vec<u8>> {
-    let (mut kept, mut first) = (Vec::new(), Some(first));
-    let Some(mut from) = from else { return Ok(kept) };
-    let mut chunk = vec![0; 16 << 10];
-    loop {
-        let n = from.read(&mut chunk).await?;
-        if n == 0 {
-            return Ok(kept);
-        }
-        if let Some(first) = first.take() {
-            first();
-        }
-        let room = OUTPUT_LIMIT.saturating_sub(kept.len()).min(n);
-        kept.extend_from_slice(&chunk[..room]);
+/// The exit status of a child whose streams have ended; 255 where a signal took the last shell.
+async fn status_of(child: Child<Arc<openssh::Session>>) -> Result<i32, openssh::Error> {
+    match child.wait().await {
+        Ok(status) => Ok(status.code().unwrap_or(255)),
+        // The library's word for exit status 127, which scripts have for reasons of their own.
+        Err(openssh::Error::Remote(e)) if e.kind() == std::io::ErrorKind::NotFound => Ok(127),
+        Err(error) => Err(error),
     }
 }
 
@@ -328,21 +370,7 @@ impl Remote for SshHost {
     async fn channel(&self, exec: Exec) -> Result<Channel, RemoteError> {
         let master = self.master().await?;
         let limit = exec.deadline + GRACE;
-        let open = async {
-            let mut child = self.spawn(&master, &exec, None).await?;
-            match (child.stdin().take(), child.stdout().take()) {
-                (Some(mut stdin), Some(stdout)) => {
-                    if !exec.stdin.is_empty() {
-                        stdin.write_all(&exec.stdin).await.map_err(|e| self.lost(&exec, &e, &master))?;
-                    }
-                    Ok(Channel::new(stdin, stdout, (child, Arc::clone(&master))))
-                }
-                _ => Err(self.lost(&exec, &std::io::Error::other("no pipes"), &master)),
-            }
-        };
-        timeout(limit, open).await.unwrap_or_else(|_| {
-            Err(RemoteError::TimedOut { host: self.name.clone(), command: program(&exec), after: limit })
-        })
+        timeout(limit, self.open(&master, &exec)).await.unwrap_or_else(|_| Err(self.timed_out(&exec, limit)))
     }
 
     async fn forward_socket(&self, remote: &str) -> Result<PathBuf, RemoteError> {

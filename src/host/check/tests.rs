@@ -91,6 +91,7 @@ fn each_way_not_to_be_reached_has_its_name() {
         (RemoteError::HostKey { host: host(), reason: reason() }, "host-key"),
         (RemoteError::Login { host: host(), reason: reason() }, "login"),
         (RemoteError::Sudo { host: host(), reason: reason() }, "sudo"),
+        (RemoteError::LoginShell { host: host(), command: "sh".to_owned(), reason: reason() }, "login-shell"),
     ] {
         // The others cannot reach it either: that is said once.
         let mut rack = rack();

@@ -1,6 +1,7 @@
 //! The transport against a real sshd on loopback.
 
 mod jump;
+mod login_shell;
 mod server;
 
 use futures::future::join_all;
@@ -12,7 +13,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-const MINUTE: Duration = Duration::from_secs(60);
+pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
 pub(crate) fn sh(script: &str) -> Exec {
     Exec::script(script, Vec::<String>::new()).deadline(MINUTE)

@@ -6,6 +6,7 @@ use serde_json::json;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -14,11 +15,29 @@ use std::time::Duration;
 pub struct Server {
     pub dir: tempfile::TempDir,
     pub port: u16,
+    extra: String,
+    shell: Option<tempfile::TempDir>,
     sshd: Option<Child>,
 }
 
 impl Server {
     pub fn start() -> Self {
+        Server::with("")
+    }
+
+    /// One whose logins get this script as their login shell; `$1` is the command line.
+    pub fn with_shell(script: &str) -> Self {
+        let dir = tempfile::Builder::new().prefix("sshshell").tempdir().unwrap();
+        let path = dir.path().join("shell");
+        fs::write(&path, format!("#!/bin/sh\nset -- \"$SSH_ORIGINAL_COMMAND\"\n{script}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let mut server = Server::with(&format!("ForceCommand {}\n", path.display()));
+        server.shell = Some(dir);
+        server
+    }
+
+    /// One with these lines more in its configuration.
+    pub fn with(extra: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("sshtest").tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         keygen(&dir.path().join("host"));
@@ -26,7 +45,7 @@ impl Server {
         fs::copy(dir.path().join("id.pub"), dir.path().join("authorized")).unwrap();
         // Needed by sshd where it does not run as a service.
         fs::create_dir_all("/run/sshd").ok();
-        let mut server = Server { dir, port, sshd: None };
+        let mut server = Server { dir, port, extra: extra.to_owned(), shell: None, sshd: None };
         server.record_key();
         server.run();
         server
@@ -45,10 +64,11 @@ impl Server {
     pub fn run(&mut self) {
         let config = format!(
             "ListenAddress 127.0.0.1:{}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nStrictModes no\n\
-             PasswordAuthentication no\nUsePAM no\nMaxSessions 10\nPermitRootLogin yes\n",
+             PasswordAuthentication no\nUsePAM no\nMaxSessions 10\nPermitRootLogin yes\n{}",
             self.port,
             self.path("host").display(),
             self.path("authorized").display(),
+            self.extra,
         );
         fs::write(self.path("sshd_config"), config).unwrap();
         let mut sshd = Command::new("/usr/sbin/sshd")

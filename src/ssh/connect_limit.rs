@@ -14,11 +14,11 @@ const HOLD: Duration = Duration::from_secs(3);
 
 /// Lets so many connects compute at once; one that hangs delays the others by [`HOLD`] at most.
 #[derive(Debug)]
-pub(super) struct Gate(Semaphore);
+pub(super) struct ConnectLimit(Semaphore);
 
-impl Gate {
+impl ConnectLimit {
     pub(super) fn new(slots: usize) -> Self {
-        Gate(Semaphore::new(slots))
+        ConnectLimit(Semaphore::new(slots))
     }
 
     pub(super) async fn pass<T>(&self, work: impl Future<Output = T>) -> T {
@@ -39,7 +39,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_that_hangs_lets_the_next_pass() {
-        let gate = Gate::new(1);
+        let gate = ConnectLimit::new(1);
         tokio::select! {
             () = gate.pass(pending::<()>()) => unreachable!("it never ends"),
             () = async { sleep(Duration::from_millis(1)).await; gate.pass(async {}).await } => {}
