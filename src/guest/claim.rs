@@ -12,14 +12,14 @@
 //!   ends what he has started.
 
 use crate::cluster::{ClusterError, ClusterPort, Document, decode, update};
-use nix::time::{ClockId, clock_gettime};
+use crate::libvirt::Token;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use uuid::Uuid;
 
-/// How long after writing its claim a start or a move may still be asked for.
-const WINDOW: Duration = Duration::from_secs(15);
+pub use crate::libvirt::Window;
+
 /// How long a claim of somebody else has to be seen unchanged before it is worth nothing: the window, and the
 /// longest a request may wait for its turn before it is sent or given up (60 s for a start, less for a move).
 pub const TAKE_OVER: Duration = Duration::from_secs(90);
@@ -50,7 +50,7 @@ pub enum Phase {
 /// Who may run a guest.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Claim {
-    /// Grows with each change of hands.
+    /// Grows with each write: hosts refuse what is asked on behalf of an older one.
     pub generation: u64,
     /// What the holder is doing.
     pub phase: Phase,
@@ -87,6 +87,11 @@ impl Claim {
         format!("{PREFIX}{uuid}")
     }
 
+    /// What requests that stand on this claim carry.
+    pub fn token(&self) -> Token {
+        Token::new(self.generation)
+    }
+
     /// The hosts it may run on.
     pub fn places(&self) -> impl Iterator<Item = &str> {
         [&self.host, &self.target].into_iter().flatten().map(String::as_str)
@@ -111,9 +116,8 @@ impl Claim {
     /// The claim of a guest that was seen running on a host.
     #[must_use]
     pub fn running(&self, host: &str) -> Claim {
-        let moved = self.host.as_deref() != Some(host);
         Claim {
-            generation: self.generation + u64::from(moved),
+            generation: self.generation + 1,
             phase: Phase::Running,
             host: Some(host.to_owned()),
             target: None,
@@ -209,28 +213,6 @@ fn known_gone(written_by: &str) -> bool {
         Err(nix::errno::Errno::ESRCH) => true,
         _ => process(pid).is_some_and(|now| now != written_by),
     }
-}
-
-/// The time in which the writer of a claim may act on it, by a clock that goes on while the machine sleeps: a laptop
-/// that slept must not act on what it knew before.
-#[derive(Clone, Copy, Debug)]
-pub struct Window(Duration);
-
-impl Window {
-    /// Begins; to be called before the claim is written.
-    pub fn begin() -> Self {
-        Window(boot_time())
-    }
-
-    /// Whether it is too late.
-    pub fn is_over(&self) -> bool {
-        boot_time().saturating_sub(self.0) > WINDOW
-    }
-}
-
-/// Time since boot, with the time asleep.
-fn boot_time() -> Duration {
-    clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from).unwrap_or(Duration::MAX)
 }
 
 /// Waits until a start (or move) of somebody else has ended, or cannot happen any more; tells the claim then.
@@ -335,7 +317,7 @@ mod tests {
     #[test]
     fn a_freed_claim_remembers_where_the_guest_ran() {
         let claim = Claim::default().starting("h1", &run("a")).running("h1").freed();
-        assert_eq!((claim.phase, claim.last.as_deref(), claim.generation), (Phase::Free, Some("h1"), 2));
+        assert_eq!((claim.phase, claim.last.as_deref(), claim.generation), (Phase::Free, Some("h1"), 3));
         assert_eq!(claim.starting("h2", &run("a")).last.as_deref(), Some("h1"));
     }
 
@@ -350,12 +332,6 @@ mod tests {
         assert!(known_gone(&format!("{realm}:{pid}:1")));
         assert!(known_gone(&format!("{realm}:1073741824:1")));
         assert!(!known_gone(&format!("{realm}0:1073741824:1")), "another container of this machine");
-    }
-
-    #[test]
-    fn a_window_closes() {
-        assert!(!Window::begin().is_over());
-        assert!(Window(boot_time().saturating_sub(WINDOW + Duration::from_secs(1))).is_over());
     }
 
     #[tokio::test(start_paused = true)]

@@ -10,7 +10,7 @@ use super::survey::{Standing, Survey};
 use super::xml;
 use crate::cluster::{ClusterError, fetch, update};
 use crate::error::{Failure, Kind};
-use crate::libvirt::{DomainState, Hypervisor, Start, VirtError};
+use crate::libvirt::{DomainState, Hypervisor, Token, VirtError};
 use crate::ui::{Job, Outcome, Patience, Urgency};
 use futures::future::{join_all, try_join_all};
 use std::collections::BTreeMap;
@@ -204,7 +204,7 @@ async fn create(rack: &Rack, guest: &Guest, host: &str, mine: Claim, window: Win
             Err(Failure::msg(Kind::Busy, format!("the claim of guest {name} for {host} is too old to act on"))
                 .hint("run the same command again"))
         }
-        (Ok(xml), false) => ask(guest, &hypervisor, &xml).await,
+        (Ok(xml), false) => ask(guest, &hypervisor, &xml, mine.token().within(window)).await,
         (Err(failure), _) => Err(failure),
     };
     let elsewhere = |claim: &Claim| !claim.places().any(|place| place == host);
@@ -213,7 +213,7 @@ async fn create(rack: &Rack, guest: &Guest, host: &str, mine: Claim, window: Win
             .await
             .map_err(|why| unsettled(format!("it was made on {host}, where it stands still"), &why))?;
         if elsewhere(&now) {
-            return Err(give_way(guest, &hypervisor, &now).await);
+            return Err(give_way(guest, &hypervisor, &mine, &now).await);
         }
         // It runs somewhere by now, and what is here may be what arrives.
         if now.phase == claim::Phase::Moving {
@@ -221,7 +221,7 @@ async fn create(rack: &Rack, guest: &Guest, host: &str, mine: Claim, window: Win
         }
     }
     let gone_on = match asked {
-        Ok(false) => let_go(guest, &hypervisor).await.map(|()| false),
+        Ok(false) => let_go(guest, &hypervisor, mine.token()).await.map(|()| false),
         other => other,
     };
     let already = match gone_on {
@@ -236,7 +236,7 @@ async fn create(rack: &Rack, guest: &Guest, host: &str, mine: Claim, window: Win
     let runs = |why: Failure| unsettled(format!("it runs on {host}, but that could not be written down"), &why);
     let running = Claim { started: Some(jiff::Timestamp::now()), ..mine.running(host) };
     match swap(rack, guest, &mine, &running).await.map_err(runs)? {
-        Swap::Theirs(theirs) if elsewhere(&theirs) => return Err(give_way(guest, &hypervisor, &theirs).await),
+        Swap::Theirs(theirs) if elsewhere(&theirs) => return Err(give_way(guest, &hypervisor, &mine, &theirs).await),
         Swap::Ours | Swap::Theirs(_) => {}
     }
     set_desired(rack, guest, Desired::Running).await.map_err(runs)?;
@@ -256,8 +256,8 @@ fn unsettled(how_far: String, why: &Failure) -> Failure {
 
 /// Asks a host to make a guest that stands still, and makes sure of what came of it: tells whether it ran already. Any
 /// failure but an unknown one means that it is not there.
-async fn ask(guest: &Guest, hypervisor: &Arc<dyn Hypervisor>, xml: &str) -> Result<bool, Failure> {
-    let error = match hypervisor.create(xml, Start::Paused).await {
+async fn ask(guest: &Guest, hypervisor: &Arc<dyn Hypervisor>, xml: &str, token: Token) -> Result<bool, Failure> {
+    let error = match hypervisor.create(guest.uuid, xml, token).await {
         Ok(_) => return Ok(false),
         Err(error) => error,
     };
@@ -281,10 +281,13 @@ fn unknown(guest: &Guest, error: VirtError) -> Failure {
 }
 
 /// Lets a guest that was made go on, and makes sure that it does.
-async fn let_go(guest: &Guest, hypervisor: &Arc<dyn Hypervisor>) -> Result<(), Failure> {
+async fn let_go(guest: &Guest, hypervisor: &Arc<dyn Hypervisor>, token: Token) -> Result<(), Failure> {
     let began = Instant::now();
     loop {
-        let Err(error) = hypervisor.resume(guest.uuid).await else { return Ok(()) };
+        let Err(error) = hypervisor.resume(guest.uuid, token).await else { return Ok(()) };
+        if error.stale() {
+            return Err(error.into());
+        }
         match hypervisor.domain(guest.uuid).await {
             // Told of one that runs already, or the answer was lost.
             Ok(Some(domain)) if domain.state == DomainState::Running => return Ok(()),
@@ -298,10 +301,12 @@ async fn let_go(guest: &Guest, hypervisor: &Arc<dyn Hypervisor>) -> Result<(), F
 }
 
 /// Ends a guest whose start took so long that its claim was given to somebody else, who may run it elsewhere.
-async fn give_way(guest: &Guest, hypervisor: &Arc<dyn Hypervisor>, theirs: &Claim) -> Failure {
+async fn give_way(guest: &Guest, hypervisor: &Arc<dyn Hypervisor>, mine: &Claim, theirs: &Claim) -> Failure {
     let (name, host) = (&guest.name, hypervisor.host());
     let text = format!("the start of guest {name} on {host} took too long, its claim was taken over by {}", theirs.by);
-    match hypervisor.destroy(guest.uuid).await {
+    match hypervisor.destroy(guest.uuid, mine.token()).await {
+        // Whoever has taken it over has looked there since, and settles what is there.
+        Err(error) if error.stale() => Failure::msg(Kind::Busy, text),
         Ok(()) => Failure::msg(Kind::Busy, format!("{text}; its copy on {host} was ended")),
         Err(error) if error.no_domain() => Failure::msg(Kind::Busy, format!("{text}; it has no copy on {host}")),
         Err(error) => Failure::msg(Kind::Unknown, format!("{text}; its copy on {host} could not be ended: {error}"))

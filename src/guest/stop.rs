@@ -7,7 +7,7 @@ use super::spec::{Desired, Guest};
 use super::start::{may_run, outlast, read, set_desired, swap};
 use super::survey::{Standing, Survey};
 use crate::error::{Failure, Kind};
-use crate::libvirt::Hypervisor;
+use crate::libvirt::{Hypervisor, Token};
 use crate::ui::{Job, Outcome, Patience};
 use futures::future::join_all;
 use std::sync::Arc;
@@ -80,7 +80,7 @@ pub(super) async fn stop_one(
                 let source = claim.host.clone().filter(|_| how == How::Force);
                 let host = source.filter(|host| survey.places(guest.uuid).any(|(at, _)| at == host)).unwrap_or(seen);
                 let hypervisor = rack.hypervisors.get(&host)?;
-                end(&hypervisor, guest, how, job).await?;
+                end(&hypervisor, guest, how, claim.token(), job).await?;
                 ran = true;
                 // It was nowhere else, as long as its claim is what it was.
                 let here = claim.phase == Phase::Running && claim.host.as_deref() == Some(host.as_str());
@@ -114,15 +114,22 @@ async fn free(rack: &Rack, guest: &Guest, claim: &Claim) -> Result<bool, Failure
 }
 
 /// Ends a running domain and waits until it is gone.
-async fn end(hypervisor: &Arc<dyn Hypervisor>, guest: &Guest, how: How, job: &Job) -> Result<(), Failure> {
+async fn end(
+    hypervisor: &Arc<dyn Hypervisor>,
+    guest: &Guest,
+    how: How,
+    token: Token,
+    job: &Job,
+) -> Result<(), Failure> {
     let host = hypervisor.host().to_owned();
     let (asked, patience) = match how {
         How::Shutdown(patience) => (hypervisor.shutdown(guest.uuid).await, patience),
-        How::Force => (hypervisor.destroy(guest.uuid).await, DESTROY),
+        How::Force => (hypervisor.destroy(guest.uuid, token).await, DESTROY),
     };
     match asked {
         Ok(()) => {}
-        Err(error) if error.no_domain() => return Ok(()),
+        // Of one that another run has taken over, the claim is read again.
+        Err(error) if error.no_domain() || error.stale() => return Ok(()),
         // Whether it was heard shows below.
         Err(error) if error.unknown() => {}
         Err(error) => return Err(error.into()),

@@ -297,7 +297,7 @@ async fn a_guest_that_went_down_by_itself_can_be_started_again() {
     let world = world("").await;
     let guest = create(&world, order(&["web"])).await.unwrap().remove(0);
     let host = start_one(&world.rack, &guest).await.unwrap().host;
-    world.rack.hypervisors.get(&host).unwrap().destroy(guest.uuid).await.unwrap();
+    world.hosts.end(&host, guest.uuid);
     assert!(!start_one(&world.rack, &guest).await.unwrap().already);
     assert_eq!(world.hosts.places(guest.uuid).len(), 1);
 }
@@ -407,7 +407,7 @@ async fn a_guest_that_was_made_and_never_let_go_is_let_go_by_the_next_start() {
     let claim = claim::read(world.rack.port(), guest.uuid).await.unwrap();
     assert_eq!((claim.phase, claim.host.as_deref()), (Phase::Running, Some("h1")));
     // One that somebody has paused is left as it is.
-    world.rack.hypervisors.get("h1").unwrap().suspend(guest.uuid).await.unwrap();
+    world.hosts.turn("h1", guest.uuid, DomainState::Paused, "user");
     assert!(start_one(&world.rack, &guest).await.unwrap().already);
     assert_eq!(world.hosts.places(guest.uuid), [("h1".to_owned(), DomainState::Paused)]);
 }

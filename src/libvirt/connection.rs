@@ -108,6 +108,14 @@ impl Connection {
         self.endpoint.host()
     }
 
+    /// The host behind it, where it is one over SSH.
+    pub(super) fn remote(&self) -> Option<&Arc<dyn Remote>> {
+        match &self.endpoint {
+            Endpoint::Remote(remote) => Some(remote),
+            Endpoint::Uri { .. } => None,
+        }
+    }
+
     /// Another connection to the same daemon, for a call that takes long.
     pub(super) fn sibling(&self) -> Self {
         Connection::new(self.endpoint.clone())

@@ -25,6 +25,32 @@ pub enum VirtError {
         /// What was in the way.
         reason: String,
     },
+    /// The host has seen a newer claim on the guest: it was not carried out, and never will be.
+    #[error("host {host}: did not {call}: another run has taken the guest over (generation {floor})")]
+    Stale {
+        /// The host.
+        host: String,
+        /// What was asked.
+        call: &'static str,
+        /// The generation it has seen.
+        floor: u64,
+    },
+    /// The claim it stands on was too old before it could be sent: nothing was done.
+    #[error("host {host}: did not {call}: the guest's claim is too old to act on")]
+    Late {
+        /// The host.
+        host: String,
+        /// What was to be asked.
+        call: &'static str,
+    },
+    /// libvirt has not taken on an earlier request for the same guest yet: nothing was done.
+    #[error("host {host}: did not {call}: libvirt has not answered an earlier request for this guest")]
+    Held {
+        /// The host.
+        host: String,
+        /// What was asked.
+        call: &'static str,
+    },
     /// The host has no such domain.
     #[error("host {host}: cannot {call}: no such guest here")]
     NoDomain {
@@ -98,13 +124,31 @@ impl VirtError {
     pub fn unknown(&self) -> bool {
         match self {
             Self::TimedOut { .. } | Self::Lost { .. } => true,
-            Self::Unreachable { .. } | Self::NoDomain { .. } | Self::Exists { .. } | Self::Failed { .. } => false,
+            Self::Unreachable { .. }
+            | Self::Stale { .. }
+            | Self::Late { .. }
+            | Self::Held { .. }
+            | Self::NoDomain { .. }
+            | Self::Exists { .. }
+            | Self::Failed { .. } => false,
         }
     }
 
     /// Whether it is certain that nothing was done.
     pub fn nothing_ran(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::NoDomain { .. })
+        matches!(
+            self,
+            Self::Unreachable { .. }
+                | Self::NoDomain { .. }
+                | Self::Stale { .. }
+                | Self::Late { .. }
+                | Self::Held { .. }
+        )
+    }
+
+    /// Whether another run has taken the guest over, as the host knows.
+    pub fn stale(&self) -> bool {
+        matches!(self, Self::Stale { .. })
     }
 
     /// Whether the host has no such domain.
@@ -121,6 +165,9 @@ impl VirtError {
     pub fn host(&self) -> &str {
         match self {
             Self::Unreachable { host, .. }
+            | Self::Stale { host, .. }
+            | Self::Late { host, .. }
+            | Self::Held { host, .. }
             | Self::NoDomain { host, .. }
             | Self::Exists { host, .. }
             | Self::Failed { host, .. }
@@ -132,10 +179,34 @@ impl VirtError {
 
 impl From<VirtError> for Failure {
     fn from(error: VirtError) -> Self {
-        match error.unknown() {
-            true => Failure::new(Kind::Unknown, error).hint("look at it before it is done once more"),
-            false => Failure::new(Kind::Failed, error),
+        match &error {
+            _ if error.unknown() => Failure::new(Kind::Unknown, error).hint("look at it before it is done once more"),
+            VirtError::Stale { .. } | VirtError::Late { .. } | VirtError::Held { .. } => {
+                Failure::new(Kind::Busy, error).hint("run the same command again: it looks before it acts")
+            }
+            _ => Failure::new(Kind::Failed, error),
         }
+    }
+}
+
+/// From what virsh says on a request that failed.
+pub(super) fn of_virsh(host: &str, call: &'static str, said: &str) -> VirtError {
+    let mut lines = said.lines().filter_map(|line| line.trim().strip_prefix("error: "));
+    let message = lines.next_back().unwrap_or(said.trim()).to_owned();
+    let host = host.to_owned();
+    let has = |words: &[&str]| words.iter().any(|word| said.contains(word));
+    match () {
+        () if has(&["failed to connect to the hypervisor"]) => VirtError::Unreachable { host, reason: message },
+        () if has(&["Disconnected from", "end of file", "client socket is closed", "Cannot recv data"]) => {
+            VirtError::Lost { host, call, message }
+        }
+        () if has(&["failed to get domain", "Domain not found", "no domain with matching"]) => {
+            VirtError::NoDomain { host, call }
+        }
+        () if has(&["already exists", "already active", "already running", "already defined"]) => {
+            VirtError::Exists { host, call, message }
+        }
+        () => VirtError::Failed { host, call, code: OPERATION_FAILED, message },
     }
 }
 
@@ -151,11 +222,29 @@ mod tests {
             (VirtError::NoDomain { host: host(), call: "call" }, Kind::Failed),
             (VirtError::Exists { host: host(), call: "call", message: message() }, Kind::Failed),
             (VirtError::Failed { host: host(), call: "call", code: 1, message: message() }, Kind::Failed),
+            (VirtError::Stale { host: host(), call: "call", floor: 3 }, Kind::Busy),
+            (VirtError::Late { host: host(), call: "call" }, Kind::Busy),
+            (VirtError::Held { host: host(), call: "call" }, Kind::Busy),
             (VirtError::TimedOut { host: host(), call: "call", after: Duration::from_secs(1) }, Kind::Unknown),
             (VirtError::Lost { host: host(), call: "call", message: message() }, Kind::Unknown),
         ];
         for (error, kind) in table {
             assert_eq!(Failure::from(error.clone()).kind, kind, "{error:?}");
         }
+    }
+
+    #[test]
+    fn what_virsh_says_is_told_apart() {
+        let read = |said: &str| of_virsh("h1", "start the guest", said);
+        let taken = "error: Failed to create domain from /run/x\nerror: operation failed: domain 'web' already exists with uuid 1\n";
+        assert!(
+            matches!(read(taken), VirtError::Exists { message, .. } if message.starts_with("operation failed: domain 'web'"))
+        );
+        assert!(read("error: failed to get domain '6f2c'\n").no_domain());
+        assert!(read("error: failed to connect to the hypervisor\nerror: Connection refused\n").nothing_ran());
+        assert!(read("error: Disconnected from qemu:///system due to end of file\n").unknown());
+        let full = read("error: Failed to create domain from /run/x\nerror: internal error: cannot allocate memory\n");
+        assert!(!full.unknown() && !full.nothing_ran());
+        assert_eq!(full.to_string(), "host h1: cannot start the guest: internal error: cannot allocate memory");
     }
 }

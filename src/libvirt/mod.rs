@@ -4,17 +4,21 @@ mod connection;
 mod error;
 mod events;
 mod fake;
+mod fake_host;
 #[allow(unsafe_code)]
 mod ffi;
+mod guarded;
 mod hosts;
+mod token;
 mod types;
 mod virt_host;
 
 pub use error::VirtError;
 pub use events::{Lifecycle, LifecycleEvent, LifecycleEvents};
-pub use fake::{FakeFault, FakeRack};
+pub use fake::{FakeFault, FakeRack, FakeRequest};
 pub use hosts::Hypervisors;
-pub use types::{BlockInfo, Domain, DomainState, JobKind, JobOperation, JobStats, MigrateParams, Node, Start};
+pub use token::{Token, Window};
+pub use types::{BlockInfo, Domain, DomainState, JobKind, JobOperation, JobStats, MigrateParams, Node};
 pub use virt_host::VirtHost;
 
 use async_trait::async_trait;
@@ -22,6 +26,9 @@ use std::time::Duration;
 use uuid::Uuid;
 
 /// The guests of one host. Every call has a deadline and ends as done, failed or unknown ([`VirtError::unknown`]).
+///
+/// What makes a copy of a guest, lets one go on, sends one away or ends one carries the [`Token`] of the claim it stands
+/// on: the host carries it out only when it has seen no newer one, in the same step.
 #[async_trait]
 pub trait Hypervisor: Send + Sync + std::fmt::Debug {
     /// The host's name in the inventory.
@@ -33,8 +40,8 @@ pub trait Hypervisor: Send + Sync + std::fmt::Debug {
     /// The domain of this id, or none.
     async fn domain(&self, uuid: Uuid) -> Result<Option<Domain>, VirtError>;
 
-    /// Starts a transient domain; it leaves no definition behind.
-    async fn create(&self, xml: &str, start: Start) -> Result<Domain, VirtError>;
+    /// Makes a transient domain that stands still; it leaves no definition behind.
+    async fn create(&self, uuid: Uuid, xml: &str, token: Token) -> Result<(), VirtError>;
 
     /// Presses the ACPI power button.
     async fn shutdown(&self, uuid: Uuid) -> Result<(), VirtError>;
@@ -46,13 +53,21 @@ pub trait Hypervisor: Send + Sync + std::fmt::Debug {
     async fn reset(&self, uuid: Uuid) -> Result<(), VirtError>;
 
     /// Ends the domain at once.
-    async fn destroy(&self, uuid: Uuid) -> Result<(), VirtError>;
+    async fn destroy(&self, uuid: Uuid, token: Token) -> Result<(), VirtError>;
 
     /// Pauses the processors.
-    async fn suspend(&self, uuid: Uuid) -> Result<(), VirtError>;
+    async fn suspend(&self, uuid: Uuid, token: Token) -> Result<(), VirtError>;
+
+    /// Pauses the processors of an emulated guest at the end of the first round of its move, which is a matter of
+    /// milliseconds: the one request without a token. It can end no copy and let none go on.
+    async fn pause_for_switch(&self, uuid: Uuid) -> Result<(), VirtError>;
 
     /// Lets the processors go on.
-    async fn resume(&self, uuid: Uuid) -> Result<(), VirtError>;
+    async fn resume(&self, uuid: Uuid, token: Token) -> Result<(), VirtError>;
+
+    /// Has the host refuse every request of an older generation from now on, and looks at the guest after that: nothing
+    /// that was asked before can change what is seen.
+    async fn revoke(&self, uuid: Uuid, token: Token) -> Result<Option<Domain>, VirtError>;
 
     /// The live domain XML, without secrets.
     async fn xml(&self, uuid: Uuid) -> Result<String, VirtError>;
@@ -87,7 +102,7 @@ pub trait Hypervisor: Send + Sync + std::fmt::Debug {
 
     /// Moves a running domain to another host, peer to peer; returns when it is there or has failed. When this
     /// process goes away, the source host carries on.
-    async fn migrate(&self, uuid: Uuid, params: &MigrateParams) -> Result<(), VirtError>;
+    async fn migrate(&self, uuid: Uuid, params: &MigrateParams, token: Token) -> Result<(), VirtError>;
 
     /// What the running job does, and how far it is; see [`JobStats::migrates`] before it is taken for a move.
     async fn job(&self, uuid: Uuid) -> Result<JobStats, VirtError>;

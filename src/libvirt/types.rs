@@ -62,16 +62,6 @@ pub struct Domain {
     pub cpus: u32,
 }
 
-/// How a domain starts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Start {
-    /// Running.
-    #[default]
-    Running,
-    /// With its processors standing still.
-    Paused,
-}
-
 /// Sizes of a disk in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct BlockInfo {

@@ -1,13 +1,16 @@
 //! The real thing: libvirt's client library over a forwarded socket.
 
 use super::connection::{Connection, Endpoint, spawn};
-use super::types::{BlockInfo, Domain, DomainState, JobStats, MigrateParams, Node, Start};
+use super::guarded::{Answer, Request, Verb, migrate_words};
+use super::token::Token;
+use super::types::{BlockInfo, Domain, DomainState, JobKind, JobStats, MigrateParams, Node};
 use super::{Hypervisor, LifecycleEvents, VirtError, ffi};
 use crate::ssh::Remote;
 use async_trait::async_trait;
 use std::ffi::c_int;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 use virt::connect::Connect;
 use virt::domain::Domain as Handle;
@@ -18,6 +21,8 @@ use virt_sys as sys;
 const LOOK: Duration = Duration::from_secs(15);
 /// For what starts or ends a process: QEMU opens its disks first, which waits for the storage.
 const CHANGE: Duration = Duration::from_secs(60);
+/// Time between two looks at a move that libvirt has taken on.
+const JOB_POLL: Duration = Duration::from_millis(100);
 /// A migration is watched by whoever starts it; this only bounds a forgotten one.
 const MIGRATE: Duration = Duration::from_secs(6 * 3600);
 
@@ -39,6 +44,17 @@ impl VirtHost {
     /// At a libvirt URI.
     pub fn at(host: impl Into<String>, uri: impl Into<String>) -> Self {
         VirtHost { connection: Connection::new(Endpoint::Uri { host: host.into(), uri: uri.into() }) }
+    }
+
+    /// A changing request, guarded by the guest's floor on the host.
+    fn request(&self, verb: Verb, uuid: Uuid, token: Token) -> Result<Request<'_>, VirtError> {
+        match self.connection.remote() {
+            Some(remote) => Ok(Request { remote, verb, uuid, token }),
+            None => Err(VirtError::Unreachable {
+                host: self.connection.host().to_owned(),
+                reason: "changing requests need a host over SSH".to_owned(),
+            }),
+        }
     }
 
     /// Something that only looks at a domain.
@@ -150,31 +166,6 @@ fn node(connect: &Connect) -> Result<Node, Error> {
     Ok(Node { memory, cpus: info.cpus, sockets: info.sockets, cores: info.cores, threads: info.threads })
 }
 
-/// The flags of a peer-to-peer move of a transient domain with shared disks: nothing is defined on the target, and
-/// nothing is left on the source once the guest has gone.
-fn flags(params: &MigrateParams) -> u32 {
-    let mut flags = sys::VIR_MIGRATE_LIVE | sys::VIR_MIGRATE_PEER2PEER | sys::VIR_MIGRATE_ABORT_ON_ERROR;
-    if params.auto_converge {
-        flags |= sys::VIR_MIGRATE_AUTO_CONVERGE;
-    }
-    if params.tls {
-        flags |= sys::VIR_MIGRATE_TLS;
-    }
-    if params.parallel.is_some() {
-        flags |= sys::VIR_MIGRATE_PARALLEL;
-    }
-    flags
-}
-
-fn typed(params: &MigrateParams) -> virt::domain::MigrateParameters {
-    virt::domain::MigrateParameters {
-        uri: params.data.clone(),
-        bandwidth: params.bandwidth,
-        parallel_connections: params.parallel.and_then(|n| i32::try_from(n).ok()),
-        ..Default::default()
-    }
-}
-
 /// Ends the watch on a thread: it talks to the daemon.
 struct Watching(Option<(Connect, ffi::Watch)>);
 
@@ -205,15 +196,8 @@ impl Hypervisor for VirtHost {
         }
     }
 
-    async fn create(&self, xml: &str, start: Start) -> Result<Domain, VirtError> {
-        let xml = xml.to_owned();
-        let flags = match start {
-            Start::Running => 0,
-            Start::Paused => sys::VIR_DOMAIN_START_PAUSED,
-        };
-        self.connection
-            .call("start the guest", CHANGE, move |connect| describe(&connect.create_domain_xml(&xml, flags)?))
-            .await
+    async fn create(&self, uuid: Uuid, xml: &str, token: Token) -> Result<(), VirtError> {
+        self.request(Verb::Create, uuid, token)?.send(Vec::new(), Some(xml)).await.map(drop)
     }
 
     async fn shutdown(&self, uuid: Uuid) -> Result<(), VirtError> {
@@ -229,16 +213,25 @@ impl Hypervisor for VirtHost {
         self.change(uuid, "reset the guest", Handle::reset).await
     }
 
-    async fn destroy(&self, uuid: Uuid) -> Result<(), VirtError> {
-        self.change(uuid, "end the guest", Handle::destroy).await
+    async fn destroy(&self, uuid: Uuid, token: Token) -> Result<(), VirtError> {
+        self.request(Verb::Destroy, uuid, token)?.send(Vec::new(), None).await.map(drop)
     }
 
-    async fn suspend(&self, uuid: Uuid) -> Result<(), VirtError> {
+    async fn suspend(&self, uuid: Uuid, token: Token) -> Result<(), VirtError> {
+        self.request(Verb::Suspend, uuid, token)?.send(Vec::new(), None).await.map(drop)
+    }
+
+    async fn pause_for_switch(&self, uuid: Uuid) -> Result<(), VirtError> {
         self.change(uuid, "pause the guest", Handle::suspend).await
     }
 
-    async fn resume(&self, uuid: Uuid) -> Result<(), VirtError> {
-        self.change(uuid, "resume the guest", Handle::resume).await
+    async fn resume(&self, uuid: Uuid, token: Token) -> Result<(), VirtError> {
+        self.request(Verb::Resume, uuid, token)?.send(Vec::new(), None).await.map(drop)
+    }
+
+    async fn revoke(&self, uuid: Uuid, token: Token) -> Result<Option<Domain>, VirtError> {
+        self.request(Verb::Raise, uuid, token)?.send(Vec::new(), None).await?;
+        self.domain(uuid).await
     }
 
     async fn xml(&self, uuid: Uuid) -> Result<String, VirtError> {
@@ -299,16 +292,34 @@ impl Hypervisor for VirtHost {
         self.change(uuid, "ask the monitor", move |handle| handle.qemu_monitor_command(&command, 0)).await
     }
 
-    async fn migrate(&self, uuid: Uuid, params: &MigrateParams) -> Result<(), VirtError> {
-        let deadline = params.deadline.unwrap_or(MIGRATE);
-        let params = params.clone();
-        // A call that lasts as long as the move would take one of the few places of the shared connection.
-        let own = self.connection.sibling();
-        let go = move |connect: &Connect| {
-            let handle = connect.lookup_domain_by_uuid(uuid)?;
-            handle.migrate_to_uri3(Some(&params.destination), typed(&params), flags(&params))
-        };
-        own.call("move the guest", deadline, go).await
+    async fn migrate(&self, uuid: Uuid, params: &MigrateParams, token: Token) -> Result<(), VirtError> {
+        let until = Instant::now() + params.deadline.unwrap_or(MIGRATE);
+        let words = migrate_words(uuid, params);
+        if self.request(Verb::Migrate, uuid, token)?.send(words, None).await? == Answer::Done {
+            return Ok(());
+        }
+        loop {
+            sleep(JOB_POLL).await;
+            // Of a guest that has left there is no job; one that cannot be asked for may run.
+            let runs = self.job(uuid).await.map_or_else(|e| !e.no_domain(), |job| job.kind == JobKind::Running);
+            if !runs {
+                let asked =
+                    self.request(Verb::Outcome, uuid, Token::new(token.generation))?.send(Vec::new(), None).await;
+                match asked {
+                    Ok(Answer::Done) => return Ok(()),
+                    Ok(Answer::UnderWay) => {}
+                    // It was asked for, so that not having its end means not knowing it.
+                    Err(VirtError::Unreachable { host, reason }) => {
+                        return Err(VirtError::Lost { host, call: Verb::Migrate.call(), message: reason });
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            if Instant::now() >= until {
+                let (host, call) = (self.host().to_owned(), Verb::Migrate.call());
+                return Err(VirtError::TimedOut { host, call, after: params.deadline.unwrap_or(MIGRATE) });
+            }
+        }
     }
 
     async fn job(&self, uuid: Uuid) -> Result<JobStats, VirtError> {
@@ -361,20 +372,31 @@ mod tests {
         (VirtHost::at("h1", format!("test://{}", file.display())), directory)
     }
 
+    impl VirtHost {
+        /// Starts a domain of the test driver, which has no host to guard it.
+        async fn start(&self, xml: &str) -> Result<Domain, VirtError> {
+            let xml = xml.to_owned();
+            self.connection.call("start", CHANGE, move |connect| describe(&connect.create_domain_xml(&xml, 0)?)).await
+        }
+
+        async fn end(&self, uuid: Uuid) -> Result<(), VirtError> {
+            self.change(uuid, "end", Handle::destroy).await
+        }
+    }
+
     #[tokio::test]
     async fn a_guest_is_started_seen_paused_and_ended() {
         let (host, _directory) = host();
-        let web = host.create(XML, Start::Running).await.unwrap();
+        let web = host.start(XML).await.unwrap();
         assert_eq!((web.name.as_str(), web.state, web.memory, web.cpus), ("web", DomainState::Running, 64 << 20, 2));
         assert_eq!(host.domains().await.unwrap(), std::slice::from_ref(&web));
-        assert!(matches!(host.create(XML, Start::Running).await, Err(VirtError::Exists { .. })));
-        host.suspend(web.uuid).await.unwrap();
+        assert!(matches!(host.start(XML).await, Err(VirtError::Exists { .. })));
+        host.pause_for_switch(web.uuid).await.unwrap();
         assert_eq!(host.domain(web.uuid).await.unwrap().unwrap().state, DomainState::Paused);
-        host.resume(web.uuid).await.unwrap();
         assert!(host.xml(web.uuid).await.unwrap().contains("<name>web</name>"));
-        host.destroy(web.uuid).await.unwrap();
+        host.end(web.uuid).await.unwrap();
         assert_eq!(host.domain(web.uuid).await.unwrap(), None);
-        assert!(host.destroy(web.uuid).await.unwrap_err().no_domain());
+        assert!(host.end(web.uuid).await.unwrap_err().no_domain());
     }
 
     #[tokio::test]
@@ -382,9 +404,9 @@ mod tests {
         let (host, _directory) = host();
         for n in 0..9 {
             let xml = XML.replace("web", &format!("g{n}")).replace("7b2a11", &format!("7b2a2{n}"));
-            let domain = host.create(&xml, Start::Running).await.unwrap();
+            let domain = host.start(&xml).await.unwrap();
             if n == 4 {
-                host.suspend(domain.uuid).await.unwrap();
+                host.pause_for_switch(domain.uuid).await.unwrap();
             }
         }
         let all = host.domains().await.unwrap();
@@ -403,8 +425,8 @@ mod tests {
         // One connection of the test driver is one world: start the guest over the watching one.
         let host = VirtHost::at("h1", "test:///default");
         let mut events = host.lifecycle().await.unwrap();
-        let web = host.create(XML, Start::Running).await.unwrap();
-        host.destroy(web.uuid).await.unwrap();
+        let web = host.start(XML).await.unwrap();
+        host.end(web.uuid).await.unwrap();
         let mut seen = Vec::new();
         while seen.len() < 2 {
             let event = tokio::time::timeout(Duration::from_secs(5), events.next()).await.unwrap().unwrap();

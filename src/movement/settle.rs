@@ -3,7 +3,7 @@
 use super::plan::Move;
 use super::verdict::{Side, Verdict, judge};
 use crate::guest::Rack;
-use crate::libvirt::{Hypervisor, JobKind, VirtError};
+use crate::libvirt::{Hypervisor, JobKind, Token, VirtError};
 use crate::ui::Job;
 use futures::future::join_all;
 use std::sync::Arc;
@@ -80,7 +80,7 @@ impl Sides {
 
     /// Looks until it is known where the guest is, and clears up what libvirt left behind. Where it is in doubt
     /// whether the source was asked at all, it may yet begin: only what lasts is believed then.
-    pub async fn settle(&self, a_move: &Move, job: &Job, in_doubt: bool) -> Found {
+    pub async fn settle(&self, a_move: &Move, job: &Job, token: Token, in_doubt: bool) -> Found {
         let uuid = a_move.uuid;
         let began = Instant::now();
         let mut since = (None, began);
@@ -99,20 +99,20 @@ impl Sides {
                 Verdict::InTransit if matches!(source, Side::Present { job: true, .. }) => return Found::StillMoving,
                 Verdict::EndTargetCopy if lasts => {
                     tracing::info!(guest = a_move.guest, host = a_move.to, "end the copy that never ran");
-                    self.done(self.target.destroy(uuid).await);
+                    self.done(self.target.destroy(uuid, token).await);
                 }
                 Verdict::EndSourceCopy if lasts => {
                     tracing::info!(guest = a_move.guest, host = a_move.from, "end the copy that has handed over");
-                    self.done(self.source.destroy(uuid).await);
+                    self.done(self.source.destroy(uuid, token).await);
                 }
                 Verdict::ResumeSource if lasts => match self.has_handed_over(uuid).await {
-                    Ok(false) => self.done(self.source.resume(uuid).await),
+                    Ok(false) => self.done(self.source.resume(uuid, token).await),
                     Ok(true) => return Found::Unknown(too_old(a_move)),
                     Err(error) => self.done(Err(error)),
                 },
                 // The copy on the target took over; the one on the source has to stop writing now. It is paused, not
                 // ended: what to do with it is for people to say.
-                Verdict::Twice => match self.source.suspend(uuid).await {
+                Verdict::Twice => match self.source.suspend(uuid, token).await {
                     Ok(()) => {
                         return Found::Unknown(format!("it ran on both hosts; the copy on {} was paused", a_move.from));
                     }

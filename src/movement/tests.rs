@@ -98,7 +98,7 @@ async fn a_host_is_emptied_and_gets_back_what_left() {
     // Somebody stops one meanwhile: it stays where it is.
     let urgency = bench.hurry.subscribe();
     let host = bench.fake.places(bench.guests[0].uuid)[0].0.clone();
-    bench.rack.hypervisors.get(&host).unwrap().destroy(bench.guests[0].uuid).await.unwrap();
+    bench.fake.end(&host, bench.guests[0].uuid);
     let home = Homecoming::plan(&bench.rack, "h1", &OPTIONS, &urgency, true).await.unwrap();
     home.begin(&bench.rack).await.unwrap();
     let report = execute(&bench.rack, &home.plan, &OPTIONS, urgency.clone()).await;
@@ -181,7 +181,7 @@ async fn a_guest_on_a_third_host_is_not_gone_and_one_that_may_be_there_neither()
         let moving = seen.moving("h1", "h2", &Run::new());
         claim::swap(bench.rack.port(), guest.uuid, &seen, &moving).await.unwrap();
         // By hand, while nobody follows the move.
-        bench.rack.hypervisors.get("h1").unwrap().destroy(guest.uuid).await.unwrap();
+        bench.fake.end("h1", guest.uuid);
         bench.fake.put("h3", "a", guest.uuid);
         if !third_answers {
             bench.fake.fault("h3", FakeFault::Unreachable);
@@ -263,7 +263,7 @@ async fn who_comes_after_the_plan_was_made_leaves_as_well() {
     let bench = bench(&["a", "b"], sees_all).await;
     let (a, b) = (&bench.guests[0], &bench.guests[1]);
     let urgency = bench.hurry.subscribe();
-    bench.rack.hypervisors.get("h1").unwrap().destroy(b.uuid).await.unwrap();
+    bench.fake.end("h1", b.uuid);
     let evacuation = Evacuation::plan(&bench.rack, "h1", &OPTIONS, &urgency, true).await.unwrap();
     assert_eq!(evacuation.plan.moves.len(), 1);
     bench.fake.put("h1", "b", b.uuid);
@@ -325,7 +325,7 @@ async fn what_a_dead_run_left_behind_is_finished() {
         let moving = seen.moving("h1", "h2", &dead);
         claim::swap(bench.rack.port(), guest.uuid, &seen, &moving).await.unwrap();
         if at_target {
-            bench.rack.hypervisors.get("h1").unwrap().destroy(guest.uuid).await.unwrap();
+            bench.fake.end("h1", guest.uuid);
             bench.fake.put("h2", "a", guest.uuid);
         }
         let wanted = Wanted::Guests(vec![guest.clone()]);
@@ -387,7 +387,7 @@ async fn of_two_that_run_it_is_told_whether_one_could_be_paused() {
 async fn a_guest_that_neither_side_has_is_freed_only_when_nobody_can_move_it_any_more() {
     let bench = bench(&["a"], sees_all).await;
     let guest = begun_and_left(&bench).await;
-    bench.rack.hypervisors.get("h1").unwrap().destroy(guest.uuid).await.unwrap();
+    bench.fake.end("h1", guest.uuid);
     let began = tokio::time::Instant::now();
     settled(&bench).await;
     assert!(began.elapsed() >= claim::TAKE_OVER);
@@ -412,12 +412,23 @@ async fn a_guest_that_leaves_a_slow_host_between_two_looks_is_not_gone() {
     let bench = bench(&["a"], sees_all).await;
     let guest = bench.guests[0].clone();
     let seen = claim::read(bench.rack.port(), guest.uuid).await.unwrap();
-    claim::swap(bench.rack.port(), guest.uuid, &seen, &seen.moving("h1", "h2", &Run::new())).await.unwrap();
+    let moving = seen.moving("h1", "h2", &Run::new());
+    claim::swap(bench.rack.port(), guest.uuid, &seen, &moving).await.unwrap();
     // Somebody's request is under way; the target has nothing of it yet, and the source answers when all is over.
     bench.fake.fault("h1", FakeFault::MoveBeginsLate);
     bench.fake.fault("h1", FakeFault::LooksLate);
     let params = MigrateParams { destination: "qemu+tls://h2/system".into(), ..MigrateParams::default() };
-    assert!(bench.rack.hypervisors.get("h1").unwrap().migrate(guest.uuid, &params).await.unwrap_err().unknown());
+    assert!(
+        bench
+            .rack
+            .hypervisors
+            .get("h1")
+            .unwrap()
+            .migrate(guest.uuid, &params, moving.token())
+            .await
+            .unwrap_err()
+            .unknown()
+    );
     let urgency = bench.hurry.subscribe();
     gather(&bench.rack, &Wanted::Guests(vec![guest.clone()]), &OPTIONS, &urgency, true).await.unwrap();
     assert_eq!(bench.claim(guest.uuid).await, (Phase::Running, Some("h2".into())));

@@ -9,7 +9,7 @@ use crate::cluster::ClusterError;
 use crate::error::{Failure, Kind};
 use crate::guest::claim::{self, Claim, Phase, Swap, Window};
 use crate::guest::{Rack, enter_promise};
-use crate::libvirt::{Hypervisor, JobKind, JobStats, MigrateParams, VirtError};
+use crate::libvirt::{Hypervisor, JobKind, JobStats, MigrateParams, Token, VirtError};
 use crate::ui::Urgency;
 use crate::ui::{Job, Outcome};
 use serde::Serialize;
@@ -158,8 +158,8 @@ impl Transfer<'_> {
             })?;
             return Err(failure);
         }
-        let trouble = self.go(&sides, window, job, rate).await;
-        let found = self.follow(&sides, job, rate, trouble.as_ref().is_some_and(|t| t.in_doubt)).await;
+        let trouble = self.go(&sides, mine.token().within(window), job, rate).await;
+        let found = self.follow(&sides, job, rate, mine.token(), trouble.as_ref().is_some_and(|t| t.in_doubt)).await;
         Ok(self.conclude(found, trouble.map(|t| t.error), &mine, began, job).await)
     }
 
@@ -188,17 +188,14 @@ impl Transfer<'_> {
     }
 
     /// Lets libvirt move it, and watches.
-    async fn go(&mut self, sides: &Sides, window: Window, job: &Job, rate: &(impl Fn(u64) + Send)) -> Option<Trouble> {
+    async fn go(&mut self, sides: &Sides, token: Token, job: &Job, rate: &(impl Fn(u64) + Send)) -> Option<Trouble> {
         let params = self.params()?;
         // Before it begins: the whole move of a small guest can fit between two looks at it.
         let first = pause(self.options.max_downtime, 0);
         if let Err(error) = sides.source.set_max_downtime(self.a_move.uuid, first).await {
             tracing::debug!(%error, guest = self.a_move.guest, "the limit of the pause is set later");
         }
-        if window.is_over() {
-            return Some(self.failed("its claim is too old to act on".to_owned()).into());
-        }
-        let call = sides.source.migrate(self.a_move.uuid, &params);
+        let call = sides.source.migrate(self.a_move.uuid, &params, token);
         self.watch(sides, job, rate, Some(call)).await
     }
 
@@ -220,10 +217,17 @@ impl Transfer<'_> {
 
     /// Looks at both sides until the guest is found, following a move that still goes on; one that cannot be aborted
     /// is left to itself in the end.
-    async fn follow(&mut self, sides: &Sides, job: &Job, rate: &(impl Fn(u64) + Send), in_doubt: bool) -> Found {
+    async fn follow(
+        &mut self,
+        sides: &Sides,
+        job: &Job,
+        rate: &(impl Fn(u64) + Send),
+        token: Token,
+        in_doubt: bool,
+    ) -> Found {
         let mut aborts = 0;
         loop {
-            match sides.settle(self.a_move, job, in_doubt).await {
+            match sides.settle(self.a_move, job, token, in_doubt).await {
                 Found::StillMoving if aborts < ABORTS => {
                     // Only an abort ends it with an error: there is no call to fail.
                     aborts += u32::from(self.watch(sides, job, rate, None).await.is_some());
@@ -269,7 +273,7 @@ impl Transfer<'_> {
                 }
                 if !stopped && stop_emulated(stats) {
                     // libvirt lets it go on where the move ends, here or there.
-                    stopped = sides.source.suspend(self.a_move.uuid).await.is_ok();
+                    stopped = sides.source.pause_for_switch(self.a_move.uuid).await.is_ok();
                 }
             }
             let stalled = progress.stalled(running, began.elapsed());
@@ -390,14 +394,14 @@ pub async fn finish(transfer: &mut Transfer<'_>) -> Result<Found, Failure> {
     let a_move = transfer.a_move;
     let job = transfer.rack.ui.job(format!("finish the move of {} {} -> {}", a_move.guest, a_move.from, a_move.to));
     let claim = claim::read(transfer.rack.port(), a_move.uuid).await?;
-    let mut found = transfer.follow(&sides, &job, &|_| (), false).await;
+    let mut found = transfer.follow(&sides, &job, &|_| (), claim.token(), false).await;
     if matches!(found, Found::OnSource | Found::Nowhere) && claim.phase == Phase::Moving {
         // Whoever wrote the claim may be about to ask the source, which somebody may start the guest on before he does:
         // wait until that cannot be any more.
         let told = |c: &Claim, left: Duration| job.step(format!("waits up to {} s for {}", left.as_secs(), c.by));
         let waited = claim::wait_out(transfer.rack.port(), a_move.uuid, claim.clone(), told).await;
         waited?;
-        found = transfer.follow(&sides, &job, &|_| (), false).await;
+        found = transfer.follow(&sides, &job, &|_| (), claim.token(), false).await;
     }
     let why = match &found {
         Found::StillMoving => Some(STILL_MOVES),
