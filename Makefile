@@ -1,7 +1,7 @@
 # The two commands are `make demo` and `make test`; see README.md.
 # Where rustup puts cargo; a shell that was open before does not know yet.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
-.PHONY: deps build lint deny unit test release demo demo-down lab-tests test-vm bench-move bench-ssh
+.PHONY: deps build lint deny unit model test release demo demo-down lab-tests test-vm bench-move bench-ssh
 
 deps:
 	bash scripts/deps.sh
@@ -10,9 +10,9 @@ build: deps
 	cargo build --locked
 
 lint:
-	cargo fmt --check
-	cargo clippy --locked --all-targets --features lab-tests -- -D warnings
-	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --document-private-items
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets --features lab-tests -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items
 
 deny:
 	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
@@ -22,6 +22,11 @@ deny:
 unit:
 	cargo test --locked --features lab-tests --lib
 	cargo test --locked --features lab-tests --test it house::
+	cargo test --locked -p rackhand-model
+
+# The protocol that keeps a guest from running twice, in larger setups than `make unit` searches: see docs/protocol.md.
+model:
+	cargo run --locked --quiet -p rackhand-model
 
 test: deps lint deny unit lab-tests
 

@@ -1,0 +1,41 @@
+//! Searches through the large setups as well, and prints a table: `make model`.
+
+use rackhand_model::{
+    Case, Ended, Expected, Mend, dropped, large, mend, redundant, search, small_moves, small_starts, without_rules,
+};
+use std::process::ExitCode;
+
+/// States after which a search is given up.
+const LIMIT: usize = 20_000_000;
+
+fn main() -> ExitCode {
+    let mut as_expected = true;
+    println!("| search | states | seconds | end | settled | mended by a command |");
+    println!("|---|---:|---:|---|---:|---:|");
+    let cases = [small_starts(), small_moves(), large(), dropped(), redundant(), without_rules()];
+    for case in cases.into_iter().flatten() {
+        as_expected &= report(&case);
+    }
+    ExitCode::from(u8::from(!as_expected))
+}
+
+/// One line of the table; `false` when the search ended otherwise than expected.
+fn report(case: &Case) -> bool {
+    let outcome = search(&case.setup, LIMIT);
+    let (end, fits) = match (&outcome.ended, case.expected) {
+        (Ended::Safe, expected) => ("all seen, safe".to_owned(), expected == Expected::Safe),
+        (Ended::Limit, _) => ("limit, no violation so far".to_owned(), true),
+        (Ended::Violation { what, trace }, expected) => {
+            (format!("after {} steps: {what}", trace.len()), expected == Expected::Violation)
+        }
+    };
+    let mends: Vec<Mend> = outcome.settled.iter().map(|state| mend(&case.setup, state)).collect();
+    let settled = mends.iter().filter(|mend| **mend != Mend::Runs).count();
+    let mended = mends.iter().filter(|mend| matches!(mend, Mend::By(_))).count();
+    let seconds = outcome.took.as_secs_f64();
+    println!("| {} | {} | {seconds:.1} | {end} | {settled} | {mended} |", case.name, outcome.states);
+    if let (Ended::Violation { trace, .. }, false) = (&outcome.ended, fits) {
+        eprintln!("{}", trace.join("\n"));
+    }
+    fits && (case.expected == Expected::Violation || settled == mended)
+}
