@@ -1,6 +1,6 @@
 //! The real thing: libvirt's client library over a forwarded socket.
 
-use super::connection::{Connection, Endpoint, spawn};
+use super::connection::{Connection, Endpoint, spawn, tell_at_the_end};
 use super::guarded::{Answer, Request, Verb, migrate_words};
 use super::token::Token;
 use super::types::{BlockInfo, Domain, DomainState, JobKind, JobStats, MigrateParams, Node};
@@ -185,7 +185,7 @@ impl Hypervisor for VirtHost {
     }
 
     async fn domains(&self) -> Result<Vec<Domain>, VirtError> {
-        self.connection.read("list guests", LOOK, list).await
+        self.connection.probe("list guests", LOOK, list).await
     }
 
     async fn domain(&self, uuid: Uuid) -> Result<Option<Domain>, VirtError> {
@@ -250,7 +250,7 @@ impl Hypervisor for VirtHost {
     }
 
     async fn node(&self) -> Result<Node, VirtError> {
-        self.connection.read("look at the host", LOOK, node).await
+        self.connection.probe("look at the host", LOOK, node).await
     }
 
     async fn capabilities(&self) -> Result<String, VirtError> {
@@ -346,6 +346,7 @@ impl Hypervisor for VirtHost {
     async fn lifecycle(&self) -> Result<LifecycleEvents, VirtError> {
         let own = self.connection.sibling();
         let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+        tell_at_the_end(sender.clone());
         let begin = move |connect: &Connect| {
             let watch = ffi::watch_lifecycle(connect, sender)?;
             Ok(Watching(Some((connect.clone(), watch))))

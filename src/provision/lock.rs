@@ -136,9 +136,8 @@ pub fn owner() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ssh::{Channel, Output, RemoteError};
+    use crate::ssh::{Channel, Forward, Output, RemoteError};
     use async_trait::async_trait;
-    use std::path::PathBuf;
     use std::process::Stdio;
     use tokio::process::{Child, Command};
 
@@ -174,8 +173,8 @@ mod tests {
             self.channels.lock().unwrap().push(child);
             Ok(Channel::new(stdin, stdout, ()))
         }
-        async fn forward_socket(&self, _: &str) -> Result<PathBuf, RemoteError> {
-            Ok(PathBuf::new())
+        async fn forward_socket(&self, path: &str) -> Result<Forward, RemoteError> {
+            Ok(Forward::local(path))
         }
     }
 

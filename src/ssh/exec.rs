@@ -1,10 +1,10 @@
 //! What is run on a host, and how it can end.
 
 use super::channel::Channel;
+use super::forward::Forward;
 use crate::error::{Failure, Kind};
 use async_trait::async_trait;
 use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// A command for a host: quoted argv, stdin, a deadline.
@@ -255,8 +255,8 @@ pub trait Remote: Send + Sync + fmt::Debug {
     /// Starts a command that stays.
     async fn channel(&self, exec: Exec) -> Result<Channel, RemoteError>;
 
-    /// Makes a unix socket of the host reachable here; the path is that of the local end.
-    async fn forward_socket(&self, remote: &str) -> Result<PathBuf, RemoteError>;
+    /// Makes a unix socket of the host reachable here, while the answer lives.
+    async fn forward_socket(&self, remote: &str) -> Result<Forward, RemoteError>;
 
     /// Connects now instead of with the first command.
     async fn connect(&self) -> Result<(), RemoteError> {

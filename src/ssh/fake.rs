@@ -2,8 +2,8 @@
 
 use super::channel::Channel;
 use super::exec::{Exec, Output, Remote, RemoteError};
+use super::forward::Forward;
 use async_trait::async_trait;
-use std::path::PathBuf;
 use std::sync::Mutex;
 
 type Answer = Box<dyn Fn(&Exec) -> Option<Result<Output, RemoteError>> + Send + Sync>;
@@ -72,7 +72,7 @@ impl Remote for FakeRemote {
         Err(RemoteError::Unreachable { host: self.name.clone(), reason: format!("no channel scripted for {exec:?}") })
     }
 
-    async fn forward_socket(&self, remote: &str) -> Result<PathBuf, RemoteError> {
+    async fn forward_socket(&self, remote: &str) -> Result<Forward, RemoteError> {
         Err(RemoteError::Unreachable { host: self.name.clone(), reason: format!("no socket scripted for {remote}") })
     }
 }

@@ -90,9 +90,8 @@ impl LineChannel {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ssh::{Channel, Output};
+    use crate::ssh::{Channel, Forward, Output};
     use async_trait::async_trait;
-    use std::path::PathBuf;
 
     /// Answers every line with itself in capitals; `quit` ends it.
     #[derive(Debug)]
@@ -122,8 +121,8 @@ mod tests {
             });
             Ok(Channel::new(write, read, ()))
         }
-        async fn forward_socket(&self, _: &str) -> Result<PathBuf, RemoteError> {
-            Ok(PathBuf::new())
+        async fn forward_socket(&self, path: &str) -> Result<Forward, RemoteError> {
+            Ok(Forward::local(path))
         }
     }
 

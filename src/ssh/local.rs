@@ -2,10 +2,10 @@
 
 use super::channel::Channel;
 use super::exec::{Exec, Output, Remote, RemoteError};
+use super::forward::Forward;
 use super::marked::read_bounded;
 use async_trait::async_trait;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
 use std::process::Stdio;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
@@ -73,7 +73,7 @@ impl Remote for LocalHost {
         Err(Self::failed(&exec, &std::io::Error::other("no standing commands here")))
     }
 
-    async fn forward_socket(&self, remote: &str) -> Result<PathBuf, RemoteError> {
-        Ok(PathBuf::from(remote))
+    async fn forward_socket(&self, remote: &str) -> Result<Forward, RemoteError> {
+        Ok(Forward::local(remote))
     }
 }

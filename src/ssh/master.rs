@@ -27,6 +27,12 @@ pub(super) struct Master {
     _dir: Arc<ControlDir>,
 }
 
+impl std::fmt::Debug for Master {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Master({})", self.socket.display())
+    }
+}
+
 impl Master {
     /// Connects; the error is what ssh and its jump hosts said.
     pub(super) async fn connect(

@@ -7,6 +7,7 @@ use super::control::{ControlDir, quoted};
 use super::diagnose::{Target, diagnose, is_beyond_a_proxy, is_crowded, not_started};
 use super::effective::Effective;
 use super::exec::{Exec, Output, Remote, RemoteError};
+use super::forward::{Forward, Listening};
 use super::marked::{StderrTail, read_all, read_to_mark};
 use super::master::Master;
 use crate::inventory::{HostSpec, Inventory};
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -194,13 +196,17 @@ impl SshHost {
         mark: &Mark,
     ) -> Result<Child<Arc<openssh::Session>>, RemoteError> {
         let line = command_line(exec, self.sudo.load(Ordering::Relaxed), deadline, mark);
-        let mut pause = Duration::from_millis(10);
+        let (mut pause, began) = (Duration::from_millis(10), Instant::now());
         loop {
             let mut command = Arc::clone(master.session()).arc_raw_command(&line);
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
             match command.spawn().await {
                 Ok(child) => return Ok(child),
                 Err(error) if chain(&error).contains("Session open refused by peer") => {
+                    if began.elapsed() >= exec.deadline {
+                        let reason = "its sshd grants no further session: raise MaxSessions to 10".to_owned();
+                        return Err(RemoteError::Unreachable { host: self.name.clone(), reason });
+                    }
                     sleep(pause + Duration::from_millis(rand::random_range(0..20))).await;
                     pause = (pause * 2).min(Duration::from_millis(200));
                 }
@@ -373,9 +379,9 @@ impl Remote for SshHost {
         timeout(limit, self.open(&master, &exec)).await.unwrap_or_else(|_| Err(self.timed_out(&exec, limit)))
     }
 
-    async fn forward_socket(&self, remote: &str) -> Result<PathBuf, RemoteError> {
+    async fn forward_socket(&self, remote: &str) -> Result<Forward, RemoteError> {
         let master = self.master().await?;
-        let local = self.shared.dir.fresh('s');
+        let (local, near) = (self.shared.dir.fresh('s'), self.shared.dir.fresh('f'));
         let to = Socket::UnixSocket { path: PathBuf::from(remote).into() };
         let from = Socket::UnixSocket { path: local.clone().into() };
         let failed = |reason: String| RemoteError::Unreachable {
@@ -383,7 +389,11 @@ impl Remote for SshHost {
             reason: format!("cannot forward {remote}: {reason}"),
         };
         match timeout(GRACE, master.session().request_port_forward(ForwardType::Local, from, to)).await {
-            Ok(Ok(())) => Ok(local),
+            Ok(Ok(())) => {
+                let (master, runtime) = (Arc::downgrade(&master), Handle::current());
+                let listening = Listening { master, local, remote: PathBuf::from(remote), runtime };
+                Forward::through(near, listening).map_err(|e| failed(e.to_string()))
+            }
             Ok(Err(error)) => Err(failed(chain(&error))),
             Err(_) => Err(failed(format!("no answer within {} s", GRACE.as_secs()))),
         }

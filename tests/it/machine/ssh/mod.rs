@@ -1,5 +1,6 @@
 //! The transport against a real sshd on loopback.
 
+mod forwarding;
 mod jump;
 mod login_shell;
 mod server;
@@ -245,7 +246,7 @@ async fn a_unix_socket_of_the_host_is_reachable_here() {
     let host = server.host();
     let local = host.forward_socket(&path.display().to_string()).await.unwrap();
     let mut said = String::new();
-    tokio::net::UnixStream::connect(local).await.unwrap().read_to_string(&mut said).await.unwrap();
+    tokio::net::UnixStream::connect(local.path()).await.unwrap().read_to_string(&mut said).await.unwrap();
     assert_eq!(said, "hello");
 }
 
