@@ -5,7 +5,7 @@ use crate::error::{Failure, Kind};
 use crate::fence;
 use crate::host::{self, Finding, Seen, Severity};
 use crate::inventory::Inventory;
-use crate::ssh::{Fleet, Remote};
+use crate::ssh::{Fleet, Remote, sshd_limits};
 use crate::ui::Table;
 use clap::Args;
 use serde::Serialize;
@@ -50,24 +50,24 @@ pub async fn run(_: CheckArgs, context: &Context) -> Result<(), Failure> {
 async fn look(inventory: &Inventory, fleet: &Fleet) -> BTreeMap<String, Seen> {
     let one = |remote: Arc<dyn Remote>| async move {
         let spec = inventory.host(remote.name());
-        let ((facts, clock, paths), bmc) =
+        let (mut seen, bmc) =
             tokio::join!(of_host(remote.as_ref(), inventory), async { fence::ask(spec?, inventory, fleet).await });
-        Seen { facts, paths, clock, bmc }
+        seen.bmc = bmc;
+        seen
     };
     fleet.each(inventory.hosts.iter().map(|h| h.name.as_str()), one).await
 }
 
-type OfHost = (Result<host::Facts, crate::ssh::RemoteError>, Option<host::Clock>, Option<host::Paths>);
-
-async fn of_host(remote: &dyn Remote, inventory: &Inventory) -> OfHost {
+async fn of_host(remote: &dyn Remote, inventory: &Inventory) -> Seen {
     let facts = host::gather(remote).await;
-    let Ok(known) = &facts else { return (facts, None, None) };
+    let Ok(known) = &facts else { return Seen { facts, paths: None, clock: None, sshd: None, bmc: None } };
     // Less exact, but better than no word about its clock.
     let clock = Some(host::clock(remote).await.unwrap_or_else(|_| known.clock.clone()));
     // One that answered a moment ago and no longer does is worth an error, not silence.
-    match host::probe(remote, inventory).await {
-        Ok(paths) => (facts, clock, Some(paths)),
-        Err(error) => (Err(error), clock, None),
+    let (paths, sshd) = tokio::join!(host::probe(remote, inventory), sshd_limits(remote));
+    match paths.and_then(|paths| Ok((paths, sshd?))) {
+        Ok((paths, sshd)) => Seen { facts, paths: Some(paths), clock, sshd: Some(sshd), bmc: None },
+        Err(error) => Seen { facts: Err(error), paths: None, clock, sshd: None, bmc: None },
     }
 }
 

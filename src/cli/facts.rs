@@ -108,7 +108,10 @@ fn disk_table(document: &Document) -> String {
         for disk in &facts.disks {
             let kind = if disk.rotational { "hdd" } else { "ssd" };
             let content = match &disk.osd {
-                Some(osd) => format!("an OSD of cluster {}", osd.fsid),
+                Some(osd) => {
+                    let name = osd.id.map_or_else(|| "an unfinished OSD".to_owned(), |id| format!("osd.{id}"));
+                    format!("{name} of cluster {}", osd.fsid)
+                }
                 None if disk.is_empty() => "empty".to_owned(),
                 None => disk.content.join(", "),
             };

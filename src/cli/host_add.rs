@@ -2,7 +2,7 @@
 
 use super::Context;
 use crate::error::{Failure, Kind};
-use crate::host::{self, Facts};
+use crate::host::{self, Facts, Nic};
 use crate::inventory::{HostSpec, Inventory};
 use crate::ssh::{Fleet, HostKey, RemoteError};
 use clap::{Args, Subcommand};
@@ -135,7 +135,7 @@ async fn snippet(inventory: &Inventory, host: HostSpec, context: &Context) -> St
 
 fn lines(inventory: &Inventory, host: &HostSpec, facts: Option<&Facts>) -> String {
     let storage = facts.and_then(|facts| {
-        let all = facts.nics.iter().flat_map(|nic| &nic.addresses).filter_map(|a| a.split('/').next()?.parse().ok());
+        let all = facts.nics.iter().flat_map(Nic::lasting).filter_map(|a| a.split('/').next()?.parse().ok());
         all.into_iter().find(|address: &IpAddr| inventory.networks.storage.cidr.contains(address))
     });
     let storage =

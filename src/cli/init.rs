@@ -131,19 +131,31 @@ pub async fn run(args: InitArgs, context: &Context) -> Result<(), Failure> {
             .hint("rackhand init --probe 10.0.0.11 10.0.0.12 ..."));
     };
     let text = draft.to_yaml();
+    let silent = draft.silent.len();
     // What is written is correct; wrong flags and answers show here, in the words of the file.
     if let Err(mistakes) = inventory::parse("the new inventory", &text) {
         return Err(Failure::new(Kind::Usage, mistakes).hint("nothing was written; correct the flags or answers"));
     }
     if to_stdout {
-        return context.ui.print(&text);
+        context.ui.print(&text)?;
+        return complete(silent);
     }
     write(&file, &text, args.force)?;
     let hosts = draft.hosts.iter().map(|h| h.name.clone()).collect();
     let next = next(&file, !args.probe.is_empty(), draft.hosts.iter().any(|h| !h.osds.is_empty()));
     context.ui.result("rackhand.init/1", &Written { file, fsid: draft.fsid, hosts }, |w| {
         format!("wrote {}: {} hosts\n{next}", w.file.display(), w.hosts.len())
-    })
+    })?;
+    complete(silent)
+}
+
+/// Whether every host that was named is in it.
+fn complete(silent: usize) -> Result<(), Failure> {
+    if silent == 0 {
+        return Ok(());
+    }
+    Err(Failure::msg(Kind::Partial, format!("{silent} hosts could not be looked at; they stand in it as comments"))
+        .hint("fill them in by hand, or run the command again with --force once they answer"))
 }
 
 /// What there is to do next: nothing works before the hosts' keys are known, and `check` needs disks.
@@ -229,6 +241,7 @@ fn from_flags(args: &InitArgs) -> Result<Draft, Failure> {
         guest_ranges: args.guest_ranges.clone(),
         gateway: args.gateway,
         hosts,
+        silent: Vec::new(),
     })
 }
 

@@ -33,23 +33,29 @@ pub(super) async fn draft(args: &InitArgs, context: &Context) -> Result<Draft, F
     };
     let mut found = fleet.each(names.iter().copied(), look).await;
     let mut seen = Vec::new();
-    let mut failed = Vec::new();
+    let mut silent = Vec::new();
     for spec in &inventory.hosts {
         match found.remove(&spec.name) {
             Some(Ok((facts, bmc))) => seen.push(Probed { address: spec.address, facts, bmc }),
-            Some(Err(error)) => failed.push(error.to_string()),
-            None => failed.push(format!("host {}: not looked at", spec.name)),
+            Some(Err(error)) => silent.push((spec.address, error.to_string())),
+            None => silent.push((spec.address, format!("host {}: not looked at", spec.name))),
         }
     }
-    if !failed.is_empty() {
-        job.fail(format!("{} did not answer", failed.len()));
-        return Err(Failure::new(Kind::Failed, anyhow::anyhow!("{}", failed.join("\n"))).hint(format!(
-            "nothing was written; a host that is new is trusted after `{}` was confirmed once",
-            login(args)
-        )));
+    if silent.is_empty() {
+        job.done("");
+    } else {
+        job.fail(format!("{} did not answer", silent.len()));
     }
-    job.done("");
-    from_facts(args, &seen)
+    let trust = format!("a host that is new is trusted after `{}` was confirmed once", login(args));
+    if seen.is_empty() {
+        let failed: Vec<&str> = silent.iter().map(|(_, why)| why.as_str()).collect();
+        return Err(Failure::new(Kind::Failed, anyhow::anyhow!("{}", failed.join("\n")))
+            .hint(format!("nothing was written; {trust}")));
+    }
+    for (_, why) in &silent {
+        context.ui.warn(format!("{why}; {trust}"));
+    }
+    Ok(Draft { silent, ..from_facts(args, &seen)? })
 }
 
 /// How a new host's key gets to where it is looked for.
@@ -112,9 +118,14 @@ fn addresses(nic: &Nic) -> impl Iterator<Item = (IpAddr, IpNet)> {
     nic.addresses.iter().filter_map(|a| a.parse::<IpNet>().ok()).map(|net| (net.addr(), net.trunc()))
 }
 
+/// Those of them that an inventory may hold: they do not change by themselves.
+fn lasting(nic: &Nic) -> impl Iterator<Item = (IpAddr, IpNet)> {
+    nic.lasting().filter_map(|a| a.parse::<IpNet>().ok()).map(|net| (net.addr(), net.trunc()))
+}
+
 /// A network of a host: its address in it, and the interface.
 fn member<'f>(facts: &'f Facts, network: &IpNet) -> Option<(IpAddr, &'f Nic)> {
-    facts.nics.iter().find_map(|nic| addresses(nic).find(|(_, net)| net == network).map(|(address, _)| (address, nic)))
+    facts.nics.iter().find_map(|nic| lasting(nic).find(|(_, net)| net == network).map(|(address, _)| (address, nic)))
 }
 
 fn from_facts(args: &InitArgs, seen: &[Probed]) -> Result<Draft, Failure> {
@@ -155,6 +166,7 @@ fn from_facts(args: &InitArgs, seen: &[Probed]) -> Result<Draft, Failure> {
         guest_ranges: args.guest_ranges.clone(),
         gateway: args.gateway,
         hosts,
+        silent: Vec::new(),
     })
 }
 
@@ -188,7 +200,9 @@ fn own_network(seen: &[Probed]) -> Result<IpNet, Failure> {
 /// The fastest network beside the management network that every host is in.
 fn fastest(seen: &[Probed], management: &IpNet) -> Option<IpNet> {
     let first = &seen.first()?.facts;
-    let candidates: BTreeSet<IpNet> = first.nics.iter().flat_map(addresses).map(|(_, net)| net).collect();
+    // Another network on the same port is not another wire.
+    let beside = |nic: &&Nic| !addresses(nic).any(|(_, net)| net == *management);
+    let candidates: BTreeSet<IpNet> = first.nics.iter().filter(beside).flat_map(lasting).map(|(_, net)| net).collect();
     let common = candidates.into_iter().filter(|net| {
         let apart = !net.contains(management) && !management.contains(net) && !net.addr().is_loopback();
         // What has the same address on every host is a bridge of each host's own, as libvirt's and Docker's.
@@ -311,6 +325,44 @@ mod tests {
         assert_eq!((first.name.as_str(), first.storage_address), ("h1", [10, 1, 0, 1].into()));
         assert_eq!(first.osds, [PathBuf::from("/dev/disk/by-id/wwn-a1"), "/dev/disk/by-id/wwn-b1".into()]);
         assert!(draft.to_yaml().contains("# Dell Inc. PowerEdge R720xd, TAG1; 2 x Xeon E5-2670 (32 threads); 256 GiB"));
+    }
+
+    /// One port with SLAAC: the stable and the temporary address of an announced prefix come and go.
+    #[test]
+    fn an_announced_prefix_is_no_storage_network() {
+        let mut seen: Vec<_> = (1..=3).map(host).collect();
+        for (n, probed) in (1..).zip(&mut seen) {
+            let (own, temporary) = (format!("2001:db8::{n}/64"), format!("2001:db8::{n}:77/64"));
+            let mut one = nic("eno1", "ethernet", &format!("10.0.0.{n}/24"), 1500, Some(10_000));
+            one.addresses.extend([own.clone(), temporary.clone()]);
+            one.dynamic = vec![own, temporary.clone()];
+            one.temporary = vec![temporary];
+            probed.facts.nics = vec![one.clone()];
+        }
+        let draft = from_facts(&InitArgs::default(), &seen).unwrap();
+        assert_eq!(draft.storage.cidr, draft.management.cidr);
+        // On a port of its own it would still go away by itself; a second network on the same port is no other wire.
+        for (n, probed) in (1..).zip(&mut seen) {
+            let mut own = nic("eno2", "ethernet", &format!("2001:db8:1::{n}/64"), 1500, Some(25_000));
+            own.dynamic = own.addresses.clone();
+            probed.facts.nics.push(own);
+            probed.facts.nics[0].addresses.push(format!("10.9.0.{n}/24"));
+        }
+        let draft = from_facts(&InitArgs::default(), &seen).unwrap();
+        assert_eq!(draft.storage.cidr, draft.management.cidr);
+    }
+
+    #[test]
+    fn a_silent_host_stands_in_the_inventory_as_a_comment() {
+        let seen: Vec<_> = (1..=3).map(host).collect();
+        let silent = vec![([10, 0, 0, 9].into(), "host 10.0.0.9: cannot connect:\nno route".to_owned())];
+        let text = Draft { silent, ..from_facts(&InitArgs::default(), &seen).unwrap() }.to_yaml();
+        assert!(
+            text.contains("  # 10.0.0.9 could not be looked at: host 10.0.0.9: cannot connect: no route\n"),
+            "{text}"
+        );
+        let inventory = parse("f.yaml", &text).map_err(|m| m.to_string()).unwrap();
+        assert_eq!(inventory.hosts.len(), 3);
     }
 
     #[test]

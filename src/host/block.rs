@@ -1,7 +1,7 @@
 //! Disks and what is on them, from lsblk, wipefs and the labels of Ceph's storage.
 
 use super::facts::{Disk, Osd};
-use super::parse::{Sections, lines};
+use super::sections::{Sections, lines};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -26,6 +26,7 @@ struct Device {
     ro: serde_json::Value,
     model: Option<String>,
     serial: Option<String>,
+    wwn: Option<String>,
     tran: Option<String>,
     fstype: Option<String>,
     label: Option<String>,
@@ -39,6 +40,7 @@ struct Device {
 struct Content<'a> {
     kinds: Vec<&'a str>,
     fsid: Option<&'a str>,
+    id: Option<u32>,
 }
 
 pub(super) fn disks(sections: &Sections<'_>) -> Vec<Disk> {
@@ -68,33 +70,90 @@ pub(super) fn disks(sections: &Sections<'_>) -> Vec<Disk> {
             rotational: truth(&device.rota),
             model: text(&device.model),
             serial: text(&device.serial),
+            wwn: text(&device.wwn),
             transport: text(&device.tran),
             read_only: truth(&device.ro),
             ..Disk::default()
         };
         describe(device, &nodes, &mut disk);
+        if let Some(joined) = device.children.iter().find(|child| child.kind == "mpath") {
+            join(&mut disk, node(joined), &ids);
+        }
         disks.push(disk);
     }
-    disks
+    one_each(disks)
+}
+
+/// A disk that multipath has joined is known by the joined device.
+fn join(disk: &mut Disk, joined: String, ids: &BTreeMap<String, Vec<String>>) {
+    disk.paths = std::iter::once(disk.path.clone()).chain(std::mem::take(&mut disk.ids)).collect();
+    disk.multipath = true;
+    // Links lead to its kernel name, dm-N.
+    let names = ids.get(&joined).or_else(|| ids.values().find(|names| names.contains(&joined)));
+    disk.ids = names.into_iter().flatten().filter(|name| **name != joined).cloned().collect();
+    disk.path = joined;
+}
+
+/// Disks that are seen over several paths become one each.
+fn one_each(disks: Vec<Disk>) -> Vec<Disk> {
+    let mut distinct: Vec<Disk> = Vec::new();
+    for disk in disks {
+        let Some(known) = distinct.iter_mut().find(|known| same_disk(known, &disk)) else {
+            distinct.push(disk);
+            continue;
+        };
+        if known.paths.is_empty() {
+            known.paths.push(known.path.clone());
+        }
+        let ways = if disk.multipath { disk.paths } else { vec![disk.path] };
+        known.paths.extend(ways);
+        for (list, more) in
+            [(&mut known.ids, disk.ids), (&mut known.content, disk.content), (&mut known.mounted, disk.mounted)]
+        {
+            for text in more {
+                if !list.contains(&text) {
+                    list.push(text);
+                }
+            }
+        }
+        known.osd = known.osd.take().or(disk.osd);
+    }
+    distinct
+}
+
+/// Whether two nodes are ways to one disk: the same world wide name, or, where there is none, maker's data that no two
+/// disks share. NVMe namespaces share the serial number of their controller.
+fn same_disk(one: &Disk, other: &Disk) -> bool {
+    if one.multipath && other.multipath {
+        return one.path == other.path;
+    }
+    if !one.wwn.is_empty() || !other.wwn.is_empty() {
+        return one.wwn == other.wwn && one.size == other.size;
+    }
+    let told = one.serial.len() >= 6 && !one.path.contains("/nvme") && one.transport != "usb";
+    told && (&one.serial, &one.model, one.size) == (&other.serial, &other.model, other.size)
 }
 
 /// Adds what a device and everything below it holds.
 fn describe(device: &Device, nodes: &BTreeMap<&str, Content<'_>>, disk: &mut Disk) {
     let content = nodes.get(node(device).as_str());
+    // That a node is a way to a joined device is no content.
+    let way = |kind: &str| kind == "mpath_member";
     let mut kinds: Vec<&str> = content.map(|c| c.kinds.clone()).unwrap_or_default();
-    if let Some(kind) = device.fstype.as_deref().filter(|kind| !kinds.contains(kind)) {
+    kinds.retain(|kind| !way(kind));
+    if let Some(kind) = device.fstype.as_deref().filter(|kind| !kinds.contains(kind) && !way(kind)) {
         kinds.push(kind);
     }
     let label = device.label.as_deref().map_or_else(String::new, |label| format!(" `{label}`"));
     for kind in &kinds {
         disk.content.push(format!("{}: {kind}{label}", device.name));
     }
-    if kinds.is_empty() && matches!(device.kind.as_str(), "part" | "lvm" | "crypt" | "mpath") || is_raid(device) {
+    if kinds.is_empty() && matches!(device.kind.as_str(), "part" | "lvm" | "crypt") || is_raid(device) {
         disk.content.push(format!("{}: {}", device.name, device.kind));
     }
     disk.mounted.extend(device.mountpoint.clone());
-    if let Some(Content { fsid: Some(fsid), .. }) = content {
-        disk.osd = Some(Osd { fsid: (*fsid).to_owned() });
+    if let Some(Content { fsid: Some(fsid), id, .. }) = content {
+        disk.osd = Some(Osd { fsid: (*fsid).to_owned(), id: *id });
     }
     for child in &device.children {
         describe(child, nodes, disk);
@@ -122,16 +181,19 @@ fn contents<'a>(lines: &[&'a str], labels: &[&'a str]) -> BTreeMap<&'a str, Cont
             content.kinds.push(kind);
         }
     }
-    let (mut device, mut key) = ("", "");
+    let mut device = "";
     for line in labels {
-        if line.starts_with("/dev/") {
-            device = line;
-        } else if key == "ceph_fsid"
-            && let Some(content) = nodes.get_mut(device)
-        {
-            content.fsid = Some(line);
+        if let Some(path) = line.strip_prefix("==> ").and_then(|l| l.strip_suffix(" <==")) {
+            device = path;
+            continue;
         }
-        key = line;
+        let Some(content) = nodes.get_mut(device) else { continue };
+        // A value stands behind one byte that is its length.
+        if let Some(fsid) = line.strip_prefix("ceph_fsid").and_then(|value| value.get(1..)) {
+            content.fsid = content.fsid.or(Some(fsid));
+        } else if let Some(id) = line.strip_prefix("whoami").and_then(|value| value.get(1..)) {
+            content.id = content.id.or(id.parse().ok());
+        }
     }
     nodes
 }

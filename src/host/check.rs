@@ -2,79 +2,26 @@
 
 use super::disks_check;
 use super::facts::{Clock, Facts};
+use super::finding::{Finding, Report, mib};
 use super::network_check;
 use super::paths::Paths;
 use super::system::{Family, family};
 use crate::inventory::{HostSpec, Inventory, Role};
-use crate::ssh::RemoteError;
-use serde::Serialize;
+use crate::ssh::{RemoteError, SshdLimits};
 use std::collections::BTreeMap;
-use std::fmt;
 
 /// Clocks further apart make Ceph's monitors warn (mon_clock_drift_allowed, 0.05 s by default).
 const SKEW: f64 = 0.05;
 /// Clocks of hosts that agree, yet are further from this machine's, are wrong together: mirrors refuse them, certificates
 /// do not hold yet or any more.
 const ALL_WRONG: f64 = 60.0;
+/// Sessions a connection that standing channels and commands were measured to get along with; sshd's own default.
+const SESSIONS: u32 = 10;
 /// A shell that starts more slowly costs every command of every run.
 const SLOW_EXEC: f64 = 0.05;
 /// Free space a monitor's store and the packages need: Ceph warns at 30 % and stops at 5 % of a small disk.
 const LITTLE_SPACE: u64 = 5 << 30;
 const NO_SPACE: u64 = 1 << 30;
-
-/// How bad a finding is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// It will not work.
-    Error,
-    /// It will work worse.
-    Warning,
-}
-
-impl fmt::Display for Severity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Severity::Error => "error",
-            Severity::Warning => "warning",
-        })
-    }
-}
-
-/// Something wrong with a host.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Finding {
-    /// How bad it is.
-    pub severity: Severity,
-    /// The host.
-    pub host: String,
-    /// Stable name of the check.
-    pub check: &'static str,
-    /// What is wrong.
-    pub what: String,
-    /// What to do.
-    pub fix: String,
-}
-
-/// Collects findings of one host.
-pub(super) struct Report<'a> {
-    pub(super) host: &'a str,
-    pub(super) found: &'a mut Vec<Finding>,
-}
-
-impl Report<'_> {
-    pub(super) fn error(&mut self, check: &'static str, what: impl Into<String>, fix: impl Into<String>) {
-        self.add(Severity::Error, check, what.into(), fix.into());
-    }
-
-    pub(super) fn warning(&mut self, check: &'static str, what: impl Into<String>, fix: impl Into<String>) {
-        self.add(Severity::Warning, check, what.into(), fix.into());
-    }
-
-    fn add(&mut self, severity: Severity, check: &'static str, what: String, fix: String) {
-        self.found.push(Finding { severity, host: self.host.to_owned(), check, what, fix });
-    }
-}
 
 /// What was seen of a host.
 #[derive(Debug)]
@@ -85,6 +32,8 @@ pub struct Seen {
     pub paths: Option<Paths>,
     /// Its clock against this machine's.
     pub clock: Option<Clock>,
+    /// What its sshd permits, where it could be asked.
+    pub sshd: Option<SshdLimits>,
     /// Its BMC, where it has one.
     pub bmc: Option<BmcSeen>,
 }
@@ -126,9 +75,13 @@ pub fn evaluate(inventory: &Inventory, seen: &BTreeMap<String, Seen>) -> Vec<Fin
                 system(host, facts, &mut report);
                 memory(inventory, host, facts, &mut report);
                 clock_source(facts, &mut report);
+                ceph(inventory, host, facts, &mut report);
                 disks_check::disks(inventory, host, facts, &mut report);
                 network_check::interfaces(inventory, host, facts, &mut report);
             }
+        }
+        if let Some(limits) = &seen.sshd {
+            sshd(limits, &mut report);
         }
         if let Some(bmc) = &seen.bmc {
             bmc_belongs(bmc, seen.facts.as_ref().ok(), &mut report);
@@ -164,6 +117,17 @@ fn unreachable(error: &RemoteError, report: &mut Report<'_>) {
     }
 }
 
+fn sshd(limits: &SshdLimits, report: &mut Report<'_>) {
+    if !limits.forwarding.is_empty() {
+        let what = format!("no unix socket can be forwarded, which libvirt is reached through: {}", limits.forwarding);
+        report.error("forwarding", what, "set `AllowStreamLocalForwarding yes` for the login, then reload sshd");
+    }
+    if let Some(sessions) = limits.max_sessions.filter(|sessions| *sessions < SESSIONS) {
+        let what = format!("its sshd grants {sessions} sessions a connection");
+        report.warning("max-sessions", what, format!("set `MaxSessions {SESSIONS}` there, sshd's own default"));
+    }
+}
+
 fn system(host: &HostSpec, facts: &Facts, report: &mut Report<'_>) {
     let (id, version) = (facts.os.id.as_str(), facts.os.version.as_str());
     let what = format!("runs {}", if facts.os.name.is_empty() { "an unknown system" } else { &facts.os.name });
@@ -180,6 +144,9 @@ fn system(host: &HostSpec, facts: &Facts, report: &mut Report<'_>) {
     if short != host.name {
         let what = format!("calls itself {}", facts.hostname);
         report.error("hostname", what, format!("run `hostnamectl set-hostname {}` on it", host.name));
+    } else if facts.hostname != host.name {
+        let what = format!("calls itself {}", facts.hostname);
+        report.warning("hostname", what, format!("`rackhand provision` renames it to {}", host.name));
     }
     if facts.exec_latency.is_some_and(|latency| latency > SLOW_EXEC) {
         let milliseconds = facts.exec_latency.unwrap_or_default() * 1000.0;
@@ -222,9 +189,24 @@ fn memory(inventory: &Inventory, host: &HostSpec, facts: &Facts, report: &mut Re
     }
 }
 
-/// Bytes as MiB or GiB, as the inventory writes them.
-pub(super) fn mib(bytes: u64) -> String {
-    if bytes >= 10 << 30 { format!("{}G", bytes >> 30) } else { format!("{}M", bytes >> 20) }
+/// Ceph that another tool has set up: two masters of one host undo each other's work.
+fn ceph(inventory: &Inventory, host: &HostSpec, facts: &Facts, report: &mut Report<'_>) {
+    let (traces, ours) = (&facts.ceph, inventory.cluster.fsid.to_string());
+    for fsid in &traces.containers {
+        let whose = if *fsid == ours { "this cluster's" } else { "another cluster's" };
+        let what = format!("has {whose} Ceph daemons of cephadm or a similar tool: /var/lib/ceph/{fsid}");
+        let fix = "rackhand does not take over what another tool manages: remove the host there first \
+                   (`ceph orch host drain`), or take it from the inventory";
+        report.error("ceph", what, fix);
+    }
+    let other = traces.conf.as_ref().filter(|conf| **conf != ours);
+    if let Some(other) = other {
+        let what = format!("its /etc/ceph/ceph.conf is that of another Ceph cluster, {other}");
+        report.error("ceph", what, "take the host from the inventory, or clear it of that cluster");
+    } else if traces.mon_listens && traces.containers.is_empty() && !traces.mons.contains(&host.name) {
+        let what = "something listens on a port of Ceph's monitors (3300, 6789), and it is not a monitor of ours";
+        report.error("ceph", what, "find out what (`ss -ltnp`), and stop or move it");
+    }
 }
 
 fn clock_source(facts: &Facts, report: &mut Report<'_>) {

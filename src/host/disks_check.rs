@@ -1,7 +1,7 @@
 //! Are the disks the inventory gives to Ceph there, and free or already ours?
 
-use super::check::{Report, mib};
-use super::facts::Facts;
+use super::facts::{Disk, Facts};
+use super::finding::{Report, mib};
 use crate::inventory::{HostSpec, Inventory};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,6 +15,12 @@ pub(super) fn disks(inventory: &Inventory, host: &HostSpec, facts: &Facts, repor
     for path in &host.osds {
         let name = path.display().to_string();
         let Some(disk) = facts.disk(&name) else {
+            if let Some(whole) = facts.disks.iter().find(|disk| disk.paths.contains(&name)) {
+                let what = format!("{name} is one of {} ways to the disk {}", ways(whole), whole.path);
+                let fix = format!("name the disk itself: {}", whole.stable_name().unwrap_or(&whole.path));
+                report.error("disk-path", what, fix);
+                continue;
+            }
             let free: Vec<&str> = facts
                 .disks
                 .iter()
@@ -33,11 +39,20 @@ pub(super) fn disks(inventory: &Inventory, host: &HostSpec, facts: &Facts, repor
             report.error("disk-twice", what, "take one of the two from the host's osds");
             continue;
         }
+        if ways(disk) > 1 && !disk.multipath {
+            let nodes: Vec<&str> = disk.paths.iter().map(String::as_str).collect();
+            let what = format!("{name}: {} look like {} ways to one disk", nodes.join(" and "), nodes.len());
+            let fix = "install multipath-tools on it, so that the loss of one way does not take the OSD; if they are \
+                       different disks after all, their maker gave them the same serial number";
+            report.warning("disk-paths", what, fix);
+        }
         match &disk.osd {
             Some(osd) if osd.fsid == fsid => continue,
             Some(osd) => {
                 let what = format!("{name} ({}) holds storage of another Ceph cluster, {}", disk.path, osd.fsid);
-                report.error("disk-used", what, clearing(&disk.path));
+                let fix = "take it from the host's osds; if that cluster is gone for good, clear the disk by hand \
+                           (docs/ceph.md, \"Clearing a disk\")";
+                report.error("disk-used", what, fix);
                 continue;
             }
             None => {}
@@ -57,9 +72,16 @@ pub(super) fn disks(inventory: &Inventory, host: &HostSpec, facts: &Facts, repor
     }
 }
 
-/// How a disk is cleared: signatures alone are not all that provisioning takes for data.
+/// How many nodes lead to a disk.
+fn ways(disk: &Disk) -> usize {
+    disk.paths.iter().filter(|path| !path.starts_with("/dev/disk/")).count().max(1)
+}
+
+/// How a disk is cleared: signatures alone are not all that provisioning takes for data, and Ceph keeps copies of its label
+/// at 1, 10, 100 and 1000 GiB.
 fn clearing(path: &str) -> String {
     format!(
-        "if what is on it may be lost, clear it on the host: `wipefs -a {path}; dd if=/dev/zero of={path} bs=1M count=10`"
+        "if what is on it may be lost, clear it on the host: `wipefs -af {path}; for g in 0 1 10 100 1000; do dd \
+         if=/dev/zero of={path} bs=1M count=10 seek=$((g * 1024)) conv=notrunc; done`"
     )
 }

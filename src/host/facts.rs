@@ -1,15 +1,7 @@
-//! What a host is: the types, and how they are asked for in one round trip.
+//! What a host is: the types.
 
-use super::parse;
-use crate::ssh::{Exec, Remote, RemoteError, RemoteExt};
 use serde::Serialize;
 use std::net::IpAddr;
-use std::time::Duration;
-
-/// The script that looks; its sections are read by [`super::parse`].
-const SCRIPT: &str = include_str!("facts.sh");
-/// Longer than any healthy host takes, disks that spin up included.
-const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Everything one look at a host shows. What the host does not say is empty, zero or `None`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -20,6 +12,8 @@ pub struct Facts {
     pub boot_id: String,
     /// Seconds since it booted.
     pub uptime: f64,
+    /// Run queue over the last minute.
+    pub load: f64,
     /// The machine.
     pub machine: Machine,
     /// The operating system.
@@ -36,12 +30,20 @@ pub struct Facts {
     pub infiniband: Vec<IbPort>,
     /// Whole disks.
     pub disks: Vec<Disk>,
+    /// Ceph on it that rackhand did not set up, as far as it shows.
+    pub ceph: CephTraces,
     /// Running guests on it.
     pub virtualization: Virtualization,
     /// Its clock.
     pub clock: Clock,
     /// Versions of what matters here.
     pub software: Software,
+    /// What its system is run by; only where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub platform: Option<Platform>,
+    /// Units of Ceph, libvirt and rackhand; only where they were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub units: Vec<Unit>,
     /// File systems of / and /var/lib.
     pub space: Vec<Space>,
     /// Seconds from asking for a command to the first byte of its output, at best.
@@ -134,6 +136,10 @@ pub struct Nic {
     pub speed: Option<u64>,
     /// Addresses with prefix length, link-local ones left out.
     pub addresses: Vec<String>,
+    /// Those among them that the network gave and may take back: by DHCP, or made from a router's announcement.
+    pub dynamic: Vec<String>,
+    /// Those among them that are made up for a while (privacy extensions, RFC 8981).
+    pub temporary: Vec<String>,
     /// The bridge or bond it is a port of.
     pub master: Option<String>,
     /// NUMA node of a physical one.
@@ -141,6 +147,15 @@ pub struct Nic {
 }
 
 impl Nic {
+    /// Its addresses that other hosts may be told: not temporary, and not made from an announced IPv6 prefix.
+    pub fn lasting(&self) -> impl Iterator<Item = &str> {
+        let passes = |address: &&String| {
+            let announced = self.dynamic.contains(*address) && address.contains(':');
+            !announced && !self.temporary.contains(*address)
+        };
+        self.addresses.iter().filter(passes).map(String::as_str)
+    }
+
     /// Whether the interface has this address.
     pub fn has(&self, address: IpAddr) -> bool {
         self.addresses.iter().filter_map(|a| a.split('/').next()).any(|a| a.parse() == Ok(address))
@@ -171,6 +186,12 @@ pub struct Disk {
     pub path: String,
     /// Stable names: by-id and by-path.
     pub ids: Vec<String>,
+    /// World wide name.
+    pub wwn: String,
+    /// The ways to it, where there are several: nodes and their names of paths.
+    pub paths: Vec<String>,
+    /// Whether multipath joins those ways into one device.
+    pub multipath: bool,
     /// Size in bytes.
     pub size: u64,
     /// Whether it spins.
@@ -220,6 +241,21 @@ impl Disk {
 pub struct Osd {
     /// The cluster it belongs to.
     pub fsid: String,
+    /// Its number, once its making got that far.
+    pub id: Option<u32>,
+}
+
+/// What shows that Ceph is, or was, on a host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct CephTraces {
+    /// Clusters whose daemons cephadm (or another tool that keeps them below `/var/lib/ceph/FSID`) runs here.
+    pub containers: Vec<String>,
+    /// The cluster of `/etc/ceph/ceph.conf`.
+    pub conf: Option<String>,
+    /// Whether something listens on a port of monitors, 3300 or 6789.
+    pub mon_listens: bool,
+    /// Names of monitors whose stores are in their plain place.
+    pub mons: Vec<String>,
 }
 
 /// Running guests on it.
@@ -259,6 +295,26 @@ pub struct Software {
     pub qemu: Option<String>,
 }
 
+/// What its system is run by.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Platform {
+    /// What configures the network: `networkd`, `netplan`, `ifupdown`, `networkmanager`, `unknown`.
+    pub network: String,
+    /// Whether there is a hardware watchdog.
+    pub watchdog: bool,
+    /// The kind of container it is; empty on a machine.
+    pub container: String,
+}
+
+/// A unit of its systemd.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Unit {
+    /// Its name.
+    pub name: String,
+    /// `active`, `inactive`, `failed`...
+    pub state: String,
+}
+
 /// A file system.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Space {
@@ -279,53 +335,5 @@ impl Facts {
     /// The interface that has an address.
     pub fn nic_with(&self, address: IpAddr) -> Option<&Nic> {
         self.nics.iter().find(|nic| nic.has(address))
-    }
-}
-
-/// Asks a host what it is: one script, one round trip.
-///
-/// # Errors
-/// When the host cannot be reached or the script does not come to its end.
-pub async fn gather(remote: &dyn Remote) -> Result<Facts, RemoteError> {
-    // Connected before the clock is read, so that the round trip is that of the script alone.
-    remote.connect().await?;
-    let exec = Exec::script(SCRIPT, Vec::<String>::new()).deadline(DEADLINE);
-    let began = since_epoch();
-    let output = remote.check(exec).await?;
-    let ended = since_epoch();
-    let mut facts = parse::facts(&output.text()).map_err(|reason| RemoteError::Status {
-        host: remote.name().to_owned(),
-        command: "facts".to_owned(),
-        status: output.status,
-        stderr: reason,
-    })?;
-    facts.clock.difference = facts.clock.now - f64::midpoint(began, ended);
-    facts.clock.precision = (ended - began) / 2.0;
-    facts.exec_latency = remote.exec_latency().map(|latency| latency.as_secs_f64());
-    Ok(facts)
-}
-
-pub(super) fn since_epoch() -> f64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::Write as _;
-    use std::process::{Command, Stdio};
-
-    /// Where `sh` is bash, a script on stdin that takes its stdin away ends there.
-    #[test]
-    fn the_script_comes_to_its_end_in_any_shell() {
-        for shell in ["sh", "bash"] {
-            let mut command = Command::new(shell);
-            command.args(["-s", "--"]).stdin(Stdio::piped()).stdout(Stdio::piped());
-            let mut child = command.spawn().unwrap();
-            child.stdin.take().unwrap().write_all(SCRIPT.as_bytes()).unwrap();
-            let output = child.wait_with_output().unwrap();
-            let facts = parse::facts(&String::from_utf8_lossy(&output.stdout)).unwrap();
-            assert!(facts.cpu.threads > 0 && facts.memory.total > 0 && !facts.os.arch.is_empty(), "{shell}: {facts:?}");
-        }
     }
 }

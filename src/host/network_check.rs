@@ -1,7 +1,7 @@
 //! Are the host's interfaces as the inventory says, and do all hosts reach each other?
 
-use super::check::Report;
 use super::facts::{Facts, Nic};
+use super::finding::Report;
 use super::paths::{Net, Paths, Way};
 use crate::inventory::{HostSpec, Inventory, LinkKind, LinkSpeed};
 

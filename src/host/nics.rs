@@ -1,7 +1,7 @@
 //! Network interfaces, from `ip -j -d addr` and /sys.
 
 use super::facts::{IbPort, Nic};
-use super::parse::{Files, Sections, all, first, lines};
+use super::sections::{Files, Sections, all, first, lines};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -38,6 +38,16 @@ struct Address {
     prefixlen: u8,
     #[serde(default)]
     scope: String,
+    #[serde(default)]
+    dynamic: bool,
+    #[serde(default)]
+    temporary: bool,
+}
+
+impl Address {
+    fn text(&self) -> String {
+        format!("{}/{}", self.local, self.prefixlen)
+    }
 }
 
 pub(super) fn nics(sections: &Sections<'_>, files: &Files<'_>, ports: &[IbPort]) -> Vec<Nic> {
@@ -61,18 +71,16 @@ fn nic(link: Link, files: &Files<'_>, ports: &[IbPort]) -> Nic {
         (_, "ether") => "ethernet".to_owned(),
         (_, other) => other.to_owned(),
     };
+    let addresses = || link.addr_info.iter().filter(|a| !a.local.is_empty() && a.scope != "link");
     Nic {
         kind,
         driver,
         mtu: link.mtu,
         link: up,
         speed,
-        addresses: link
-            .addr_info
-            .iter()
-            .filter(|a| !a.local.is_empty() && a.scope != "link")
-            .map(|a| format!("{}/{}", a.local, a.prefixlen))
-            .collect(),
+        addresses: addresses().map(Address::text).collect(),
+        dynamic: addresses().filter(|a| a.dynamic).map(Address::text).collect(),
+        temporary: addresses().filter(|a| a.temporary).map(Address::text).collect(),
         numa: file("device/numa_node").and_then(|n| n.parse().ok()),
         mac: link.address,
         master: link.master,

@@ -1,17 +1,13 @@
 //! The sections of the facts script, read into [`Facts`].
 
 use super::block;
-use super::facts::{Cpu, Facts, IbPort, Memory, NumaNode, Os, Space};
+use super::facts::{CephTraces, Cpu, Facts, IbPort, Memory, NumaNode, Os, Platform, Space, Unit};
 use super::nics;
-use std::collections::{BTreeMap, BTreeSet};
+use super::sections::{Files, all, files, first, lines, pairs, split};
+use std::collections::BTreeSet;
 
 const NODES: &str = "/sys/devices/system/node/node";
 const INFINIBAND: &str = "/sys/class/infiniband/";
-
-/// The script's sections, each the lines below its mark.
-pub(super) type Sections<'a> = BTreeMap<&'a str, Vec<&'a str>>;
-/// Files by their paths, each the lines that matter.
-pub(super) type Files<'a> = BTreeMap<&'a str, Vec<&'a str>>;
 
 /// Reads a whole transcript; a cut one is an error, strange lines are passed over.
 pub(super) fn facts(text: &str) -> Result<Facts, String> {
@@ -30,6 +26,7 @@ pub(super) fn facts(text: &str) -> Result<Facts, String> {
         uptime: file("/proc/uptime").split(' ').next().and_then(|s| s.parse().ok()).unwrap_or_default(),
         os: os(all(&files, "/etc/os-release"), file("/proc/sys/kernel/osrelease"), file("/proc/sys/kernel/arch")),
         cpu: cpu(processors),
+        load: file("/proc/loadavg").split(' ').next().and_then(|s| s.parse().ok()).unwrap_or_default(),
         memory: memory(all(&files, "/proc/meminfo")),
         numa: numa(&files),
         infiniband: infiniband(&files, lines(&sections, "links")),
@@ -46,6 +43,13 @@ pub(super) fn facts(text: &str) -> Result<Facts, String> {
     facts.machine.serial = dmi("product_serial");
     facts.machine.uuid = dmi("product_uuid");
     facts.machine.bios = dmi("bios_version");
+    facts.ceph = ceph(lines(&sections, "ceph"));
+    facts.units = lines(&sections, "units").iter().filter_map(|line| unit(line)).collect();
+    facts.platform = sections.get("platform").map(|lines| Platform {
+        network: lines.iter().find_map(|line| line.strip_prefix("network ")).unwrap_or_default().to_owned(),
+        watchdog: lines.contains(&"watchdog"),
+        container: file("/run/systemd/container"),
+    });
     clock(&mut facts, lines(&sections, "time"));
     software(&mut facts, lines(&sections, "software"));
     let can = |word: &str| processors.contains(&word);
@@ -55,52 +59,6 @@ pub(super) fn facts(text: &str) -> Result<Facts, String> {
         _ => can("hypervisor").then(|| "a virtual machine".to_owned()),
     };
     Ok(facts)
-}
-
-fn split(text: &str) -> Sections<'_> {
-    let mut sections = Sections::new();
-    let mut name = "";
-    for line in text.lines() {
-        if let Some(mark) = line.strip_prefix("@@ ") {
-            name = mark.split(' ').next().unwrap_or_default();
-            sections.entry(name).or_default();
-        } else {
-            sections.entry(name).or_default().push(line);
-        }
-    }
-    sections
-}
-
-/// The lines of a section, none where it is missing.
-pub(super) fn lines<'a, 'b>(sections: &'b Sections<'a>, name: &str) -> &'b [&'a str] {
-    sections.get(name).map_or(&[], Vec::as_slice)
-}
-
-/// The lines of each file, from `PATH:LINE`.
-fn files<'a>(lines: &[&'a str]) -> Files<'a> {
-    let mut files = Files::new();
-    for (path, line) in lines.iter().filter_map(|line| line.split_once(':')) {
-        files.entry(path).or_default().push(line);
-    }
-    files
-}
-
-/// All lines of a file, none where there is no such file.
-pub(super) fn all<'a, 'b>(files: &'b Files<'a>, path: &str) -> &'b [&'a str] {
-    files.get(path).map_or(&[], Vec::as_slice)
-}
-
-/// The first line of a file.
-pub(super) fn first<'a>(files: &Files<'a>, path: &str) -> Option<&'a str> {
-    all(files, path).first().copied()
-}
-
-fn pairs<'a>(lines: &[&'a str], separator: char) -> BTreeMap<&'a str, &'a str> {
-    let mut map = BTreeMap::new();
-    for (name, value) in lines.iter().filter_map(|line| line.split_once(separator)) {
-        map.entry(name.trim_end()).or_insert(value);
-    }
-    map
 }
 
 fn os(lines: &[&str], kernel: String, arch: String) -> Os {
@@ -182,6 +140,29 @@ fn infiniband(files: &Files<'_>, links: &[&str]) -> Vec<IbPort> {
     ports
 }
 
+/// `ceph-mon@h1.service loaded active running Ceph cluster monitor daemon`
+fn unit(line: &str) -> Option<Unit> {
+    let mut words = line.split_ascii_whitespace();
+    let (name, state) = (words.next()?, words.nth(1)?);
+    Some(Unit { name: name.to_owned(), state: state.to_owned() })
+}
+
+fn ceph(lines: &[&str]) -> CephTraces {
+    let mut traces = CephTraces::default();
+    let last = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
+    for line in lines {
+        match line.trim().split_once(' ') {
+            // A directory whose name only looks like an id is none.
+            Some(("container", path)) if last(path).parse::<uuid::Uuid>().is_ok() => traces.containers.push(last(path)),
+            Some(("mon", path)) => traces.mons.push(last(path).trim_start_matches("ceph-").to_owned()),
+            _ if line.contains(" 0A ") => traces.mon_listens = true,
+            _ if line.contains('=') => traces.conf = line.split_once('=').map(|(_, id)| id.trim().to_owned()),
+            _ => {}
+        }
+    }
+    traces
+}
+
 fn clock(facts: &mut Facts, lines: &[&str]) {
     facts.clock.now = lines.first().and_then(|l| l.parse().ok()).unwrap_or_default();
     if lines.contains(&"timesyncd") {
@@ -191,7 +172,8 @@ fn clock(facts: &mut Facts, lines: &[&str]) {
     let tracking = lines.iter().map(|l| l.split(',').collect::<Vec<_>>()).find(|fields| fields.len() > 10);
     if let Some(fields) = tracking {
         facts.clock.source = Some("chrony".to_owned());
-        let synchronised = fields.last().is_some_and(|leap| *leap != "Not synchronised");
+        // 127.127.1.1 is its own clock.
+        let synchronised = fields[0] != "7F7F0101" && fields.last().is_some_and(|leap| *leap != "Not synchronised");
         facts.clock.offset = synchronised.then(|| fields[4].parse().ok()).flatten();
     }
 }
@@ -275,5 +257,78 @@ mod tests {
         assert!(facts("@@ begin 1\n@@ files\nsys_vendor:Dell Inc.\n").is_err());
         let strange = facts("noise\n@@ net\nnot json\n@@ block\n{\n@@ cpu\nx\n@@ space\na b\n@@ end\n").unwrap();
         assert_eq!(strange, Facts::default());
+    }
+
+    #[test]
+    fn both_ways_to_a_disk_are_one_disk_and_no_content() {
+        let facts = facts(include_str!("testdata/multipath.txt")).unwrap();
+        let paths: Vec<&str> = facts.disks.iter().map(|disk| disk.path.as_str()).collect();
+        assert_eq!(paths, ["/dev/sda", "/dev/mapper/mpatha"]);
+        let disk = facts.disk("/dev/disk/by-id/wwn-0x5000c500a1b20001").unwrap();
+        assert!(disk.is_empty() && disk.multipath, "{disk:?}");
+        assert_eq!(disk.stable_name(), Some("/dev/disk/by-id/wwn-0x5000c500a1b20001"));
+        for way in ["/dev/sdb", "/dev/sdc"] {
+            assert!(disk.paths.iter().any(|path| path == way) && facts.disk(way).is_none());
+        }
+        // Without multipath: told by the world wide name, and by the serial number where there is none.
+        let plain = |wwn: &str| {
+            let device = |name: &str| {
+                format!(
+                    r#"{{"name":"{name}","type":"disk","size":4000,"model":"ST4","serial":"Z1Z0AAAA","wwn":{wwn},"tran":"sas"}}"#
+                )
+            };
+            let block = format!(r#"{{"blockdevices":[{},{}]}}"#, device("sdb"), device("sdc"));
+            super::facts(&format!("@@ block\n{block}\n@@ content\nnode /dev/sdb\nnode /dev/sdc\n@@ end\n")).unwrap()
+        };
+        for wwn in [r#""0x5000c500a1b20001""#, "null"] {
+            let disks = plain(wwn).disks;
+            assert_eq!((disks.len(), disks[0].multipath), (1, false));
+            assert_eq!(disks[0].paths, ["/dev/sdb", "/dev/sdc"]);
+        }
+    }
+
+    #[test]
+    fn disks_of_one_model_are_not_taken_for_one() {
+        let device = |name: &str, serial: &str, wwn: &str| {
+            format!(r#"{{"name":"{name}","type":"disk","size":4000,"model":"M","serial":"{serial}","wwn":{wwn}}}"#)
+        };
+        for (one, other) in [
+            (device("sda", "0", "null"), device("sdb", "0", "null")),
+            (device("sda", "S1234567", r#""a""#), device("sdb", "S1234567", r#""b""#)),
+            (device("nvme0n1", "S1234567", "null"), device("nvme0n2", "S1234567", "null")),
+        ] {
+            let nodes = "node /dev/sda\nnode /dev/sdb\nnode /dev/nvme0n1\nnode /dev/nvme0n2";
+            let text = format!("@@ block\n{{\"blockdevices\":[{one},{other}]}}\n@@ content\n{nodes}\n@@ end\n");
+            assert_eq!(facts(&text).unwrap().disks.len(), 2, "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_that_do_not_last_are_told_apart() {
+        let text = concat!(
+            "@@ net\n",
+            r#"[{"ifname":"eno1","link_type":"ether","addr_info":["#,
+            r#"{"local":"10.0.0.1","prefixlen":24,"scope":"global","dynamic":true},"#,
+            r#"{"local":"2001:db8::77","prefixlen":64,"scope":"global","temporary":true,"dynamic":true},"#,
+            r#"{"local":"2001:db8::1","prefixlen":64,"scope":"global","dynamic":true,"mngtmpaddr":true},"#,
+            r#"{"local":"fd00::1","prefixlen":64,"scope":"global"}]}]"#,
+            "\n@@ end\n"
+        );
+        let facts = facts(text).unwrap();
+        let nic = &facts.nics[0];
+        assert_eq!(nic.addresses.len(), 4);
+        assert_eq!(nic.temporary, ["2001:db8::77/64"]);
+        assert_eq!(nic.lasting().collect::<Vec<_>>(), ["10.0.0.1/24", "fd00::1/64"]);
+    }
+
+    #[test]
+    fn ceph_of_another_tool_leaves_traces() {
+        let text = "@@ ceph\ncontainer /var/lib/ceph/6c9a2a6e-5d6c-4d2b-9d59-0d6f7a1b2c3d\ncontainer /var/lib/ceph/a-b-c-d-e\n\
+                    mon /var/lib/ceph/mon/ceph-h1\nfsid = 11111111-5d6c-4d2b-9d59-0d6f7a1b2c3d\n  \
+                    2: 0100007F:0CE4 00000000:0000 0A 00000000:00000000 00:00000000\n@@ end\n";
+        let ceph = facts(text).unwrap().ceph;
+        assert_eq!(ceph.containers, ["6c9a2a6e-5d6c-4d2b-9d59-0d6f7a1b2c3d"]);
+        assert_eq!((ceph.mons, ceph.mon_listens), (vec!["h1".to_owned()], true));
+        assert_eq!(ceph.conf.as_deref(), Some("11111111-5d6c-4d2b-9d59-0d6f7a1b2c3d"));
     }
 }

@@ -1,6 +1,5 @@
-//! Ways from one host to the others: every pair on every network at full size, names, and clocks.
+//! Ways from one host to the others: every pair on every network at full size, and names.
 
-use super::facts::Clock;
 use crate::inventory::{HostSpec, Inventory};
 use crate::ssh::{Exec, Remote, RemoteError, RemoteExt};
 use serde::Serialize;
@@ -9,7 +8,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 const SCRIPT: &str = include_str!("paths.sh");
-const DEADLINE: Duration = Duration::from_secs(30);
+/// Ways tried at once by a host. Each is a process or two.
+const AT_ONCE: usize = 64;
+/// What a batch of ways takes when none of them answers, with room for a busy host.
+const BATCH: Duration = Duration::from_secs(6);
+/// What the rest takes.
+const REST: Duration = Duration::from_secs(24);
 
 /// A network that hosts have addresses in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -79,7 +83,7 @@ pub struct Paths {
 /// # Errors
 /// When the host cannot be reached.
 pub async fn probe(remote: &dyn Remote, inventory: &Inventory) -> Result<Paths, RemoteError> {
-    let mut args = Vec::new();
+    let mut args = vec![AT_ONCE.to_string()];
     let others: Vec<&HostSpec> = inventory.hosts.iter().filter(|h| h.name != remote.name()).collect();
     for host in &others {
         args.push(format!("name:{}", host.name));
@@ -87,7 +91,9 @@ pub async fn probe(remote: &dyn Remote, inventory: &Inventory) -> Result<Paths, 
             args.push(format!("ping:{net}/{}:{}:{}", host.name, net.address(host), payload(net, host, inventory)));
         }
     }
-    let output = remote.check(Exec::script(SCRIPT, args).deadline(DEADLINE).as_login()).await?;
+    let batches = u32::try_from(args.len() / AT_ONCE + 1).unwrap_or(u32::MAX);
+    let deadline = REST + BATCH * batches;
+    let output = remote.check(Exec::script(SCRIPT, args).deadline(deadline).as_login()).await?;
     Ok(parse(&output.text()))
 }
 
@@ -123,26 +129,6 @@ fn parse(text: &str) -> Paths {
     paths
 }
 
-/// Reads a connected host's clock, as exactly as a short round trip allows.
-///
-/// # Errors
-/// When the host cannot be reached.
-pub async fn clock(remote: &dyn Remote) -> Result<Clock, RemoteError> {
-    remote.connect().await?;
-    let mut best = Clock { precision: f64::MAX, ..Clock::default() };
-    for _ in 0..3 {
-        let began = super::facts::since_epoch();
-        let output = remote.check(Exec::argv(["date", "+%s.%N"]).as_login()).await?;
-        let ended = super::facts::since_epoch();
-        let now: f64 = output.text().trim().parse().unwrap_or_default();
-        let precision = (ended - began) / 2.0;
-        if precision < best.precision {
-            best = Clock { now, difference: now - f64::midpoint(began, ended), precision, ..Clock::default() };
-        }
-    }
-    Ok(best)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,5 +140,28 @@ mod tests {
         assert_eq!(paths.ways[&(Net::Management, "h2".to_owned())], Way::Small);
         assert_eq!(paths.names["h2"].len(), 2);
         assert!(paths.names["h3"].is_empty());
+    }
+
+    /// A rack of a hundred hosts, and a `ping` that counts how many of it run.
+    #[test]
+    fn a_large_rack_is_tried_a_bounded_number_of_ways_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let ping = dir.path().join("ping");
+        let count = "#!/bin/sh\ncd \"$(dirname \"$0\")\"\n: >run.$$\nls run.* | wc -l >>counts\nsleep 0.05\nrm run.$$\n\
+                     echo '3 packets transmitted, 3 received'\n";
+        std::fs::write(&ping, count).unwrap();
+        std::fs::set_permissions(&ping, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let ways = (1..=100).map(|n| format!("ping:storage/h{n}:10.0.0.{n}:8972"));
+        let args: Vec<String> = std::iter::once("16".to_owned()).chain(ways).collect();
+        let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
+        let mut command = std::process::Command::new("sh");
+        command.arg("-c").arg(SCRIPT).arg("sh").args(args).env("PATH", path);
+        let output = command.output().unwrap();
+        let seen = parse(&String::from_utf8_lossy(&output.stdout));
+        assert_eq!(seen.ways.len(), 100);
+        assert!(seen.ways.values().all(|way| *way == Way::Whole));
+        let counts = std::fs::read_to_string(dir.path().join("counts")).unwrap();
+        let most = counts.lines().filter_map(|line| line.trim().parse::<u32>().ok()).max().unwrap();
+        assert!((2..=16).contains(&most), "{most} at once");
     }
 }

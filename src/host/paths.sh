@@ -1,8 +1,10 @@
-# Tries the ways from this host to others, all at once. Arguments: for each way "ping:ID:ADDRESS:BYTES" or "name:NAME".
+# Tries the ways from this host to others. Arguments: how many at once, then for each way "ping:ID:ADDRESS:BYTES" or "name:NAME".
 # Answers a line each: "ping ID whole|small|none|untried" or "name NAME ADDRESS...".
 LC_ALL=C
 PATH=$PATH:/usr/sbin:/sbin
 export LC_ALL PATH
+batch=$1
+shift
 
 try_ping() {
     id=${1%%:*}
@@ -21,7 +23,11 @@ try_ping() {
 
 # A block is read to its end before it runs: bash would look for the rest of the script in the new stdin.
 {
+    # All at once would be three processes for every host of the rack.
+    started=0
     for way in "$@"; do
+        started=$((started + 1))
+        [ $((started % batch)) -ne 0 ] || wait
         case $way in
         ping:*)
             if command -v ping >/dev/null; then

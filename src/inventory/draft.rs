@@ -35,6 +35,8 @@ pub struct Draft {
     pub gateway: Option<IpAddr>,
     /// The machines.
     pub hosts: Vec<DraftHost>,
+    /// Machines that could not be looked at, each with the reason; written as comments.
+    pub silent: Vec<(IpAddr, String)>,
 }
 
 /// A network of the hosts.
@@ -127,6 +129,10 @@ impl Draft {
         for (index, host) in self.hosts.iter().enumerate() {
             self.host(out, index, host)?;
         }
+        for (address, why) in &self.silent {
+            writeln!(out, "  # {address} could not be looked at: {}", one_line(why))?;
+            writeln!(out, "  # - name: ...\n  #   address: {address}\n  #   storage_address: ...")?;
+        }
         Ok(())
     }
 
@@ -192,8 +198,7 @@ impl Draft {
 
     fn host(&self, out: &mut String, index: usize, host: &DraftHost) -> std::fmt::Result {
         if let Some(about) = &host.about {
-            let about: String = about.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-            writeln!(out, "  # {about}")?;
+            writeln!(out, "  # {}", one_line(about))?;
         }
         writeln!(out, "  - name: {}", scalar(&host.name))?;
         writeln!(out, "    address: {}\n    storage_address: {}", host.address, host.storage_address)?;
@@ -234,6 +239,11 @@ impl Draft {
         let login = "user: root, password: {env: BMC_PASSWORD}";
         writeln!(out, "    {sign}bmc: {{kind: {kind}, address: {}, {login}}}", scalar_in_flow(&address))
     }
+}
+
+/// A text that ends no comment.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 fn network(out: &mut String, network: &DraftNetwork) -> std::fmt::Result {
@@ -299,6 +309,7 @@ mod tests {
             guest_ranges: Vec::new(),
             gateway: None,
             hosts,
+            silent: Vec::new(),
         }
     }
 

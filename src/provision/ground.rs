@@ -1,10 +1,12 @@
-//! What a host is, as far as provisioning depends on it: one script, one round trip.
+//! What a host is, as far as provisioning depends on it: a view of its facts.
 
 use crate::error::Failure;
-use crate::ssh::{Exec, Remote, RemoteExt};
+use crate::host::{self, Facts, Nic, Section};
+use crate::ssh::Remote;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// What a host is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -34,76 +36,86 @@ impl Ground {
     }
 }
 
-const SCRIPT: &str = r#"
-. /etc/os-release
-echo "os=$ID"
-echo "version=$VERSION_ID"
-c=$(systemd-detect-virt --container 2>/dev/null) && echo "container=$c"
-if [ -n "$(ls /etc/netplan/*.yaml 2>/dev/null)" ]; then echo network=netplan
-elif systemctl is-active -q NetworkManager 2>/dev/null; then echo network=networkmanager
-elif systemctl is-active -q systemd-networkd 2>/dev/null; then echo network=networkd
-elif [ -e /etc/network/interfaces ] && systemctl is-enabled -q networking 2>/dev/null; then echo network=ifupdown
-else echo network=unknown
-fi
-[ -e /dev/watchdog0 ] && echo watchdog=yes
-ip -o addr show scope global | while read -r _ link _ address _; do
-  mac=$(ip -o link show dev "$link" | sed -n 's/.* link\/ether \([^ ]*\).*/\1/p')
-  port=$(ip -o link show master "$link" 2>/dev/null | grep -F " link/ether $mac " | head -n1 | cut -d ' ' -f 2)
-  port=${port%%[@:]*}
-  echo "port=${address%/*} ${port:-$link}"
-done
-systemctl list-units --plain --no-legend --state=active,activating 'rackhand-*.service' 2>/dev/null | while read -r unit _; do
-  echo "job=$unit"
-done
-exit 0
-"#;
+/// What of a host provisioning depends on.
+const SECTIONS: [Section; 4] = [Section::Files, Section::Net, Section::Platform, Section::Units];
+/// How long a host may take; nothing here waits for a disk.
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Looks at a host.
 ///
 /// # Errors
 /// When it cannot be reached.
 pub async fn look(remote: &dyn Remote) -> Result<Ground, Failure> {
-    let output = remote.check(Exec::script(SCRIPT, Vec::<String>::new())).await?;
-    Ok(parse(&output.text()))
+    Ok(of(&host::look(remote, &SECTIONS, DEADLINE).await?))
 }
 
-fn parse(text: &str) -> Ground {
-    let mut ground = Ground::default();
-    for (key, value) in text.lines().filter_map(|line| line.split_once('=')) {
-        let value = value.trim();
-        match key {
-            "os" => ground.os = value.to_owned(),
-            "version" => ground.version = value.to_owned(),
-            "container" => ground.container = value.to_owned(),
-            "network" => ground.network = value.to_owned(),
-            "watchdog" => ground.watchdog = true,
-            "port" => {
-                if let Some((address, port)) = value.split_once(' ')
-                    && let Ok(address) = address.parse()
-                {
-                    ground.ports.insert(address, port.to_owned());
-                }
-            }
-            "job" => ground.jobs.push(value.to_owned()),
-            _ => {}
-        }
+fn of(facts: &Facts) -> Ground {
+    let platform = facts.platform.clone().unwrap_or_default();
+    let jobs = facts.units.iter().filter(|unit| unit.name.starts_with("rackhand-"));
+    let run = |unit: &&host::Unit| matches!(unit.state.as_str(), "active" | "activating");
+    Ground {
+        os: facts.os.id.clone(),
+        version: facts.os.version.clone(),
+        container: platform.container,
+        network: platform.network,
+        watchdog: platform.watchdog,
+        ports: facts.nics.iter().flat_map(|nic| ports(facts, nic)).collect(),
+        jobs: jobs.filter(run).map(|unit| unit.name.clone()).collect(),
     }
-    ground
+}
+
+/// The port behind each address of an interface.
+fn ports(facts: &Facts, nic: &Nic) -> Vec<(IpAddr, String)> {
+    let below = facts.nics.iter().find(|port| port.master.as_ref() == Some(&nic.name) && port.mac == nic.mac);
+    let port = &below.unwrap_or(nic).name;
+    let addresses = nic.addresses.iter().filter_map(|address| address.split('/').next()?.parse().ok());
+    addresses.map(|address| (address, port.clone())).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::{Platform, Unit};
 
     #[test]
-    fn the_answer_of_a_container_is_read() {
-        let ground = parse(
-            "os=debian\nversion=12\ncontainer=systemd-nspawn\nnetwork=networkd\n\
-             port=10.0.0.11 eno1\nport=fd00::11 eno1\njob=rackhand-packages.service\n",
+    fn a_bridges_address_is_behind_the_port_that_has_its_hardware_address() {
+        let nic = |name: &str, mac: &str, master: Option<&str>, addresses: &[&str]| Nic {
+            name: name.to_owned(),
+            mac: mac.to_owned(),
+            master: master.map(str::to_owned),
+            addresses: addresses.iter().map(|a| (*a).to_owned()).collect(),
+            ..Nic::default()
+        };
+        let unit = |name: &str, state: &str| Unit { name: name.to_owned(), state: state.to_owned() };
+        let mut facts = Facts {
+            nics: vec![
+                nic("br-lan", "02:01", None, &["10.0.0.11/24", "fd00::11/64"]),
+                nic("vnet0", "02:00", Some("br-lan"), &[]),
+                nic("eno1", "02:01", Some("br-lan"), &[]),
+                nic("eno2", "02:02", None, &["10.1.0.11/24"]),
+            ],
+            platform: Some(Platform {
+                container: "systemd-nspawn".into(),
+                network: "networkd".into(),
+                watchdog: false,
+            }),
+            units: vec![
+                unit("rackhand-packages.service", "active"),
+                unit("rackhand-old.service", "inactive"),
+                unit("libvirtd.service", "active"),
+            ],
+            ..Facts::default()
+        };
+        (facts.os.id, facts.os.version) = ("debian".into(), "12".into());
+        let ground = of(&facts);
+        assert_eq!(
+            (ground.os.as_str(), ground.version.as_str(), ground.network.as_str()),
+            ("debian", "12", "networkd")
         );
-        assert_eq!((ground.os.as_str(), ground.version.as_str()), ("debian", "12"));
         assert!(ground.is_container() && !ground.watchdog);
         assert_eq!(ground.ports[&IpAddr::from([10, 0, 0, 11])], "eno1");
-        assert_eq!((ground.ports.len(), ground.jobs), (2, vec!["rackhand-packages.service".to_owned()]));
+        assert_eq!(ground.ports[&"fd00::11".parse::<IpAddr>().unwrap()], "eno1");
+        assert_eq!(ground.ports[&IpAddr::from([10, 1, 0, 11])], "eno2");
+        assert_eq!(ground.jobs, ["rackhand-packages.service"]);
     }
 }

@@ -1,7 +1,8 @@
-//! How a host is right now: one script, one round trip.
+//! How a host is right now: a view of its facts.
 
 use crate::error::Failure;
-use crate::ssh::{Exec, Remote, RemoteExt};
+use crate::host::{self, Facts, Section};
+use crate::ssh::Remote;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -34,50 +35,30 @@ pub struct Pulse {
     pub libvirt: bool,
 }
 
-const SCRIPT: &str = r#"
-read -r up _ < /proc/uptime; echo "uptime $up"
-read -r load _ < /proc/loadavg; echo "load $load"
-echo "cpus $(nproc)"
-while read -r key value _; do
-  case $key in MemTotal:) echo "memory $value";; MemAvailable:) echo "available $value";; esac
-done < /proc/meminfo
-echo "clock $(date +%s.%N)"
-if command -v chronyc >/dev/null; then
-  chronyc -c tracking 2>/dev/null | { IFS=, read -r ref _ _ _ offset _; [ -z "$offset" ] || [ "$ref" = 7F7F0101 ] || echo "offset $offset"; }
-fi
-systemctl list-units --all --plain --no-legend 'ceph-mon@*.service' 'ceph-osd@*.service' 'libvirtd.service' 'libvirtd.socket' \
-  'virtqemud.service' 'virtqemud.socket' 2>/dev/null | while read -r unit _ active _; do echo "unit $unit $active"; done
-exit 0
-"#;
+/// What of a host changes by itself.
+const SECTIONS: [Section; 3] = [Section::Time, Section::Files, Section::Units];
 
 /// Asks a host how it is.
 ///
 /// # Errors
 /// When it cannot be reached or does not answer in time.
 pub async fn pulse(remote: &dyn Remote) -> Result<Pulse, Failure> {
-    let output = remote.check(Exec::script(SCRIPT, Vec::<String>::new()).deadline(DEADLINE)).await?;
-    Ok(read(&output.text()))
+    Ok(of(&host::look(remote, &SECTIONS, DEADLINE).await?))
 }
 
-/// Reads what the script wrote; lines it does not know are passed over.
-fn read(text: &str) -> Pulse {
-    let mut pulse = Pulse::default();
-    for line in text.lines() {
-        let mut words = line.split_ascii_whitespace();
-        let (Some(key), Some(value)) = (words.next(), words.next()) else { continue };
-        let number = || value.parse::<f64>().unwrap_or_default();
-        let kib = || value.parse::<u64>().unwrap_or_default() << 10;
-        match key {
-            "uptime" => pulse.uptime = number(),
-            "load" => pulse.load = number(),
-            "cpus" => pulse.cpus = value.parse().unwrap_or_default(),
-            "memory" => pulse.memory = kib(),
-            "available" => pulse.memory_available = kib(),
-            "clock" => pulse.clock = number(),
-            "offset" => pulse.clock_offset = value.parse().ok(),
-            "unit" => unit(&mut pulse, value, words.next() == Some("active")),
-            _ => {}
-        }
+fn of(facts: &Facts) -> Pulse {
+    let mut pulse = Pulse {
+        uptime: facts.uptime,
+        load: facts.load,
+        cpus: facts.cpu.threads,
+        memory: facts.memory.total,
+        memory_available: facts.memory.available,
+        clock_offset: facts.clock.offset,
+        clock: facts.clock.now,
+        ..Pulse::default()
+    };
+    for found in &facts.units {
+        unit(&mut pulse, &found.name, found.state == "active");
     }
     pulse
 }
@@ -97,16 +78,26 @@ fn unit(pulse: &mut Pulse, name: &str, active: bool) {
 mod tests {
     use super::*;
 
+    fn with(units: &[(&str, &str)]) -> Pulse {
+        let unit = |(name, state): &(&str, &str)| host::Unit { name: (*name).to_owned(), state: (*state).to_owned() };
+        let mut facts =
+            Facts { uptime: 3600.5, load: 0.42, units: units.iter().map(unit).collect(), ..Facts::default() };
+        facts.cpu.threads = 32;
+        facts.clock.offset = Some(-0.000_012);
+        of(&facts)
+    }
+
     #[test]
-    fn what_a_host_says_is_read() {
-        let pulse = read(
-            "uptime 3600.5\nload 0.42\ncpus 32\nmemory 264000000\navailable 200000000\nclock 1700000000.25\n\
-             offset -0.000012\nunit ceph-mon@h1.service active\nunit ceph-osd@3.service active\n\
-             unit ceph-osd@4.service failed\nunit libvirtd.service inactive\nunit libvirtd.socket active\nnoise\n",
-        );
-        assert_eq!(pulse.cpus, 32);
-        assert_eq!(pulse.memory, 264_000_000 << 10);
-        assert_eq!(pulse.clock_offset, Some(-0.000_012));
+    fn services_are_told_apart_by_their_units() {
+        let pulse = with(&[
+            ("ceph-mon@h1.service", "active"),
+            ("ceph-osd@3.service", "active"),
+            ("ceph-osd@4.service", "failed"),
+            ("libvirtd.service", "inactive"),
+            ("libvirtd.socket", "active"),
+            ("rackhand-x.service", "active"),
+        ]);
+        assert_eq!((pulse.cpus, pulse.clock_offset), (32, Some(-0.000_012)));
         assert_eq!(pulse.mon, Some(true));
         assert_eq!(pulse.osds, BTreeMap::from([(3, true), (4, false)]));
         assert!(pulse.libvirt);
@@ -114,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_bare_host_has_no_services() {
-        let pulse = read("uptime 5\nload 0\ncpus 2\n");
+        let pulse = with(&[]);
         assert_eq!((pulse.mon, pulse.libvirt, pulse.osds.len()), (None, false, 0));
     }
 }

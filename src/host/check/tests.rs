@@ -1,5 +1,5 @@
 use super::super::paths::{Net, Way};
-use super::super::{Disk, Nic, Osd};
+use super::super::{Disk, Nic, Osd, Severity};
 use super::*;
 use std::net::IpAddr;
 
@@ -60,7 +60,10 @@ fn rack() -> BTreeMap<String, Seen> {
         }
         let clock = Some(Clock { difference: 3.0, precision: 0.002, ..Clock::default() });
         let bmc = Some(BmcSeen::Answered { on: true, serials: vec![format!("tag{n}")] });
-        (format!("h{n}"), Seen { facts: Ok(good(n)), paths: Some(paths), clock, bmc })
+        (
+            format!("h{n}"),
+            Seen { facts: Ok(good(n)), paths: Some(paths), clock, sshd: Some(SshdLimits::default()), bmc },
+        )
     };
     (1..=3).map(one).collect()
 }
@@ -98,17 +101,25 @@ fn each_way_not_to_be_reached_has_its_name() {
         for paths in rack.values_mut().filter_map(|s| s.paths.as_mut()) {
             paths.ways.iter_mut().filter(|((_, other), _)| other == "h2").for_each(|(_, way)| *way = Way::None);
         }
-        *rack.get_mut("h2").unwrap() = Seen { facts: Err(error), paths: None, clock: None, bmc: None };
+        *rack.get_mut("h2").unwrap() = Seen { facts: Err(error), paths: None, clock: None, sshd: None, bmc: None };
         let found: Vec<_> = evaluate(&inventory(), &rack).into_iter().map(|f| (f.host, f.check)).collect();
         assert_eq!(found, [("h2".to_owned(), check)]);
     }
 }
 
 #[test]
+fn an_sshd_that_forbids_what_is_needed_is_found() {
+    let with = |limits| after(|seen| seen.sshd = Some(limits));
+    let forbids = SshdLimits { forwarding: "its sshd forbids forwarding".to_owned(), max_sessions: Some(10) };
+    assert_eq!(with(forbids), ["error h2 forwarding"]);
+    let few = SshdLimits { forwarding: String::new(), max_sessions: Some(2) };
+    assert_eq!(with(few), ["warning h2 max-sessions"]);
+}
+
+#[test]
 fn what_is_wrong_with_the_system_is_found() {
     assert_eq!(with_facts(|f| f.os.version = "11".into()), ["error h2 os"]);
     assert_eq!(with_facts(|f| f.hostname = "localhost".into()), ["error h2 hostname"]);
-    assert_eq!(with_facts(|f| f.hostname = "h2.example.org".into()), Vec::<String>::new());
     assert_eq!(with_facts(|f| f.exec_latency = Some(0.126)), ["warning h2 exec-latency"]);
     assert_eq!(with_facts(|f| f.virtualization.kvm = false), ["warning h2 kvm"]);
     assert_eq!(with_facts(|f| f.boot_id = "boot 1".into()), ["error h2 twin"]);
@@ -142,7 +153,7 @@ fn clocks_that_disagree_are_found() {
 
 #[test]
 fn a_disk_must_be_there_and_empty_or_ours() {
-    let osd = |fsid: &str| Some(Osd { fsid: fsid.into() });
+    let osd = |fsid: &str| Some(Osd { fsid: fsid.into(), id: None });
     let used = || vec!["sdb: ceph_bluestore".to_owned()];
     assert_eq!(with_facts(|f| (f.disks[0].content, f.disks[0].osd) = (used(), osd(FSID))), Vec::<String>::new());
     assert_eq!(with_facts(|f| (f.disks[0].content, f.disks[0].osd) = (used(), osd("another"))), ["error h2 disk-used"]);
@@ -209,4 +220,58 @@ fn a_bmc_must_answer_and_be_this_hosts() {
     assert_eq!(after(|s| s.bmc = failed(true)), ["error h2 bmc-login"]);
     assert_eq!(after(|s| s.bmc = failed(false)), ["error h2 bmc"]);
     assert_eq!(after(|s| s.bmc = Some(BmcSeen::Untried { why: "x".into() })), ["warning h2 bmc"]);
+}
+
+#[test]
+fn a_host_with_another_tools_ceph_is_no_host_for_ours() {
+    for fsid in [FSID, "11111111-5d6c-4d2b-9d59-0d6f7a1b2c3d"] {
+        assert_eq!(with_facts(|f| f.ceph.containers = vec![fsid.to_owned()]), ["error h2 ceph"]);
+    }
+    assert_eq!(with_facts(|f| f.ceph.conf = Some("11111111-5d6c-4d2b-9d59-0d6f7a1b2c3d".into())), ["error h2 ceph"]);
+    assert_eq!(with_facts(|f| f.ceph.mon_listens = true), ["error h2 ceph"]);
+    // Our own monitor.
+    let ours = |f: &mut Facts| {
+        f.ceph.mon_listens = true;
+        f.ceph.conf = Some(FSID.into());
+        f.ceph.mons = vec!["h2".into()];
+    };
+    assert_eq!(with_facts(ours), Vec::<String>::new());
+}
+
+#[test]
+fn a_disk_seen_over_two_ways_is_told() {
+    let both = |multipath| {
+        move |f: &mut Facts| {
+            f.disks[0].paths = vec!["/dev/sdb".into(), "/dev/disk/by-path/x".into(), "/dev/sdc".into()];
+            f.disks[0].multipath = multipath;
+        }
+    };
+    assert_eq!(with_facts(both(true)), Vec::<String>::new());
+    assert_eq!(with_facts(both(false)), ["warning h2 disk-paths"]);
+    let member = |f: &mut Facts| {
+        f.disks[0].paths = vec!["/dev/disk/by-id/d0".into(), "/dev/sdc".into()];
+        f.disks[0].ids = vec!["/dev/disk/by-id/wwn-1".into()];
+    };
+    assert_eq!(with_facts(member), ["error h2 disk-path"]);
+}
+
+#[test]
+fn the_way_to_clear_a_disk_reaches_every_copy_of_a_label_and_is_not_offered_for_another_cluster() {
+    let fix = |change: &dyn Fn(&mut Disk)| {
+        let mut rack = rack();
+        change(&mut rack.get_mut("h2").unwrap().facts.as_mut().unwrap().disks[0]);
+        evaluate(&inventory(), &rack).remove(0).fix
+    };
+    let own = fix(&|disk| disk.content = vec!["sdb: ceph_bluestore-label-at-10GiB".into()]);
+    assert!(own.contains("wipefs -af /dev/sdb") && own.contains("0 1 10 100 1000"), "{own}");
+    let other = fix(&|disk| {
+        disk.content = vec!["sdb: ceph_bluestore".into()];
+        disk.osd = Some(Osd { fsid: "11111111-5d6c-4d2b-9d59-0d6f7a1b2c3d".into(), id: None });
+    });
+    assert!(!other.contains("wipefs") && !other.contains("dd "), "{other}");
+}
+
+#[test]
+fn a_host_that_calls_itself_by_its_full_name_is_told_that_provisioning_renames_it() {
+    assert_eq!(with_facts(|f| f.hostname = "h2.example.org".into()), ["warning h2 hostname"]);
 }

@@ -80,6 +80,18 @@ fn strangers(inventory: &Inventory, facts: &Facts) -> Result<(), Failure> {
         if let Some(other) = host.files.get(PATH).and_then(|t| fsid_of(t)).filter(|f| *f != ours) {
             return Err(refuse(name, PATH, other));
         }
+        if let Some(other) = host.cephadm.first() {
+            return Err(Failure::refused(format!(
+                "host {name}: another tool (cephadm) runs Ceph daemons there, /var/lib/ceph/{other}"
+            ))
+            .hint("remove the host from that tool first (`ceph orch host drain`), or take it from the inventory"));
+        }
+        if host.mon_port && host.stores.is_empty() {
+            return Err(Failure::refused(format!(
+                "host {name}: something listens on a port of Ceph's monitors (3300 or 6789), and it is not ours"
+            ))
+            .hint("find out what it is (`ss -ltnp` on the host), and stop or move it"));
+        }
         for (store, fsid) in &host.stores {
             if let Some(other) = fsid.filter(|f| *f != ours) {
                 return Err(refuse(name, &format!("the store of monitor {store}"), other));
@@ -162,8 +174,19 @@ mod tests {
             let failure = plan(&inventory(), &facts).unwrap_err();
             assert_eq!(failure.kind, Kind::Refused);
             let said = failure.to_string();
-            assert!([other, "another name", "nobody can tell"].iter().any(|words| said.contains(words)), "{said}");
+            assert!(
+                [other, "another name", "nobody can tell", "another tool", "not ours"]
+                    .iter()
+                    .any(|words| said.contains(words)),
+                "{said}"
+            );
         };
+        refused(&|f| f.hosts.get_mut("c2").unwrap().cephadm.push("5a2f6f7e-2c1b-4f5e-9c39-0d4f0a3c7b11".to_owned()));
+        refused(&|f| {
+            let host = f.hosts.get_mut("c2").unwrap();
+            host.stores.clear();
+            host.mon_port = true;
+        });
         refused(&|f| {
             let conf = format!("[global]\n fsid={other}\n");
             f.hosts.get_mut("c2").unwrap().files.insert(PATH.to_owned(), conf);

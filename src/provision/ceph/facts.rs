@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 const SCRIPT: &str = include_str!("host.sh");
 /// A host with a hung disk answers late; everything else takes 0.1 s.
-const DEADLINE: Duration = Duration::from_secs(30);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Hosts and cluster at one moment.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +40,10 @@ pub(super) struct HostFacts {
     pub seed: Option<Seed>,
     /// Monitor stores by name, with the cluster each belongs to.
     pub stores: BTreeMap<String, Option<Uuid>>,
+    /// Clusters whose daemons another tool runs there.
+    pub cephadm: Vec<String>,
+    /// Whether something listens on a port of monitors.
+    pub mon_port: bool,
     /// Size of the file system under the monitor's store in KiB.
     pub var_kib: u64,
     /// The listed disks, in the inventory's order.
@@ -186,6 +190,8 @@ pub(super) fn parse(text: &str) -> HostFacts {
             "store" => {
                 facts.stores.insert(first.to_owned(), rest.trim().parse().ok());
             }
+            "cephadm" => facts.cephadm.push(value.to_owned()),
+            "mon_port" => facts.mon_port = true,
             "var_kib" => facts.var_kib = value.parse().unwrap_or(0),
             "disk" => facts.disks.push(DiskFacts { path: value.to_owned(), ..DiskFacts::default() }),
             "unit" => {

@@ -51,6 +51,11 @@ for store in /var/lib/ceph/mon/ceph-*; do
   fi >/dev/null 2>&1
   echo "store=$id $fsid"
 done
+# Another tool's daemons: cephadm keeps each cluster below its id.
+for d in /var/lib/ceph/????????-????-????-????-????????????; do
+  [ -d "$d" ] && echo "cephadm=${d##*/}"
+done
+grep -qshE '^ *[0-9]+: [0-9A-F]+:(0CE4|1A85) [0-9A-F]+:0000 0A ' /proc/net/tcp /proc/net/tcp6 && echo mon_port=yes
 for d in /var/lib/ceph/mon /var/lib/ceph /var/lib; do
   [ -d $d ] && { df -kP $d | awk 'NR == 2 { print "var_kib=" $2 }'; break; }
 done
@@ -60,16 +65,23 @@ for d in /etc/systemd/system/ceph-osd@*.service.d; do
   [ -d "$d" ] && file "$d/rackhand-raw.conf"
 done
 
+# All of LVM in two calls: asked disk by disk, two dozen of them take longer than anyone waits.
+volumes=$(pvs --noheadings --nosuffix --units b -o pv_major,pv_minor,vg_name,pv_used,lv_count 2>/dev/null)
+logical=$(lvs --noheadings -o vg_name,lv_name,lv_tags 2>/dev/null)
+
 for disk; do
   echo "disk=$disk"
   real=$(readlink -f -- "$disk") || real=
   [ -b "$real" ] || { echo missing=yes; continue; }
   echo "real=$real"
   echo "size=$(blockdev --getsize64 "$real" 2>/dev/null)"
-  node=$(lsblk -ndo KNAME "$real" 2>/dev/null)
-  lsblk -nro NAME,TYPE,MOUNTPOINTS "$real" 2>/dev/null | while read -r child type mounts; do
+  set -- $(lsblk -ndo KNAME,MAJ:MIN "$real" 2>/dev/null)
+  node=${1:-}
+  number=${2:-}
+  # By its kernel name: a mapped device goes by another as well.
+  lsblk -nro KNAME,NAME,TYPE,MOUNTPOINTS "$real" 2>/dev/null | while read -r kernel child type mounts; do
     [ -n "$mounts" ] && echo "mount=$mounts"
-    [ "$child" = "$node" ] || echo "child=$child $type"
+    [ "$kernel" = "$node" ] || echo "child=$child $type"
   done
   for holder in "/sys/class/block/$node/holders"/*; do
     [ -e "$holder" ] && echo "holder=${holder##*/}"
@@ -77,22 +89,38 @@ for disk; do
   # What cannot be read to its end is not taken for empty.
   found=$(wipefs --noheadings -O TYPE "$real" 2>/dev/null) || echo unreadable=yes
   [ -n "$found" ] && echo "$found" | sort -u | sed 's/^/sig=/'
-  cmp -s -n 1048576 "$real" /dev/zero && echo clean=yes
+  if cmp -s -n 1048576 "$real" /dev/zero; then
+    echo clean=yes
+    # Ceph 19 and later keep copies of the label of an OSD, which no look at the beginning finds.
+    bytes=$(blockdev --getsize64 "$real" 2>/dev/null)
+    for gib in 1 10 100 1000; do
+      [ "${bytes:-0}" -gt $((gib << 30)) ] || break
+      case $(dd if="$real" bs=512 skip=$((gib << 21)) count=1 2>/dev/null | tr -d '\000' | head -c 23) in
+        'bluestore block device'*) echo "sig=a copy of an OSD's label at $gib GiB" ;;
+      esac
+    done
+  fi
   found=$(label "$real")
   # The group, the disk's bytes that are given to volumes, and how many volumes there are: a list of them that stays
   # empty does not prove that there are none.
-  set -- $(pvs --noheadings --nosuffix --units b -o vg_name,pv_used,lv_count "$real" 2>/dev/null)
+  id=
+  set -- $(echo "$volumes" | awk -v pv="$number" '$1 ":" $2 == pv && NF == 5 { print $3, $4, $5 }')
   if [ $# -eq 3 ]; then
     vg=$1
     echo "vg=$vg"
     [ "$2 $3" = "0 0" ] && echo unused=yes
-    for lv in $(lvs --noheadings -o lv_name "$vg" 2>/dev/null); do
-      echo "lv=$lv $(lvs --noheadings -o lv_tags "$vg/$lv" 2>/dev/null | tr -d ' ')"
+    for line in $(echo "$logical" | awk -v vg="$vg" '$1 == vg { print $2 "|" $3 }'); do
+      lv=${line%%|*}
+      tags=${line#*|}
+      echo "lv=$lv $tags"
       found=$(label "/dev/$vg/$lv")
+      # An encrypted one shows no label, but its tags.
+      id=$(echo "$tags" | tr ',' '\n' | sed -n 's/^ceph\.osd_id=\([0-9][0-9]*\)$/\1/p')
     done
   fi
   [ -n "$found" ] && echo "$found"
-  id=$(echo "$found" | sed -n 's/^label_id=//p')
+  of_label=$(echo "$found" | sed -n 's/^label_id=//p')
+  id=${of_label:-$id}
   [ -n "$id" ] && units="$units ceph-osd@$id"
 done
 

@@ -51,7 +51,7 @@ pub(super) fn plan(inventory: &Inventory, facts: &Facts) -> Result<Vec<Todo>, Fa
     }
     if !refused.is_empty() {
         let failure = Failure::refused(format!("these disks must not be touched: {}", refused.join("; ")))
-            .hint("take them off the host's `osds` in the inventory, or, if what is on them may be lost, clear them yourself (`wipefs -a DISK; dd if=/dev/zero of=DISK bs=1M count=10`, or `ceph-volume lvm zap --destroy DISK`)");
+            .hint("take them off the host's `osds` in the inventory, or, if what is on them may be lost, clear them yourself (`ceph-volume lvm zap --destroy DISK`, or docs/ceph.md, \"Clearing a disk\")");
         return Err(missing.iter().fold(failure, |failure, disk| failure.hint(format!("there is no disk {disk}"))));
     }
     if !missing.is_empty() {

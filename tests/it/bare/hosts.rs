@@ -310,16 +310,24 @@ fn a_disk_that_only_looks_empty_is_refused_by_check_and_provision_alike() {
         // A provisioned rack: its disk is not for this test.
         return;
     }
-    rack.ssh("h1", &format!("dd if=/dev/urandom of={disk} bs=4096 seek=8 count=1 conv=notrunc,fsync status=none"));
-    let check = rack.run(&["check", "-o", "json"]);
-    let provision = rack.run(&["provision", "--dry-run"]);
-    rack.ssh("h1", &format!("dd if=/dev/zero of={disk} bs=4096 seek=8 count=1 conv=notrunc,fsync status=none"));
-    let (out, _) = said(4, &check);
-    let found: Value = serde_json::from_str(&out).unwrap();
-    let of_disk = |f: &&Value| f["host"] == "h1" && f["check"] == "disk-used";
-    let finding = found["findings"].as_array().unwrap().iter().find(of_disk).unwrap();
-    assert!(finding["what"].to_string().contains("unknown-data"), "{finding}");
-    let (_, err) = said(5, &provision);
-    assert!(err.contains(&format!("h1 {disk}")) && err.contains("first MiB"), "{err}");
+    // Data without a signature in the first MiB; the copy that a newer Ceph keeps of an OSD's label at 10 GiB.
+    let label = "printf 'bluestore block device\\n5a2f6f7e-2c1b-4f5e-9c39-0d4f0a3c7b11\\n'";
+    for (source, block, found_by_check, found_by_provision) in [
+        ("head -c 4096 /dev/urandom", 8, "unknown-data", "first MiB"),
+        (label, 10 << 18, "label-at-10GiB", "label at 10 GiB"),
+    ] {
+        let at = format!("of={disk} bs=4096 seek={block} count=1 conv=notrunc,fsync status=none");
+        rack.ssh("h1", &format!("{source} | dd {at}"));
+        let check = rack.run(&["check", "-o", "json"]);
+        let provision = rack.run(&["provision", "--dry-run"]);
+        rack.ssh("h1", &format!("dd if=/dev/zero {at}"));
+        let (out, _) = said(4, &check);
+        let found: Value = serde_json::from_str(&out).unwrap();
+        let of_disk = |f: &&Value| f["host"] == "h1" && f["check"] == "disk-used";
+        let finding = found["findings"].as_array().unwrap().iter().find(of_disk).unwrap();
+        assert!(finding["what"].to_string().contains(found_by_check), "{finding}");
+        let (_, err) = said(5, &provision);
+        assert!(err.contains(&format!("h1 {disk}")) && err.contains(found_by_provision), "{err}");
+    }
     assert_eq!(rack.ssh("h1", &empty).trim(), "yes");
 }
