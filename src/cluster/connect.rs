@@ -1,16 +1,15 @@
 //! Finding a mon host that answers, and asking through it.
 
-use super::channel::{IMAGE, Link, STATE};
+use super::ClusterError;
+use super::channel::Link;
 use super::first::first_of;
-use super::port::{ClusterPort, Image, ImageUsers, Keys, KeysChange, Object, Parent, Target, Version};
-use super::{ClusterError, STATE_POOL};
+use super::request::Request;
 use crate::inventory::{Inventory, Role};
 use crate::ssh::{Fleet, Remote};
-use async_trait::async_trait;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
@@ -20,18 +19,27 @@ use uuid::Uuid;
 const OPEN: Duration = Duration::from_secs(10);
 /// How long the next mon host waits for the one before it.
 const STAGGER: Duration = Duration::from_millis(600);
-/// Piece of a small image that is left out when it is all zeros.
-const PIECE: usize = 4096;
 
-/// The Ceph cluster of an inventory, asked through one of its mon hosts.
+/// A mon host, and the standing channel to it while there is one.
+#[derive(Debug)]
+struct Mon {
+    remote: Arc<dyn Remote>,
+    link: Mutex<Option<Arc<Link>>>,
+}
+
+/// The Ceph cluster of an inventory, asked through its mon hosts: through whichever answers, or through a certain one.
 #[derive(Debug)]
 pub struct Cluster {
-    mons: Vec<Arc<dyn Remote>>,
+    mons: BTreeMap<String, Mon>,
     fsid: Uuid,
     pool: String,
-    link: Mutex<Arc<Link>>,
-    /// Whether the mon host that is asked may be the one that is cut off: another one may still see a quorum.
-    doubted: AtomicBool,
+    /// The channel that is used where any will do.
+    via: Mutex<Option<Arc<Link>>>,
+    /// Mon hosts in the order of the inventory.
+    names: Vec<String>,
+    /// Mon hosts whose last answer was doubtful, the latest at the end. They are tried when no other one answers, which
+    /// may still see a quorum, or not be fenced.
+    doubted: StdMutex<Vec<String>>,
 }
 
 impl Cluster {
@@ -41,70 +49,139 @@ impl Cluster {
     /// Within about 12 s: no mon host can be reached, Ceph is not set up, there is no quorum, or it is another cluster
     /// than the inventory's.
     pub async fn connect(fleet: &Fleet, inventory: &Inventory) -> Result<Cluster, ClusterError> {
-        let mons: Vec<Arc<dyn Remote>> =
-            inventory.with_role(Role::Mon).filter_map(|host| fleet.get(&host.name).ok()).collect();
-        let fsid = inventory.cluster.fsid;
-        let link = open_first(&mons, fsid).await?;
-        Ok(Cluster {
-            mons,
+        let cluster = Cluster::over(fleet, inventory);
+        cluster.link().await?;
+        Ok(cluster)
+    }
+
+    /// The cluster without a connection; each mon host is connected to when it is first asked.
+    pub fn over(fleet: &Fleet, inventory: &Inventory) -> Cluster {
+        let hosts = inventory.with_role(Role::Mon).filter_map(|host| fleet.get(&host.name).ok());
+        Self::of(hosts, inventory.cluster.fsid, inventory.ceph.pool.clone())
+    }
+
+    pub(super) fn of(hosts: impl Iterator<Item = Arc<dyn Remote>>, fsid: Uuid, pool: String) -> Cluster {
+        let hosts: Vec<Arc<dyn Remote>> = hosts.collect();
+        Cluster {
+            names: hosts.iter().map(|host| host.name().to_owned()).collect(),
+            doubted: StdMutex::default(),
+            mons: hosts
+                .into_iter()
+                .map(|remote| (remote.name().to_owned(), Mon { remote, link: Mutex::default() }))
+                .collect(),
             fsid,
-            pool: inventory.ceph.pool.clone(),
-            link: Mutex::new(Arc::new(link)),
-            doubted: AtomicBool::new(false),
-        })
+            pool,
+            via: Mutex::default(),
+        }
     }
 
-    /// The mon host that is asked at the moment.
-    pub async fn via(&self) -> String {
-        self.link.lock().await.host().to_owned()
+    /// The mon host that is asked at the moment, if there is one.
+    pub async fn via(&self) -> Option<String> {
+        self.via.lock().await.as_ref().map(|link| link.host().to_owned())
     }
 
-    /// The channel; a new one when the last is known to be broken, or its host has lost sight of the cluster.
+    /// The pool of the guests' disks.
+    pub(super) fn pool(&self) -> &str {
+        &self.pool
+    }
+
+    /// The channel to this mon host, whether it sees a quorum or not.
+    async fn link_to(&self, host: &str) -> Result<Arc<Link>, ClusterError> {
+        let Some(mon) = self.mons.get(host) else {
+            return Err(ClusterError::Unreachable(format!("the inventory has no mon host {host}")));
+        };
+        let mut slot = mon.link.lock().await;
+        match slot.as_ref() {
+            Some(link) if link.alive() => Ok(Arc::clone(link)),
+            _ => {
+                let link = Arc::new(Link::open(Arc::clone(&mon.remote), self.fsid).await?);
+                *slot = Some(Arc::clone(&link));
+                Ok(link)
+            }
+        }
+    }
+
+    /// The channel to this mon host, once it has found its cluster there.
+    async fn ready(&self, host: String) -> Result<Arc<Link>, ClusterError> {
+        let late = ClusterError::Unreachable(format!("host {host} did not answer within {} s", OPEN.as_secs()));
+        let opened = async {
+            let link = self.link_to(&host).await?;
+            let ready = Request::mon("ready", json!({"pool": super::STATE_POOL}), OPEN);
+            link.ask(&ready).await.map(|_| link)
+        };
+        match timeout(OPEN, opened).await.unwrap_or(Err(late)) {
+            Err(ClusterError::OtherCluster { host, found, .. }) => {
+                Err(ClusterError::OtherCluster { host, found, wanted: self.fsid.to_string() })
+            }
+            other => other,
+        }
+    }
+
+    /// The channel that is used where any will do.
     async fn link(&self) -> Result<Arc<Link>, ClusterError> {
-        let mut link = self.link.lock().await;
-        if !link.alive() || self.doubted.load(Ordering::Relaxed) {
-            *link = Arc::new(open_first(&self.mons, self.fsid).await?);
-            self.doubted.store(false, Ordering::Relaxed);
+        let mut via = self.via.lock().await;
+        let doubted = self.doubted().clone();
+        if let Some(link) = via.as_ref().filter(|link| link.alive() && !doubted.iter().any(|host| host == link.host()))
+        {
+            return Ok(Arc::clone(link));
         }
-        Ok(Arc::clone(&link))
+        let trusted: Vec<String> = self.names.iter().filter(|host| !doubted.contains(host)).cloned().collect();
+        let link = match first_of(trusted, STAGGER, |host| self.ready(host)).await {
+            Ok(link) => link,
+            Err(mut errors) => {
+                let link = first_of(doubted, STAGGER, |host| self.ready(host)).await;
+                link.map_err(|more| {
+                    errors.extend(more);
+                    worst(errors)
+                })?
+            }
+        };
+        self.doubted().retain(|host| host != link.host());
+        Ok(Arc::clone(via.insert(link)))
     }
 
-    async fn ask<T: DeserializeOwned>(&self, op: &str, args: Value, deadline: Duration) -> Result<T, ClusterError> {
-        let answer = self.link().await?.ask(op, args, deadline).await;
-        if let Err(ClusterError::NoQuorum(_) | ClusterError::TimedOut { .. } | ClusterError::Blocklisted(_)) = &answer {
-            self.doubted.store(true, Ordering::Relaxed);
-        }
-        let answer = answer?;
-        serde_json::from_value(answer).map_err(|e| ClusterError::Malformed(format!("answer to {op}: {e}")))
+    fn doubted(&self) -> MutexGuard<'_, Vec<String>> {
+        self.doubted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn state<T: DeserializeOwned>(&self, op: &str, mut args: Value) -> Result<T, ClusterError> {
-        args["pool"] = STATE_POOL.into();
-        self.ask(op, args, STATE).await
+    /// Tries this mon host last from now on.
+    fn doubt(&self, host: &str) {
+        let mut doubted = self.doubted();
+        doubted.retain(|other| other != host);
+        doubted.push(host.to_owned());
     }
 
-    async fn disk<T: DeserializeOwned>(&self, op: &str, mut args: Value) -> Result<T, ClusterError> {
-        args["pool"] = self.pool.as_str().into();
-        self.ask(op, args, IMAGE).await
+    /// Asks through any mon host. What has changed nothing for certain is asked once more, through another one.
+    pub(super) async fn ask<T: DeserializeOwned>(&self, request: &Request) -> Result<T, ClusterError> {
+        let link = self.link().await?;
+        let answer = match link.ask(request).await {
+            Err(error) if error.doubts_the_link() => {
+                self.doubt(link.host());
+                if error.unknown() || (self.mons.len() == 1 && link.alive()) {
+                    return Err(error);
+                }
+                let link = self.link().await?;
+                let answer = link.ask(request).await;
+                if answer.as_ref().is_err_and(ClusterError::doubts_the_link) {
+                    self.doubt(link.host());
+                }
+                answer
+            }
+            answer => answer,
+        };
+        read(request, answer?)
+    }
+
+    /// Asks through this mon host alone.
+    pub(super) async fn ask_at<T: DeserializeOwned>(&self, host: &str, request: &Request) -> Result<T, ClusterError> {
+        let late = || ClusterError::Unreachable(format!("host {host} did not answer within {} s", OPEN.as_secs()));
+        let link = timeout(OPEN, self.link_to(host)).await.map_err(|_| late())??;
+        read(request, link.ask(request).await?)
     }
 }
 
-async fn open_first(mons: &[Arc<dyn Remote>], fsid: Uuid) -> Result<Link, ClusterError> {
-    first_of(mons, STAGGER, |mon| open_one(Arc::clone(mon), fsid)).await.map_err(worst)
-}
-
-async fn open_one(mon: Arc<dyn Remote>, fsid: Uuid) -> Result<Link, ClusterError> {
-    let name = mon.name().to_owned();
-    let late = ClusterError::Unreachable(format!("host {name} did not answer within {} s", OPEN.as_secs()));
-    let link = timeout(OPEN, Link::open(mon)).await.unwrap_or(Err(late))?;
-    // Whatever is written through it would end up among somebody else's guests.
-    match link.fsid().parse::<Uuid>() {
-        Ok(found) if fsid == found => Ok(link),
-        _ => {
-            let (host, found) = (link.host().to_owned(), link.fsid().to_owned());
-            Err(ClusterError::OtherCluster { host, found, wanted: fsid.to_string() })
-        }
-    }
+fn read<T: DeserializeOwned>(request: &Request, answer: Value) -> Result<T, ClusterError> {
+    serde_json::from_value(answer).map_err(|e| ClusterError::Malformed(format!("answer to {}: {e}", request.words())))
 }
 
 /// The error that tells most: a mon host that sees no quorum knows more than one that cannot be reached.
@@ -131,140 +208,9 @@ fn worst(errors: Vec<ClusterError>) -> ClusterError {
     }
 }
 
-/// The pieces of a small image that are not zeros, as the agent takes them.
-fn pieces(content: &[u8]) -> Vec<Value> {
-    let full = content.chunks(PIECE).enumerate().filter(|(_, piece)| piece.iter().any(|b| *b != 0));
-    full.map(|(n, piece)| json!([n * PIECE, base64(piece)])).collect()
-}
-
-fn base64(bytes: &[u8]) -> String {
-    use base64::Engine;
-    base64::engine::general_purpose::STANDARD.encode(bytes)
-}
-
-#[async_trait]
-impl ClusterPort for Cluster {
-    async fn command(&self, target: &Target, command: Value, deadline: Duration) -> Result<Value, ClusterError> {
-        let args = json!({"target": target.to_string(), "command": command, "timeout": deadline.as_secs().max(1)});
-        let answer: Value = self.ask("command", args, deadline + Duration::from_secs(2)).await?;
-        let out = answer["out"].as_str().unwrap_or_default();
-        Ok(serde_json::from_str(out).unwrap_or_else(|_| Value::String(out.to_owned())))
-    }
-
-    async fn get(&self, name: &str) -> Result<Option<Object>, ClusterError> {
-        let found: Option<Object> = self.state("get", json!({"oid": name})).await?;
-        Ok(found.map(|object| Object { name: name.to_owned(), ..object }))
-    }
-
-    async fn create(&self, name: &str, data: &str) -> Result<Version, ClusterError> {
-        self.state("create", json!({"oid": name, "data": data})).await
-    }
-
-    async fn replace(&self, name: &str, data: &str, version: Version) -> Result<Version, ClusterError> {
-        self.state("replace", json!({"oid": name, "data": data, "version": version})).await
-    }
-
-    async fn remove(&self, name: &str, version: Version) -> Result<(), ClusterError> {
-        self.state::<Value>("remove", json!({"oid": name, "version": version})).await.map(drop)
-    }
-
-    async fn list(&self, prefix: &str) -> Result<Vec<Object>, ClusterError> {
-        self.state("list", json!({"prefix": prefix})).await
-    }
-
-    async fn keys(&self, name: &str) -> Result<Keys, ClusterError> {
-        self.state("omap_get", json!({"oid": name})).await
-    }
-
-    async fn change_keys(&self, name: &str, change: &KeysChange) -> Result<(), ClusterError> {
-        let args = json!({"oid": name, "expect": change.expect, "set": change.set, "remove": change.remove});
-        self.state("omap_update", args).await
-    }
-
-    async fn lock(&self, name: &str, cookie: &str, owner: &str, lease: Duration) -> Result<(), ClusterError> {
-        let args = json!({"oid": name, "cookie": cookie, "owner": owner, "seconds": lease.as_secs()});
-        self.state("lock", args).await
-    }
-
-    async fn unlock(&self, name: &str, cookie: &str) -> Result<(), ClusterError> {
-        self.state("unlock", json!({"oid": name, "cookie": cookie})).await
-    }
-
-    async fn images(&self) -> Result<Vec<String>, ClusterError> {
-        self.disk("rbd_list", json!({})).await
-    }
-
-    async fn image(&self, name: &str) -> Result<Option<Image>, ClusterError> {
-        self.disk("rbd_info", json!({"name": name})).await
-    }
-
-    async fn image_create(&self, name: &str, size: u64) -> Result<(), ClusterError> {
-        self.disk("rbd_create", json!({"name": name, "size": size})).await
-    }
-
-    async fn image_clone(&self, from: &Parent, child: &str, size: u64, meta: &Keys) -> Result<u64, ClusterError> {
-        let args = json!({"parent": from.image, "snapshot": from.snapshot, "child": child, "size": size, "meta": meta});
-        self.disk("rbd_clone", args).await
-    }
-
-    async fn image_resize(&self, name: &str, size: u64) -> Result<(), ClusterError> {
-        self.disk("rbd_resize", json!({"name": name, "size": size})).await
-    }
-
-    async fn image_rename(&self, name: &str, to: &str) -> Result<(), ClusterError> {
-        self.disk("rbd_rename", json!({"name": name, "to": to})).await
-    }
-
-    async fn image_write(&self, name: &str, content: &[u8]) -> Result<(), ClusterError> {
-        let args = json!({"name": name, "size": content.len(), "chunks": pieces(content)});
-        self.disk("rbd_write", args).await
-    }
-
-    async fn image_read(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>, ClusterError> {
-        use base64::Engine;
-        let text: String = self.disk("rbd_read", json!({"name": name, "offset": offset, "length": length})).await?;
-        base64::engine::general_purpose::STANDARD
-            .decode(text)
-            .map_err(|e| ClusterError::Malformed(format!("content of disk image {name}: {e}")))
-    }
-
-    async fn snapshot_create(&self, image: &str, snapshot: &str, protect: bool) -> Result<(), ClusterError> {
-        self.disk("rbd_snap_create", json!({"name": image, "snapshot": snapshot, "protect": protect})).await
-    }
-
-    async fn snapshot_remove(&self, image: &str, snapshot: &str) -> Result<(), ClusterError> {
-        self.disk("rbd_snap_remove", json!({"name": image, "snapshot": snapshot})).await
-    }
-
-    async fn image_children(&self, name: &str) -> Result<Vec<String>, ClusterError> {
-        self.disk("rbd_children", json!({"name": name})).await
-    }
-
-    async fn image_remove(&self, name: &str) -> Result<bool, ClusterError> {
-        self.disk("rbd_remove", json!({"name": name})).await
-    }
-
-    async fn image_users(&self, name: &str) -> Result<ImageUsers, ClusterError> {
-        self.disk("rbd_users", json!({"name": name})).await
-    }
-
-    async fn image_note(&self, name: &str, key: &str, value: &str) -> Result<(), ClusterError> {
-        self.disk("rbd_meta_set", json!({"name": name, "key": key, "value": value})).await
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn zeros_of_a_small_image_are_not_sent() {
-        let mut content = vec![0; 3 * PIECE];
-        content[PIECE] = 7;
-        let sent = pieces(&content);
-        assert_eq!(sent.len(), 1);
-        assert_eq!(sent[0][0], PIECE);
-    }
 
     #[test]
     fn a_lost_quorum_is_told_before_an_unreachable_host() {

@@ -4,7 +4,7 @@ use super::{ClusterError, ClusterPort, Version};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Tries of a change that others race with; each lost race means that somebody else got on.
+/// Tries of a change that others race with; each lost race means that another run got on.
 const TRIES: usize = 50;
 
 /// A typed state object; its JSON carries the schema, so an older tool refuses a newer object.
@@ -31,13 +31,26 @@ pub fn encode<T: Document>(value: &T) -> Result<String, ClusterError> {
 /// Reads a document back.
 ///
 /// # Errors
-/// When it is no JSON or has another format.
+/// When it is no JSON, has another format, or fields that a newer version wrote.
 pub fn decode<T: Document>(name: &str, text: &str) -> Result<T, ClusterError> {
     let malformed = |e: serde_json::Error| ClusterError::Malformed(format!("state object {name}: {e}"));
     let mut fields: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text).map_err(malformed)?;
     let schema = fields.remove("schema");
     match schema.as_ref().and_then(serde_json::Value::as_str) {
-        Some(schema) if schema == T::SCHEMA => serde_json::from_value(fields.into()).map_err(malformed),
+        Some(schema) if schema == T::SCHEMA => {
+            let mut unknown = Vec::new();
+            let fields = serde_json::Value::Object(fields);
+            let value = serde_ignored::deserialize(fields, |path| unknown.push(path.to_string())).map_err(malformed)?;
+            // Written back, it would lack them.
+            match unknown.as_slice() {
+                [] => Ok(value),
+                fields => Err(ClusterError::Malformed(format!(
+                    "state object {name} has the field {}, which this version of rackhand does not know: use the version \
+                     that wrote it",
+                    fields.join(", ")
+                ))),
+            }
+        }
         other => Err(ClusterError::Malformed(format!(
             "state object {name} has format {}, this version of rackhand reads {}",
             other.unwrap_or("unknown"),
@@ -67,7 +80,7 @@ pub async fn all<T: Document>(port: &dyn ClusterPort, prefix: &str) -> Result<Ve
 }
 
 /// Changes a document by compare-and-swap: `change` gets what is there (or nothing) and returns what shall be there
-/// (or nothing, to remove it). It runs again when somebody else was quicker.
+/// (or nothing, to remove it). It runs again when another run was quicker.
 ///
 /// # Errors
 /// What `change` returns, and when the cluster cannot be asked.
@@ -101,5 +114,5 @@ where
             Err(error) => return Err(error.into()),
         }
     }
-    Err(ClusterError::Busy(format!("state object {name} is changed by others all the time")).into())
+    Err(ClusterError::Busy(format!("state object {name} was changed by other runs {TRIES} times meanwhile")).into())
 }

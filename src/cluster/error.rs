@@ -27,14 +27,38 @@ pub enum ClusterError {
         /// The one of the inventory.
         wanted: String,
     },
-    /// The hosts answer, but the monitors have no majority: nothing can be read or changed.
+    /// The hosts answer, but the monitors have no majority: nothing was changed.
     #[error("Ceph has no quorum: {0}")]
     NoQuorum(String),
+    /// The monitors lost their majority while a change was under way; it may have been made or not.
+    #[error("Ceph lost its quorum during `{request}`, its outcome is unknown: {seen}")]
+    QuorumLost {
+        /// What was asked.
+        request: String,
+        /// What a mon says.
+        seen: String,
+    },
+    /// It was not begun: nothing was changed.
+    #[error("`{request}` was not begun: {reason}")]
+    Unsent {
+        /// What was to be asked.
+        request: String,
+        /// Why it was not.
+        reason: String,
+    },
     /// The host that was asked is fenced off from the storage.
     #[error("host {0} is on Ceph's blocklist: it is fenced and cannot be asked")]
     Blocklisted(String),
-    /// No answer in time; a change may have been made or not.
+    /// No answer in time to a question: nothing was changed.
     #[error("Ceph did not answer `{request}` within {} s", .after.as_secs())]
+    NoAnswer {
+        /// What was asked.
+        request: String,
+        /// The deadline.
+        after: Duration,
+    },
+    /// No answer in time to a change; it may have been made or not.
+    #[error("Ceph did not answer `{request}` within {} s, its outcome is unknown", .after.as_secs())]
     TimedOut {
         /// What was asked.
         request: String,
@@ -49,16 +73,22 @@ pub enum ClusterError {
         /// What was asked.
         request: String,
     },
+    /// The cluster is full: nothing that takes space was written.
+    #[error("Ceph is full and refused `{request}`")]
+    Full {
+        /// What was asked.
+        request: String,
+    },
     /// It exists already.
     #[error("{0}")]
     Exists(String),
     /// It does not exist.
     #[error("{0}")]
     NotFound(String),
-    /// Somebody else changed it first: read it again.
+    /// Another run changed it first: read it again.
     #[error("{0}")]
     Conflict(String),
-    /// Somebody holds or uses it; the text says who.
+    /// Another run holds or uses it; the text says which.
     #[error("{0}")]
     Busy(String),
     /// Ceph refused it.
@@ -79,18 +109,36 @@ pub enum ClusterError {
 impl ClusterError {
     /// Whether a change may have been made although this error came back.
     pub fn unknown(&self) -> bool {
-        matches!(self, Self::TimedOut { .. } | Self::Lost { .. })
+        matches!(self, Self::TimedOut { .. } | Self::QuorumLost { .. } | Self::Lost { .. })
+    }
+
+    /// Whether it speaks against the mon host that was asked: another one may know better.
+    pub(super) fn doubts_the_link(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable(_)
+                | Self::NoQuorum(_)
+                | Self::QuorumLost { .. }
+                | Self::Unsent { .. }
+                | Self::Blocklisted(_)
+                | Self::NoAnswer { .. }
+                | Self::TimedOut { .. }
+                | Self::Lost { .. }
+        )
     }
 
     /// The exit code that fits where nothing better is known.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::TimedOut { .. } | Self::Lost { .. } => Kind::Unknown,
+            Self::TimedOut { .. } | Self::QuorumLost { .. } | Self::Lost { .. } => Kind::Unknown,
             Self::Busy(_) => Kind::Busy,
             Self::Blocklisted(_) | Self::OtherCluster { .. } => Kind::Refused,
             Self::Unreachable(_)
             | Self::NotSetUp { .. }
             | Self::NoQuorum(_)
+            | Self::Unsent { .. }
+            | Self::NoAnswer { .. }
+            | Self::Full { .. }
             | Self::Exists(_)
             | Self::NotFound(_)
             | Self::Conflict(_)
@@ -103,7 +151,7 @@ impl ClusterError {
 impl From<ClusterError> for Failure {
     fn from(error: ClusterError) -> Self {
         let hint = match &error {
-            ClusterError::NoQuorum(_) => {
+            ClusterError::NoQuorum(_) | ClusterError::QuorumLost { .. } => {
                 Some("bring mon hosts back until a majority is up; then run the same command again")
             }
             ClusterError::OtherCluster { .. } => {
@@ -112,6 +160,12 @@ impl From<ClusterError> for Failure {
             ClusterError::NotSetUp { .. } => Some("set the rack up with `rackhand provision`"),
             ClusterError::TimedOut { .. } | ClusterError::Lost { .. } => {
                 Some("run the same command again: it looks before it acts")
+            }
+            ClusterError::NoAnswer { .. } | ClusterError::Unsent { .. } => {
+                Some("see what Ceph waits for with `rackhand status`; then run the same command again")
+            }
+            ClusterError::Full { .. } => {
+                Some("delete guests or images that are not needed, or add disks; `rackhand status` shows the space")
             }
             _ => None,
         };
@@ -135,6 +189,10 @@ mod tests {
             (ClusterError::NotSetUp { host: text(), reason: text() }, Kind::Failed),
             (ClusterError::OtherCluster { host: text(), found: text(), wanted: text() }, Kind::Refused),
             (ClusterError::NoQuorum(text()), Kind::Failed),
+            (ClusterError::QuorumLost { request: text(), seen: text() }, Kind::Unknown),
+            (ClusterError::Unsent { request: text(), reason: text() }, Kind::Failed),
+            (ClusterError::NoAnswer { request: text(), after: Duration::from_secs(1) }, Kind::Failed),
+            (ClusterError::Full { request: text() }, Kind::Failed),
             (ClusterError::Blocklisted(text()), Kind::Refused),
             (ClusterError::TimedOut { request: text(), after: Duration::from_secs(1) }, Kind::Unknown),
             (ClusterError::Lost { host: text(), request: text() }, Kind::Unknown),

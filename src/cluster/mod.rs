@@ -1,7 +1,9 @@
 //! The Ceph cluster: commands, state objects changed by compare-and-swap, and disk images.
 //!
-//! One standing `python3` on a mon host answers all of it over SSH in milliseconds; see `agent.py`.
+//! One standing `python3` on a mon host answers all of it over SSH in milliseconds; see `agent/`.
 
+#[cfg(test)]
+mod agent_test;
 mod ceph;
 mod channel;
 mod connect;
@@ -9,7 +11,11 @@ mod document;
 mod error;
 mod fake;
 mod first;
+mod lease;
 mod port;
+mod protocol;
+mod request;
+mod requests;
 #[cfg(test)]
 mod tests;
 
@@ -19,8 +25,9 @@ pub use document::{Document, all, decode, encode, fetch, update};
 pub use error::ClusterError;
 pub use fake::FakeCluster;
 pub(crate) use first::first_of;
+pub use lease::{Candidate, Lease, Seat};
 pub use port::{
-    ClusterPort, Image, ImageUser, ImageUsers, Keys, KeysChange, Object, Parent, Snapshot, Target, Version,
+    ClusterPort, Entry, Image, ImageUser, ImageUsers, Keys, KeysChange, Object, Parent, Snapshot, Target, Version,
 };
 
 /// The pool of the state objects.

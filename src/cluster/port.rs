@@ -19,6 +19,8 @@ pub type Keys = BTreeMap<String, String>;
 pub enum Target {
     /// Any monitor.
     Mon,
+    /// The monitor on this host, asked over a channel to that host.
+    MonAt(String),
     /// The active manager.
     Mgr,
     /// An OSD.
@@ -29,6 +31,7 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Target::Mon => f.write_str("mon"),
+            Target::MonAt(host) => write!(f, "mon.{host}"),
             Target::Mgr => f.write_str("mgr"),
             Target::Osd(id) => write!(f, "osd.{id}"),
         }
@@ -45,6 +48,15 @@ pub struct Object {
     pub data: String,
     /// The version that was read.
     pub version: Version,
+}
+
+/// A state object of a list, without its version: to change it, it is read again.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Entry {
+    /// Its name.
+    pub name: String,
+    /// What it holds, JSON by convention.
+    pub data: String,
 }
 
 /// A change of several keys in one step.
@@ -102,7 +114,7 @@ pub struct Image {
     pub meta: Keys,
 }
 
-/// The snapshot a clone was made from.
+/// A snapshot of a disk image, for example the one a clone was made from.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Parent {
     /// Image.
@@ -139,6 +151,9 @@ pub struct ImageUser {
     /// Its name in Ceph.
     #[serde(deserialize_with = "text_or_number")]
     pub client: String,
+    /// What it calls its lock; empty for one that only has the image open. A lock is known by client and cookie.
+    #[serde(default)]
+    pub cookie: String,
 }
 
 fn text_or_number<'de, D: serde::Deserializer<'de>>(d: D) -> Result<String, D::Error> {
@@ -154,6 +169,12 @@ pub trait ClusterPort: Send + Sync + fmt::Debug {
     /// Runs a Ceph command; the answer is JSON where the command speaks it, else text.
     async fn command(&self, target: &Target, command: Value, deadline: Duration) -> Result<Value, ClusterError>;
 
+    /// Runs a command of a daemon, for example `mon.h1`, over its admin socket on this mon host; it is answered
+    /// without a quorum.
+    async fn asok(&self, host: &str, daemon: &str, command: Value, deadline: Duration) -> Result<Value, ClusterError>;
+    /// Waits until the newest OSD map is known here: what is asked next goes to no OSD that was marked down before.
+    async fn latest_map(&self) -> Result<(), ClusterError>;
+
     /// Reads a state object.
     async fn get(&self, name: &str) -> Result<Option<Object>, ClusterError>;
     /// Makes a state object; [`ClusterError::Exists`] when there is one.
@@ -163,7 +184,7 @@ pub trait ClusterPort: Send + Sync + fmt::Debug {
     /// Removes a state object that still has this version, else [`ClusterError::Conflict`].
     async fn remove(&self, name: &str, version: Version) -> Result<(), ClusterError>;
     /// All state objects whose name begins with `prefix`, sorted by name.
-    async fn list(&self, prefix: &str) -> Result<Vec<Object>, ClusterError>;
+    async fn list(&self, prefix: &str) -> Result<Vec<Entry>, ClusterError>;
     /// All keys of a state object; none when it does not exist.
     async fn keys(&self, name: &str) -> Result<Keys, ClusterError>;
     /// Changes keys of a state object in one step if all expectations hold, else [`ClusterError::Conflict`].
@@ -181,8 +202,8 @@ pub trait ClusterPort: Send + Sync + fmt::Debug {
     async fn image_create(&self, name: &str, size: u64) -> Result<(), ClusterError>;
     /// Makes `child` from a snapshot, at least `size` bytes large, with notes; tells its size.
     async fn image_clone(&self, from: &Parent, child: &str, size: u64, meta: &Keys) -> Result<u64, ClusterError>;
-    /// Changes a disk image's size.
-    async fn image_resize(&self, name: &str, size: u64) -> Result<(), ClusterError>;
+    /// Makes a disk image at least this large, never smaller; tells its size.
+    async fn image_grow(&self, name: &str, size: u64) -> Result<u64, ClusterError>;
     /// Gives a disk image another name.
     async fn image_rename(&self, name: &str, to: &str) -> Result<(), ClusterError>;
     /// Makes or overwrites a small disk image with this content.
@@ -191,6 +212,9 @@ pub trait ClusterPort: Send + Sync + fmt::Debug {
     async fn image_read(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>, ClusterError>;
     /// Makes a snapshot unless it exists, and protects it where asked.
     async fn snapshot_create(&self, image: &str, snapshot: &str, protect: bool) -> Result<(), ClusterError>;
+    /// Makes new snapshots of several disk images, as close together as can be: all of them or none;
+    /// [`ClusterError::Exists`] when one is there.
+    async fn snapshots_create(&self, snapshots: &[Parent]) -> Result<(), ClusterError>;
     /// Removes a snapshot, protected or not; [`ClusterError::Busy`] when it has clones.
     async fn snapshot_remove(&self, image: &str, snapshot: &str) -> Result<(), ClusterError>;
     /// Names of the clones of all snapshots of a disk image.
@@ -199,6 +223,9 @@ pub trait ClusterPort: Send + Sync + fmt::Debug {
     async fn image_remove(&self, name: &str) -> Result<bool, ClusterError>;
     /// Who has a disk image open or locked.
     async fn image_users(&self, name: &str) -> Result<ImageUsers, ClusterError>;
+    /// Breaks the lock of exactly this client, cookie and address; tells whether it still held it. Only a client that
+    /// can write no more may lose its lock.
+    async fn image_break_lock(&self, name: &str, locker: &ImageUser) -> Result<bool, ClusterError>;
     /// Keeps a note with a disk image.
     async fn image_note(&self, name: &str, key: &str, value: &str) -> Result<(), ClusterError>;
 }

@@ -179,7 +179,7 @@ async fn make_disk(rack: &Rack, plan: &Plan, guest: &Guest) -> Result<(), Failur
                 // Killed between clone and resize, perhaps.
                 let found = rack.port().image(&disk.image).await?;
                 if found.is_none_or(|image| image.size < disk.size.bytes()) {
-                    rack.port().image_resize(&disk.image, disk.size.bytes()).await?;
+                    rack.port().image_grow(&disk.image, disk.size.bytes()).await?;
                 }
             }
             Err(error) => return Err(error.into()),

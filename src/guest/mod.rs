@@ -6,6 +6,7 @@ pub mod claim;
 pub mod create;
 mod delete;
 mod domain;
+pub mod hold;
 mod host_state;
 pub mod image;
 mod import;

@@ -306,7 +306,11 @@ async fn a_guest_that_went_down_by_itself_can_be_started_again() {
 async fn a_disk_that_somebody_has_open_starts_nothing() {
     let world = world("").await;
     let guest = create(&world, order(&["web"])).await.unwrap().remove(0);
-    let user = crate::cluster::ImageUser { address: "10.77.2.13:0/1".into(), client: "client.9".into() };
+    let user = crate::cluster::ImageUser {
+        address: "10.77.2.13:0/1".into(),
+        client: "client.9".into(),
+        cookie: String::new(),
+    };
     let users = crate::cluster::ImageUsers { watchers: vec![user], lockers: Vec::new() };
     world.cluster.use_image(&guest.disks[0].image, users);
     tokio::time::pause();
