@@ -1,7 +1,7 @@
 # The two commands are `make demo` and `make test`; see README.md.
 # Where rustup puts cargo; a shell that was open before does not know yet.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
-.PHONY: deps build lint deny unit model test release demo demo-down lab-tests test-vm bench-move bench-ssh
+.PHONY: deps build lint deny unit generated model test release demo demo-down lab-tests test-vm bench-move bench-ssh
 
 deps:
 	bash scripts/deps.sh
@@ -27,6 +27,10 @@ unit:
 # The protocol that keeps a guest from running twice, in larger setups than `make unit` searches: see docs/protocol.md.
 model:
 	cargo run --locked --quiet -p rackhand-model
+
+# Completion scripts and the command line reference, from the program.
+generated:
+	RACKHAND_GENERATE=1 cargo test --locked --features lab-tests --test it house::generated
 
 test: deps lint deny unit lab-tests
 

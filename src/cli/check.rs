@@ -12,9 +12,9 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Compare the inventory with reality, before anything is changed.
+/// Compare the inventory with the hosts; nothing is changed.
 ///
-/// Looks at all hosts at once: SSH and sudo, system, clocks, disks, interfaces, every pair of hosts on every network at
+/// Examines all hosts at once: SSH and sudo, system, clocks, disks, interfaces, every pair of hosts on every network at
 /// full packet size, names, memory, and BMCs. Exits with 4 when something would not work; warnings alone exit with 0.
 #[derive(Debug, Args)]
 pub struct CheckArgs {}

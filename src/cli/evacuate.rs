@@ -7,15 +7,16 @@ use crate::movement::{Evacuation, execute};
 use crate::ui::counted;
 use clap::Args;
 
-/// Empty a host: it takes no more guests, and those it has move to others without stopping.
+/// Move all guests off a host without stopping them.
 ///
-/// The host stays in maintenance until `rackhand return`. With --deadline no more moves are begun after that time.
+/// The host is put into maintenance first, and stays there until `rackhand return`. With --deadline, no more moves start
+/// after that time.
 #[derive(Debug, Args)]
 pub struct EvacuateArgs {
     /// The host.
     #[arg(value_name = "HOST")]
     host: String,
-    /// Remember who left, for `rackhand return`.
+    /// Remember which guests left, for `rackhand return`.
     #[arg(long)]
     return_later: bool,
     #[command(flatten)]

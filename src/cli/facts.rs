@@ -10,16 +10,15 @@ use clap::Args;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// Look at hosts: machine, processors, memory, networks, disks, system, software.
+/// Show the hardware and software of hosts: processors, memory, networks, disks, system.
 ///
-/// One script, one round trip a host, all hosts at once. The table is a summary; `--disks` lists the disks by the names
-/// that an inventory takes, and `-o json` has everything.
+/// The table is a summary. `--disks` lists the disks by the names that an inventory takes, and `-o json` has everything.
 #[derive(Debug, Args)]
 pub struct FactsArgs {
     /// Hosts, by name or glob [default: all].
     #[arg(value_name = "HOST")]
     hosts: Vec<String>,
-    /// List their disks: by stable name, with what is on them.
+    /// List the disks by stable name, with what is on them.
     #[arg(long)]
     disks: bool,
 }

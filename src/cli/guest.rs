@@ -4,7 +4,7 @@ use super::{Context, guest_console, guest_create, guest_list, guest_run};
 use crate::error::Failure;
 use clap::{Args, Subcommand};
 
-/// Make, start, stop and look at guests.
+/// Create, start, stop and show guests.
 #[derive(Debug, Args)]
 pub struct GuestArgs {
     #[command(subcommand)]

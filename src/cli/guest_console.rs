@@ -7,20 +7,20 @@ use crate::ssh::{interactive, quote};
 use clap::Args;
 use std::time::Duration;
 
-/// Open a guest's serial console; Ctrl-] leaves it.
+/// Open the serial console of a guest; Ctrl-] leaves it.
 #[derive(Debug, Args)]
 pub struct ConsoleArgs {
-    /// Name or id.
+    /// Name or UUID of the guest.
     guest: String,
     /// Print the command instead of running it.
     #[arg(long)]
     show_command: bool,
 }
 
-/// Run a command in a guest, through its guest agent.
+/// Run a command in a guest through its guest agent.
 #[derive(Debug, Args)]
 pub struct ExecArgs {
-    /// Name or id.
+    /// Name or UUID of the guest.
     guest: String,
     /// How long it may run.
     #[arg(long, value_parser = humantime::parse_duration, default_value = "60s", value_name = "DURATION")]

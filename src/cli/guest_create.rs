@@ -14,14 +14,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-/// Make guests from an image, and start them.
+/// Create guests from an image and start them.
 ///
-/// A run that was killed is finished by running it again. Two tags steer where guests go: those with the same
-/// `apart=VALUE` never share a host, those with the same `spread=VALUE` share a rack or a host only when there is no
-/// other way.
+/// The same command, run again, finishes one that was killed. Two tags steer where guests run: guests with the same
+/// `apart=VALUE` never share a host; guests with the same `spread=VALUE` share a rack or a host only when there is no
+/// other choice.
 #[derive(Debug, Args)]
 pub struct CreateArgs {
-    /// Name of the guest; with --count NAME-1, NAME-2, ...
+    /// Name of the guest; with --count, NAME-1, NAME-2 and so on.
     name: String,
     /// Image, as NAME or NAME@VERSION.
     #[arg(long)]
@@ -38,31 +38,31 @@ pub struct CreateArgs {
     /// Guest network [default: the inventory's, or the only one].
     #[arg(long)]
     network: Option<String>,
-    /// Address: `auto`, or one.
+    /// Address of the guest; `auto` takes a free one.
     #[arg(long, default_value = "auto")]
     address: Wish,
-    /// cloud-init user data; for the image's own use.
+    /// File of cloud-init user data, passed to the guest unchanged.
     #[arg(long, value_name = "FILE")]
     user_data: Option<PathBuf>,
-    /// Public SSH key to let in; may be given several times.
+    /// File of a public SSH key that may log in; may be repeated.
     #[arg(long, value_name = "FILE", conflicts_with = "user_data")]
     ssh_key: Vec<PathBuf>,
-    /// Make this many.
+    /// Number of guests to create.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     count: Option<u32>,
-    /// Tag; may be given several times.
+    /// Tag; may be repeated.
     #[arg(long, value_name = "KEY=VALUE", value_parser = tag)]
     tag: Vec<(String, String)>,
-    /// The only host it may run on.
+    /// Pin the guest to this host.
     #[arg(long)]
     host: Option<String>,
-    /// Higher goes first when not all can.
+    /// Guests of a higher priority go first when there is not room for all.
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     priority: i32,
-    /// Refuse to delete it.
+    /// Protect the guest against deletion.
     #[arg(long)]
     protected: bool,
-    /// Leave it down.
+    /// Create the guest without starting it.
     #[arg(long)]
     no_start: bool,
 }

@@ -19,7 +19,7 @@ pub struct ListArgs {
 /// Show one guest.
 #[derive(Debug, Args)]
 pub struct ShowArgs {
-    /// Name or id.
+    /// Name or UUID of the guest.
     guest: String,
 }
 

@@ -10,50 +10,50 @@ use std::time::Duration;
 
 /// Start guests.
 ///
-/// A guest starts at most once: where it may still run on a host that does not answer, the start is refused.
+/// A guest never runs twice: when it may still run on a host that does not answer, the start is refused.
 #[derive(Debug, Args)]
 pub struct StartArgs {
     #[command(flatten)]
     selection: GuestNames,
-    /// Start it on this host.
+    /// Host to start them on.
     #[arg(long)]
     host: Option<String>,
 }
 
-/// Stop guests: by their power button, or at once with --force.
+/// Shut guests down, or stop them at once with --force.
 #[derive(Debug, Args)]
 pub struct StopArgs {
     #[command(flatten)]
     selection: GuestSelection,
-    /// Pull the plug.
+    /// Stop at once, as if the power were cut.
     #[arg(long)]
     force: bool,
-    /// How long a guest may take to shut itself down.
+    /// How long a guest may take to shut down.
     #[arg(long, value_parser = humantime::parse_duration, default_value = "90s", value_name = "DURATION")]
     timeout: Duration,
 }
 
-/// Reboot guests: ask them to, or press the reset button with --force.
+/// Reboot guests, or reset them at once with --force.
 #[derive(Debug, Args)]
 pub struct RebootArgs {
     #[command(flatten)]
     selection: GuestSelection,
-    /// Press the reset button.
+    /// Reset at once, without shutting down.
     #[arg(long)]
     force: bool,
 }
 
-/// Delete guests with their disks; running ones are stopped at once.
+/// Delete guests with their disks; running guests are stopped at once.
 #[derive(Debug, Args)]
 pub struct DeleteArgs {
     #[command(flatten)]
     selection: GuestSelection,
 }
 
-/// Refuse to delete guests, or no longer.
+/// Turn delete protection on or off.
 #[derive(Debug, Args)]
 pub struct ProtectArgs {
-    /// Protect them, or not.
+    /// `on` or `off`.
     what: OnOff,
     #[command(flatten)]
     selection: GuestSelection,
@@ -62,9 +62,9 @@ pub struct ProtectArgs {
 /// On or off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OnOff {
-    /// Yes.
+    /// Turn it on.
     On,
-    /// No.
+    /// Turn it off.
     Off,
 }
 

@@ -7,10 +7,10 @@ use clap::Args;
 /// Guests by name and tag.
 #[derive(Clone, Debug, Default, Args)]
 pub struct GuestNames {
-    /// Guests: names, globs (quoted) or ids.
+    /// Guests: names, quoted globs or UUIDs.
     #[arg(value_name = "GUEST")]
     pub guests: Vec<String>,
-    /// Guests with this tag; all of them when given several times.
+    /// Guests with this tag; repeated, guests with all of the tags.
     #[arg(long, value_name = "KEY[=VALUE]")]
     pub tag: Vec<String>,
     /// All guests.

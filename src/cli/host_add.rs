@@ -13,7 +13,7 @@ use std::time::Duration;
 /// How long a TCP and SSH handshake may take.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// Hosts of the rack.
+/// Record the SSH keys of hosts, and put hosts into maintenance.
 #[derive(Debug, Args)]
 pub struct HostArgs {
     #[command(subcommand)]
@@ -26,20 +26,20 @@ enum HostCommand {
     Maintenance(super::host_maintenance::MaintenanceArgs),
 }
 
-/// Record a host's SSH key, and print what to add to the inventory.
+/// Record the SSH key of a host, and print what to add to the inventory.
 ///
-/// Shows the fingerprint and asks: compare it with the one on the host's console. A key that differs from the recorded
-/// one is refused.
+/// Shows the fingerprint and asks: compare it with the fingerprint on the console of the host. A key that differs from
+/// the recorded key is refused.
 #[derive(Debug, Args)]
 pub struct AddArgs {
     /// Name of the host.
     name: String,
     /// Its address on the management network.
     address: IpAddr,
-    /// SSH port, where it is not the inventory's.
+    /// SSH port [default: the inventory's].
     #[arg(long)]
     port: Option<u16>,
-    /// Login name, where it is not the inventory's.
+    /// Login name [default: the inventory's].
     #[arg(long)]
     user: Option<String>,
 }

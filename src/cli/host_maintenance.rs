@@ -6,16 +6,16 @@ use crate::error::Failure;
 use crate::guest::{Maintenance, set_maintenance};
 use clap::Args;
 
-/// Let a host take no guests, or take them again.
+/// Put a host into maintenance or take it out.
 ///
-/// Guests that run there stay; `rackhand evacuate` moves them away.
+/// A host in maintenance takes no more guests. Guests that run there stay; `rackhand evacuate` moves them away.
 #[derive(Debug, Args)]
 pub struct MaintenanceArgs {
     /// The host.
     host: String,
-    /// Maintenance on, or off.
+    /// `on` or `off`.
     what: OnOff,
-    /// Why, for whoever meets it.
+    /// Reason, shown by `rackhand status`.
     #[arg(long)]
     why: Option<String>,
 }

@@ -8,7 +8,7 @@ use crate::ui::Table;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-/// Images that guests are made from.
+/// Import, list and remove the images that guests are created from.
 #[derive(Debug, Args)]
 pub struct ImageArgs {
     #[command(subcommand)]
@@ -20,27 +20,27 @@ enum ImageCommand {
     Import(ImportArgs),
     /// List images.
     List,
-    /// Show an image and its versions, or one of them.
+    /// Show an image with its versions, or one version.
     Show(NameArgs),
-    /// Remove an image with all its versions, or one of them; refused while disks of guests stand on it.
+    /// Remove an image with all its versions, or one version; refused while disks of guests depend on it.
     Remove(NameArgs),
-    /// Choose the version that new guests get.
+    /// Choose the version of an image that new guests get.
     Publish(NameArgs),
 }
 
 /// Import a disk image, qcow2 or raw, as a new version.
 ///
-/// The version is offered when it is complete and not before; new guests get it from then on.
+/// New guests get the new version as soon as it is complete, and never before.
 #[derive(Debug, Args)]
 pub struct ImportArgs {
     /// Name of the image.
     name: TemplateName,
     /// File, http(s) URL, or `-` for stdin.
     source: String,
-    /// SHA-256 the file must have.
+    /// SHA-256 that the file must have.
     #[arg(long, value_name = "HEX", value_parser = sha256)]
     sha256: Option<String>,
-    /// Import a raw disk without a boot sector too.
+    /// Import a raw disk even without a boot sector.
     #[arg(long)]
     force: bool,
 }
@@ -48,6 +48,7 @@ pub struct ImportArgs {
 #[derive(Debug, Args)]
 struct NameArgs {
     /// NAME or NAME@VERSION.
+    #[arg(value_name = "IMAGE")]
     name: TemplateName,
 }
 

@@ -12,10 +12,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
-/// Write a new inventory: from flags, by looking at hosts, or by asking.
+/// Write a new inventory from flags, from what hosts report, or from answers.
 ///
-/// With --host it is made from flags alone; with --probe the hosts are looked at over SSH; with neither, questions are
-/// asked on the terminal. The file is commented, has a fresh cluster id, and is correct as it is written.
+/// With --host, it is written from flags alone; with --probe, from what the hosts report over SSH; with neither, from
+/// answers to questions on the terminal. The file has comments and a new cluster id, and passes `inventory check`.
 #[derive(Clone, Debug, Default, Args)]
 pub struct InitArgs {
     /// File to write, `-` for stdout [default: that of --inventory].
@@ -33,16 +33,16 @@ pub struct InitArgs {
     /// Storage network [default: the management network].
     #[arg(long, value_name = "CIDR")]
     pub(super) storage: Option<IpNet>,
-    /// A host; without STORAGE its storage address has the same host part.
+    /// A host; without STORAGE, its storage address has the same host part as ADDRESS.
     #[arg(long = "host", value_name = "NAME=ADDRESS[,STORAGE]", value_parser = host_flag, conflicts_with = "probe")]
     hosts: Vec<HostFlag>,
-    /// A device for an OSD, by stable path.
+    /// A device for an OSD, by its stable path.
     #[arg(long = "osd", value_name = "HOST=DEVICE", value_parser = osd_flag, conflicts_with = "probe")]
     osds: Vec<(String, PathBuf)>,
-    /// The BMC of a host; without KIND (redfish, ipmi) it speaks Redfish.
+    /// The BMC of a host; KIND is `redfish` (the default) or `ipmi`.
     #[arg(long = "bmc", value_name = "HOST=[KIND:]ADDRESS", value_parser = bmc_flag, conflicts_with = "probe")]
     bmcs: Vec<(String, DraftBmc)>,
-    /// Hosts to look at; names, networks, empty disks and BMCs are taken from them.
+    /// Hosts to ask for their names, networks, empty disks and BMCs.
     #[arg(long, value_name = "ADDRESS", num_args = 1..)]
     pub(super) probe: Vec<IpAddr>,
     /// Login name.

@@ -7,7 +7,7 @@ use crate::ui::Table;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-/// Look at the inventory file.
+/// Check or show the inventory file.
 #[derive(Debug, Args)]
 pub struct InventoryArgs {
     #[command(subcommand)]
@@ -16,9 +16,9 @@ pub struct InventoryArgs {
 
 #[derive(Debug, Subcommand)]
 enum InventoryCommand {
-    /// Check the file; every mistake is shown with its place and a fix.
+    /// Check the file; every mistake is listed with its line and a fix.
     Check,
-    /// Show the hosts of the file; with `-o json` all of it, defaults filled in.
+    /// Show the hosts of the file; `-o json` has all of it, with defaults filled in.
     Show,
     /// Print the JSON Schema of the file, for editors.
     Schema,

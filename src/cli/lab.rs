@@ -10,7 +10,7 @@ use serde::Serialize;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 
-/// A rack on this machine: hosts that boot, two networks, disks and BMCs.
+/// Run a rack on this machine: hosts that boot, two networks, disks and BMCs.
 #[derive(Debug, Args)]
 pub struct LabArgs {
     /// Name of the lab [default: rack]; `lab list` shows all where none is named.
@@ -25,14 +25,14 @@ enum LabCommand {
     Up(UpArgs),
     /// Remove a lab and everything it made, however far it got.
     Down,
-    /// Show all labs and saved racks, and what the hosts are doing.
+    /// List labs and saved racks, with the state of their hosts.
     List,
     Ssh(SshArgs),
     Power(PowerArgs),
-    /// Pull a host's cords: links down, SIGKILL, BMC dead. `lab power on` puts them back.
+    /// Cut a host and its BMC off from power and networks at once; `lab power on` undoes it.
     Cut(HostArgs),
     Partition(PartitionArgs),
-    /// Put all of a host's cables back.
+    /// Connect a host to all its networks again.
     Heal(HostArgs),
     Save(SaveArgs),
     /// Delete a saved rack; labs that came up from it stay.
@@ -84,7 +84,7 @@ fn word(value: impl ValueEnum) -> String {
     value.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default()
 }
 
-/// Build a lab and wait until its hosts can be logged in to.
+/// Create a lab and wait until its hosts accept logins.
 #[derive(Debug, Args)]
 struct UpArgs {
     /// How many hosts.
@@ -96,10 +96,10 @@ struct UpArgs {
     /// Size of each disk; it takes no space until it is written to.
     #[arg(long, default_value = "12G", value_name = "SIZE")]
     disk_size: Size,
-    /// What the hosts are: containers, or virtual machines with a kernel of their own.
+    /// Kind of the hosts: containers, or virtual machines with a kernel of their own.
     #[arg(long, value_enum, default_value_t)]
     kind: HostKind,
-    /// Bring this saved rack up again; hosts and disks are as they were.
+    /// Saved rack to bring up again; hosts and disks are as they were.
     #[arg(long, value_name = "SAVED", conflicts_with_all = ["hosts", "disks", "disk_size", "kind"])]
     from: Option<LabName>,
 }
@@ -109,7 +109,7 @@ struct UpArgs {
 struct SaveArgs {
     /// Name of the saved rack.
     saved: LabName,
-    /// Put it in the place of one that has the name already.
+    /// Replace a saved rack of the same name.
     #[arg(long)]
     replace: bool,
 }
@@ -140,12 +140,12 @@ struct PowerArgs {
     host: String,
 }
 
-/// Take a host's cables out of their switch. Its BMC keeps its own.
+/// Disconnect a host from a network; its BMC stays connected.
 #[derive(Debug, Args)]
 struct PartitionArgs {
     /// The host.
     host: String,
-    /// The network it is cut off from.
+    /// The network to disconnect it from.
     #[arg(long, value_enum, value_name = "NETWORK")]
     from: Network,
 }

@@ -6,7 +6,7 @@ use crate::lab::guest_image::{self, ImageKind};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-/// Disk images of guests for the lab.
+/// Build disk images of guests for the lab.
 #[derive(Debug, Args)]
 pub struct ImageArgs {
     #[command(subcommand)]

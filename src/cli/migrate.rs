@@ -11,23 +11,23 @@ use uuid::Uuid;
 
 /// Move running guests to other hosts without stopping them.
 ///
-/// Each guest goes to --to, or to the host where there is most room. The plan is shown first. The source host sends
-/// the guest by itself: a move goes on when this command dies, and the same command, run again, finishes it.
+/// Each guest moves to --to, or to the host with the most room. The plan is shown first. The source host sends the guest
+/// itself: a move goes on when this command dies, and the same command, run again, finishes it.
 #[derive(Debug, Args)]
 pub struct MigrateArgs {
-    /// Guests: names, globs or ids.
+    /// Guests: names, quoted globs or UUIDs.
     #[arg(value_name = "GUEST")]
     guests: Vec<String>,
     /// Only guests with this tag.
     #[arg(long, value_name = "KEY[=VALUE]")]
     tag: Vec<String>,
-    /// All guests; with --from those of a host.
+    /// All guests; with --from, all guests of that host.
     #[arg(long)]
     all: bool,
     /// Only guests that run on this host.
     #[arg(long, value_name = "HOST")]
     from: Option<String>,
-    /// Where to.
+    /// Host to move them to.
     #[arg(long, value_name = "HOST")]
     to: Option<String>,
     #[command(flatten)]

@@ -2,9 +2,11 @@
 
 mod change;
 mod check;
+mod complete;
 mod completions;
 mod context;
 mod evacuate;
+mod examples;
 mod facts;
 mod guest;
 mod guest_console;
@@ -12,6 +14,7 @@ mod guest_create;
 mod guest_list;
 mod guest_run;
 mod guest_selection;
+mod help;
 mod host_add;
 mod host_maintenance;
 mod host_names;
@@ -29,13 +32,16 @@ mod return_;
 mod run;
 mod status;
 
+pub use completions::script as completion_script;
 pub use context::Context;
 pub use guest_selection::{GuestNames, GuestSelection};
+pub use help::command;
 
 use crate::error::{Failure, Kind};
 use crate::ui::{ColorChoice, EventStyle, OutputFormat, Ui};
 use clap::builder::Resettable;
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, FromArgMatches, Parser, Subcommand};
+use clap_complete::CompleteEnv;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -43,7 +49,7 @@ use std::time::Duration;
 
 /// A hand for the rack: Ceph, KVM guests, migration and evacuation over SSH, without agents.
 #[derive(Debug, Parser)]
-#[command(name = "rackhand", version, about, max_term_width = 100, after_help = CONTRACT)]
+#[command(name = "rackhand", version, about, max_term_width = 100)]
 pub struct Cli {
     #[command(flatten)]
     global: Global,
@@ -59,35 +65,36 @@ pub struct Global {
     #[arg(
         short,
         long,
-        global = true,
+        global = true, hide_short_help = true,
         env = INVENTORY,
+        hide_env_values = true,
         value_name = "FILE",
         default_value = "inventory.yaml"
     )]
     pub inventory: PathBuf,
-    /// How the result is written to stdout.
-    #[arg(short, long, global = true, value_enum, default_value_t)]
+    /// Format of the result on stdout.
+    #[arg(short, long, global = true, hide_short_help = true, value_enum, default_value_t)]
     pub output: OutputFormat,
-    /// How events are written to stderr [default: bars on a terminal, else plain].
-    #[arg(long, global = true, value_enum, value_name = "STYLE")]
+    /// Format of events on stderr [default: bars on a terminal, else plain].
+    #[arg(long, global = true, hide_short_help = true, value_enum, value_name = "STYLE")]
     pub events: Option<EventStyle>,
     /// Show warnings and errors only.
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, hide_short_help = true)]
     pub quiet: bool,
     /// Show more; twice for a transcript of remote commands.
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, hide_short_help = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
-    /// Go ahead without asking.
-    #[arg(short, long, global = true)]
+    /// Do not ask for confirmation.
+    #[arg(short, long, global = true, hide_short_help = true)]
     pub yes: bool,
     /// Show what would be done; change nothing.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, hide_short_help = true)]
     pub dry_run: bool,
-    /// Give up after this long, for example 90s or 10m.
-    #[arg(long, global = true, value_parser = humantime::parse_duration, value_name = "DURATION")]
+    /// Time limit of the whole command, for example 90s or 10m.
+    #[arg(long, global = true, hide_short_help = true, value_parser = humantime::parse_duration, value_name = "DURATION")]
     pub deadline: Option<Duration>,
     /// When to use colour.
-    #[arg(long, global = true, value_enum, default_value_t)]
+    #[arg(long, global = true, hide_short_help = true, value_enum, default_value_t)]
     pub color: ColorChoice,
 }
 
@@ -117,21 +124,10 @@ enum Command {
 /// The variable that names the inventory.
 const INVENTORY: &str = "RACKHAND_INVENTORY";
 
-/// Below the help of `rackhand` itself.
-const CONTRACT: &str = "\
-Exit codes:
-    0  done, or nothing to do
-    1  failed
-    2  command line or inventory wrong; nothing was touched
-    3  partly done: the rest is listed, run again
-    4  a check found a problem
-    5  refused: it would be unsafe; the message says what would make it safe
-    6  outcome unknown: the message says what to look at
-   75  another run holds this; try later
-  130  interrupted";
-
 /// Parses the command line, runs it, and turns the outcome into an exit code.
 pub fn main() -> ExitCode {
+    // Answers a shell that completes a line, and exits.
+    CompleteEnv::with_factory(help::command).complete();
     let cli = match parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -166,7 +162,7 @@ pub fn main() -> ExitCode {
 
 /// The command line. An empty variable is as good as none, as everywhere in the shell.
 fn parse() -> Result<Cli, clap::Error> {
-    let mut command = Cli::command();
+    let mut command = help::command();
     if std::env::var_os(INVENTORY).is_some_and(|path| path.is_empty()) {
         command = command.mut_arg("inventory", |arg| arg.env(Resettable::Reset));
     }
@@ -279,7 +275,7 @@ mod tests {
         Cli::command().debug_assert();
     }
 
-    /// Names and flags are a contract: what goes from this list breaks somebody's script.
+    /// Names and flags are a contract: what goes from this list breaks scripts.
     #[test]
     fn commands_and_flags_are_those_of_the_contract() {
         fn list(command: &clap::Command, path: &str, lines: &mut Vec<String>) {

@@ -13,10 +13,10 @@ use tokio::sync::watch;
 /// How guests are moved.
 #[derive(Clone, Debug, Args)]
 pub struct MoveArgs {
-    /// Send at most so many MiB/s for each guest [default: as fast as the link allows].
+    /// Limit of the transfer of each guest, in MiB/s [default: what the link allows].
     #[arg(long, value_name = "MIB_PER_S", value_parser = clap::value_parser!(u64).range(1..))]
     bandwidth: Option<u64>,
-    /// Longest time a guest may stand still; reached only by guests that write faster than the link.
+    /// Longest pause of a guest; only guests that write faster than the link reach it.
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = humantime::parse_duration)]
     max_downtime: Duration,
 }

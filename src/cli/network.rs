@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use std::net::IpAddr;
 
-/// Networks of guests and their addresses.
+/// List the networks of guests and their addresses.
 #[derive(Debug, Args)]
 pub struct NetworkArgs {
     #[command(subcommand)]
@@ -19,11 +19,11 @@ pub struct NetworkArgs {
 enum NetworkCommand {
     /// List the networks of guests.
     List,
-    /// Show who has which address of a network.
+    /// Show which guest has which address of a network.
     Pool {
         /// The network.
         network: String,
-        /// Forget addresses that strangers were seen with, so that they are tried again.
+        /// Forget which addresses were found in use by other machines, so that guests may get them again.
         #[arg(long)]
         forget_strangers: bool,
     },

@@ -24,17 +24,17 @@ const PATIENCE: Patience = Patience {
     aborts_itself: false,
 };
 
-/// Build the cluster on the inventory's hosts, or mend what has drifted.
+/// Build the cluster on the hosts of the inventory, or correct what has drifted.
 ///
-/// Shows what would change, asks, applies exactly that, and looks again. A run that was killed is finished by the
-/// next one.
+/// Shows what would change, asks, applies exactly that, and verifies it. The same command, run again, finishes one that
+/// was killed.
 #[derive(Debug, Args)]
 pub struct ProvisionArgs {
-    /// Directory whose playbooks and templates take the place of the built-in ones of the same name.
+    /// Directory of playbooks and templates that replace built-in ones of the same name.
     #[arg(long, value_name = "DIR")]
     playbooks: Option<PathBuf>,
-    /// Apply this plan, saved by `--dry-run -o json`, and nothing else: if more or other things would have to be done by
-    /// now, nothing is. The plan is what was agreed on, so nobody is asked.
+    /// Apply this plan, saved by `--dry-run -o json`, without asking; nothing is changed if anything else would have to
+    /// change by now.
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
 }

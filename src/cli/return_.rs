@@ -8,9 +8,9 @@ use crate::ui::counted;
 use clap::Args;
 use uuid::Uuid;
 
-/// Take a host out of maintenance, and bring back the guests that `evacuate --return-later` moved away.
+/// Take a host out of maintenance, and move back the guests that `evacuate --return-later` moved away.
 ///
-/// Only those come back. One that was stopped meanwhile stays as it is.
+/// No other guests are moved. A guest that has been stopped since then stays stopped.
 #[derive(Debug, Args)]
 pub struct ReturnArgs {
     /// The host.

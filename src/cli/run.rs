@@ -8,15 +8,15 @@ use crate::provision::Stage;
 use clap::Args;
 use std::path::PathBuf;
 
-/// Bring hosts to what a playbook of your own says.
+/// Apply a playbook of your own to hosts.
 ///
-/// Shows what would change, asks, applies exactly that, and looks again; the same resources and templates as
-/// `provision` uses.
+/// Shows what would change, asks, applies exactly that, and verifies it. A playbook has the same resources and templates
+/// as those of `provision`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
     /// The playbook, a YAML file; its templates are in `templates/` beside it.
     playbook: PathBuf,
-    /// Hosts to do it on, globs allowed [default: all].
+    /// Hosts to apply it to: names or globs [default: all].
     #[arg(long, value_name = "HOST", value_delimiter = ',')]
     host: Vec<String>,
     /// Apply this plan, saved by `--dry-run -o json`, and nothing else, without asking.

@@ -7,11 +7,11 @@ use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
 
-/// Show the cluster's health, the hosts and the guests on one screen.
+/// Show the health of the cluster, the hosts and the guests on one screen.
 #[derive(Debug, Args)]
 pub struct StatusArgs {}
 
-/// Say what is wrong or risky, each with the fix; exit 4 when anything is.
+/// List what is wrong or risky, with a fix for each; exit 4 when there is anything.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {}
 

@@ -74,7 +74,7 @@ impl Ui {
         Ui { output, color: color.on(out), sink, interruptions: Arc::default() }
     }
 
-    /// A Ui that shows nothing, for tests.
+    /// A Ui that shows nothing: for the shell's completion, and for tests.
     pub fn hidden() -> Self {
         Ui::new(OutputFormat::Table, ColorChoice::Never, true, Some(EventStyle::Plain))
     }
