@@ -1,6 +1,6 @@
 //! Names for the shell: hosts and networks as the inventory has them, guests and images as the cluster does.
 
-use super::INVENTORY;
+use super::global::INVENTORY;
 use crate::guest::{Rack, image};
 use crate::inventory::{self, Inventory};
 use crate::ssh::Fleet;
@@ -115,7 +115,7 @@ mod tests {
             command.get_subcommands().for_each(|c| look(c, &format!("{path} {}", c.get_name()), found));
         }
         let mut found = Vec::new();
-        look(&super::super::help::command(), "", &mut found);
+        look(&crate::cli::command(), "", &mut found);
         insta::assert_snapshot!(found.join("\n"));
     }
 }

@@ -1,6 +1,6 @@
 //! `rackhand completions` and `rackhand man`.
 
-use super::{Context, command};
+use super::Context;
 use crate::error::Failure;
 use clap::Args;
 use clap_complete::Shell;
@@ -49,9 +49,9 @@ pub fn script(shell: &str) -> Result<String, Failure> {
 ///
 /// # Errors
 /// When the pages cannot be written.
-pub fn man(args: &ManArgs, context: &Context) -> Result<(), Failure> {
+pub fn man(args: &ManArgs, command: clap::Command, context: &Context) -> Result<(), Failure> {
     std::fs::create_dir_all(&args.directory)?;
-    clap_mangen::generate_to(command(), &args.directory)?;
+    clap_mangen::generate_to(command, &args.directory)?;
     context.ui.note(format!("manual pages written to {}", args.directory.display()));
     Ok(())
 }

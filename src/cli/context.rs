@@ -1,6 +1,6 @@
 //! What every command starts from.
 
-use super::Global;
+use super::global::Global;
 use crate::error::Failure;
 use crate::guest::Rack;
 use crate::inventory::{self, Inventory};

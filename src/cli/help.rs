@@ -1,9 +1,8 @@
 //! The command line with its help: commands in groups, an example for each, completion of names.
 
-use super::Cli;
 use super::complete::complete_names;
 use super::examples::EXAMPLES;
-use clap::{Command, CommandFactory};
+use clap::Command;
 use std::fmt::Write;
 
 /// The commands in the order of a rack's life.
@@ -34,19 +33,18 @@ Exit codes:
    75  another run holds this; try again later
   130  interrupted";
 
-/// The command line as it is parsed, completed and documented.
-pub fn command() -> Command {
+/// The command line with its help.
+pub(super) fn dressed(command: Command) -> Command {
     let template = format!(
         "{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{}\nOptions:\n{{options}}{{after-help}}",
-        groups()
+        groups(&command)
     );
-    let command = dress(Cli::command(), String::new());
+    let command = dress(command, String::new());
     command.help_template(template).after_help(MORE).after_long_help(CONTRACT)
 }
 
 /// The groups, each command with the first line of its help.
-fn groups() -> String {
-    let command = Cli::command();
+fn groups(command: &Command) -> String {
     let mut text = String::new();
     for (title, names) in GROUPS {
         // Writing to a String cannot fail.
@@ -90,6 +88,8 @@ fn examples(path: &str) -> impl Iterator<Item = &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::{Cli, command};
+    use clap::CommandFactory;
 
     /// Every command that is shown, with its path.
     fn all(command: &Command, path: &str, found: &mut Vec<(String, Command)>) {
@@ -121,10 +121,10 @@ mod tests {
         for (path, lines) in EXAMPLES {
             assert!(commands.iter().any(|(of, _)| of == path), "{path} is not a command");
             for line in *lines {
-                let (words, _) = line.split_once("  #").unwrap_or((line, ""));
+                let words = line.split("  #").next().and_then(|words| words.split(" > ").next()).unwrap_or_default();
                 let words: Vec<String> = words.split_whitespace().map(|w| w.replace('\'', "")).collect();
                 assert!(words.join(" ").starts_with(&format!("rackhand {path}")), "{line} is not of {path}");
-                let parsed = super::command().try_get_matches_from(&words);
+                let parsed = command().try_get_matches_from(&words);
                 assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
                 assert!(line.len() <= 98, "{line} is too long");
             }

@@ -1,7 +1,7 @@
 //! `rackhand init --probe`: an inventory from what hosts are.
 
 use super::Context;
-use super::init::InitArgs;
+use super::init_args::InitArgs;
 use crate::error::{Failure, Kind};
 use crate::host::{self, Disk, Facts, Nic, OwnBmc};
 use crate::inventory::{

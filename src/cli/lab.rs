@@ -327,8 +327,9 @@ mod tests {
     #[test]
     fn a_change_is_said_in_the_words_of_the_command_line() {
         let said = |words: &[&str]| {
-            let cli = <super::super::Cli as clap::Parser>::try_parse_from([&["rackhand", "lab"], words].concat());
-            let super::super::Command::Lab(args) = cli.unwrap().command else { panic!("no lab command") };
+            let lab = LabArgs::augment_args(clap::Command::new("lab"));
+            let matches = lab.try_get_matches_from([&["lab"], words].concat()).unwrap();
+            let args = <LabArgs as clap::FromArgMatches>::from_arg_matches(&matches).unwrap();
             let (action, object) = args.command.change(&"rack".parse().unwrap()).unwrap();
             format!("{action}: {object}")
         };

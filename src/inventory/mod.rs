@@ -6,6 +6,7 @@
 mod checks;
 mod draft;
 mod format;
+mod load;
 mod mistake;
 mod model;
 mod schema;
@@ -17,58 +18,7 @@ mod tree;
 mod view;
 
 pub use draft::{Draft, DraftBmc, DraftHost, DraftNetwork, counterpart};
+pub use load::{load, parse};
 pub use mistake::{Mistake, Mistakes, Span};
 pub use model::*;
 pub use schema::schema;
-
-use crate::error::{Failure, Kind};
-use std::path::Path;
-
-/// Reads and checks an inventory file.
-///
-/// # Errors
-/// Every mistake in the file at once, as a usage failure (exit 2).
-pub fn load(path: &Path) -> Result<Inventory, Failure> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        let missing = error.kind() == std::io::ErrorKind::NotFound;
-        let failure = Failure::new(Kind::Usage, error).context(format!("cannot read inventory {}", path.display()));
-        let hint = "name it with -i FILE or $RACKHAND_INVENTORY, or write one with `rackhand init`";
-        if missing { failure.hint(hint) } else { failure }
-    })?;
-    let mut inventory = parse(&path.display().to_string(), &text)?;
-    let base = path.parent().filter(|p| !p.as_os_str().is_empty());
-    inventory.base = base.unwrap_or(Path::new(".")).to_path_buf();
-    Ok(inventory)
-}
-
-/// Checks an inventory's text; `file` is its name in messages.
-///
-/// # Errors
-/// Every mistake in the text at once.
-pub fn parse(file: &str, text: &str) -> Result<Inventory, Mistakes> {
-    let mut found = Vec::new();
-    let schema = schema::Schema::new();
-    let value = match tree::parse(text, &mut found) {
-        Some(root) => {
-            let value = shape::check(&root, &schema, &mut found);
-            checks::all(&view::View::new(&root), &mut found);
-            value
-        }
-        None if found.is_empty() => {
-            let start = Span { line: 1, column: 1, length: 1 };
-            found.push(Mistake::new(start, "the file is empty", "write one with `rackhand init`"));
-            serde_json::Value::Null
-        }
-        None => serde_json::Value::Null,
-    };
-    if found.is_empty() {
-        match serde_path_to_error::deserialize(value) {
-            Ok(inventory) => return Ok(inventory),
-            Err(error) => {
-                let start = Span { line: 1, column: 1, length: 1 };
-                found.push(Mistake::new(start, error.to_string(), "write it as docs/inventory.md says"));
-            }
-        }
-    }
-    Err(Mistakes::new(file, text, found))
-}

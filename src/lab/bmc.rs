@@ -1,11 +1,11 @@
 //! A host's BMC: a machine of its own on the management network that speaks IPMI and Redfish and outlives the host.
 
-use super::names::{HostPlan, LabName, Wire};
+use super::control::Handle;
+use super::names::{BMC_USER, HostPlan, LabName, Wire, machine_uuid};
 use super::network::{self, BMC_NIC, Namespace};
 use super::redfish::{self, Redfish};
 use super::rootfs::{MODEL, VENDOR};
 use super::store::{LabDir, write};
-use super::supervisor::Handle;
 use super::tool::spawn_failure;
 use super::{fru, store};
 use crate::error::{Failure, ResultExt};
@@ -14,8 +14,6 @@ use std::path::Path;
 use std::process::Stdio;
 use tokio::process::{Child, Command};
 
-/// The login of every BMC of a lab.
-pub(super) const USER: &str = "root";
 /// The port of Redfish.
 const HTTPS: u16 = 443;
 /// The address of the management controller on its own bus; 20h is the BMC's by the IPMI specification.
@@ -91,7 +89,7 @@ fn lan_config(host: HostPlan, password: &str, script: &Path) -> String {
          guid {guid}\n\
          endlan\n\
          chassis_control \"{script}\"\n\
-         user 2 true \"{USER}\" \"{password}\" admin 10 md5\n",
+         user 2 true \"{BMC_USER}\" \"{password}\" admin 10 md5\n",
         serial = host.serial(),
         address = host.bmc(),
         guid = machine_uuid(host).simple(),
@@ -115,11 +113,6 @@ fn simulator_commands(fru: &Path, size: usize) -> String {
 /// the first of them: the very program that runs is called, also when its file was replaced since.
 fn chassis_script(lab: &LabName, host: HostPlan) -> String {
     format!("#!/bin/sh\nexec /proc/1/exe lab chassis {} --name {lab} -- \"$@\"\n", host.name())
-}
-
-/// A stable identity of a host's hardware.
-pub(super) fn machine_uuid(host: HostPlan) -> uuid::Uuid {
-    uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, host.serial().as_bytes())
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
 //! A host's power and cables: what each request does, given what the host is doing.
 
 use super::bmc::Bmc;
-use super::control::{Power, Request, State};
-use super::machine::{End, Hardware, Machine};
+use super::control::{Handle, Power, Request, State};
+use super::hardware::Hardware;
+use super::machine::{End, Machine};
 use super::names::Wire;
 use super::network;
 use super::store::{HostKind, LabDir};
-use super::supervisor::Handle;
 use crate::error::Failure;
 use std::future::pending;
 use std::time::Duration;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
+use tokio::sync::{mpsc, oneshot};
 
 /// Longer than a supervisor needs for anything it waits for: killing a host whose disks are slow takes longest.
 const ANSWER: Duration = Duration::from_secs(120);
@@ -117,6 +118,29 @@ async fn exchange(dir: &HostDir, request: Request) -> Result<Reply, Failure> {
     let mut answer = String::new();
     BufReader::new(read).read_line(&mut answer).await?;
     serde_json::from_str(&answer).while_doing(|| "its supervisor died".to_owned())
+}
+
+/// A request and where its answer goes.
+pub(super) type Message = (Request, oneshot::Sender<Reply>);
+
+/// How the control socket and the BMC speak to the supervisor; cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Handle(mpsc::Sender<Message>);
+
+impl Handle {
+    /// A handle, and where its requests arrive.
+    pub(super) fn new() -> (Self, mpsc::Receiver<Message>) {
+        let (sender, requests) = mpsc::channel(16);
+        (Handle(sender), requests)
+    }
+
+    /// Asks, and waits for the answer.
+    pub(super) async fn ask(&self, request: Request) -> Result<Reply, Failure> {
+        let (answer, answered) = oneshot::channel();
+        let gone = || Failure::failed("the supervisor ends");
+        self.0.send((request, answer)).await.map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())
+    }
 }
 
 #[cfg(test)]

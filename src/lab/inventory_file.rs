@@ -1,7 +1,6 @@
 //! The inventory a lab writes: an ordinary one, which every other command reads unaware.
 
-use super::bmc::USER;
-use super::names::{HostPlan, MANAGEMENT_NIC};
+use super::names::{BMC_USER, HostPlan, MANAGEMENT_NIC};
 use super::store::{HostKind, Record};
 use super::vm;
 use std::fmt::Write;
@@ -63,7 +62,7 @@ fn render_host(text: &mut String, record: &Record, host: HostPlan) {
     );
     let _ = write!(
         text,
-        "    bmc:\n      kind: redfish\n      address: {}\n      user: {USER}\n      password:\n        file: bmc-password\n",
+        "    bmc:\n      kind: redfish\n      address: {}\n      user: {BMC_USER}\n      password:\n        file: bmc-password\n",
         host.bmc()
     );
     if record.disks > 0 {

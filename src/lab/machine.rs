@@ -1,14 +1,16 @@
 //! One boot of a host: from cables and mounts to a running container, and back to nothing.
 
-use super::cgroup::{Cgroup, JOIN};
-use super::names::{HostPlan, Wire};
+use super::cgroup::JOIN;
+use super::hardware::Hardware;
+use super::mounts::unmount;
+use super::names::Wire;
 use super::network::{self, Namespace};
 use super::rootfs;
-use super::store::{HostDir, HostKind};
+use super::store::HostKind;
 use super::tool::spawn_failure;
 use super::vm;
 use crate::error::{Failure, ResultExt};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MsFlags, mount};
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -27,20 +29,6 @@ pub(super) enum End {
     Reboot,
     /// It shut down or was killed.
     Off,
-}
-
-/// What a boot needs; the same for every boot of a host.
-#[derive(Debug)]
-pub(super) struct Hardware {
-    pub(super) host: HostPlan,
-    pub(super) dir: HostDir,
-    pub(super) image: PathBuf,
-    pub(super) kind: HostKind,
-    /// How many disks it has.
-    pub(super) disks: u8,
-    /// Loop devices of its disks, where it is a container.
-    pub(super) loops: Vec<String>,
-    pub(super) cgroup: Cgroup,
 }
 
 /// A running host.
@@ -200,21 +188,6 @@ fn extra_devices() -> Vec<String> {
     wanted.iter().filter(|d| Path::new(d).exists()).map(|d| (*d).to_owned()).collect()
 }
 
-/// Unmounts everything at and below a path that this process sees.
-pub(super) fn unmount(path: &Path) -> Result<(), Failure> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-    for point in mounts_below(&mounts, path).iter().rev() {
-        umount2(point, MntFlags::MNT_DETACH).while_doing(|| format!("cannot unmount {}", point.display()))?;
-    }
-    Ok(())
-}
-
-/// Mount points at and below a path, in the order they were mounted.
-pub(super) fn mounts_below(mountinfo: &str, path: &Path) -> Vec<PathBuf> {
-    let points = mountinfo.lines().filter_map(|l| l.split(' ').nth(4)).map(PathBuf::from);
-    points.filter(|p| p.starts_with(path)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,15 +198,5 @@ mod tests {
         for raw in [0, 1 << 8, 9, 134 << 8] {
             assert_eq!(end_of(ExitStatus::from_raw(raw)), End::Off, "{raw}");
         }
-    }
-
-    #[test]
-    fn mounts_below_a_path_are_found_and_their_neighbours_are_not() {
-        let mounts = "1 0 8:1 / / rw - ext4 a rw\n2 1 0:5 / /x/h1/sys rw - sysfs s rw\n\
-                      3 2 0:6 / /x/h1/sys/class ro - overlay o ro\n4 1 0:7 / /x/h10/sys rw - sysfs s rw\n";
-        assert_eq!(
-            mounts_below(mounts, Path::new("/x/h1")),
-            [PathBuf::from("/x/h1/sys"), PathBuf::from("/x/h1/sys/class")]
-        );
     }
 }

@@ -202,6 +202,14 @@ pub(super) fn number_of_link(link: &str) -> Option<u8> {
     if ours { number.parse().ok() } else { None }
 }
 
+/// The login of every BMC of a lab.
+pub(super) const BMC_USER: &str = "root";
+
+/// A stable identity of a host's hardware.
+pub(super) fn machine_uuid(host: HostPlan) -> uuid::Uuid {
+    uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, host.serial().as_bytes())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

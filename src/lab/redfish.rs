@@ -1,9 +1,8 @@
 //! The Redfish side of a BMC: HTTPS with a certificate of its own making, basic authentication, one system.
 
-use super::control::Request as Ask;
-use super::names::HostPlan;
+use super::control::{Handle, Request as Ask};
+use super::names::{BMC_USER, HostPlan};
 use super::redfish_tree::{Answer, Machine, Method, answer};
-use super::supervisor::Handle;
 use crate::error::{Failure, ResultExt};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -55,7 +54,7 @@ pub(super) fn start(
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
     let acceptor = acceptor(host)?;
-    let login = BASE64_STANDARD.encode(format!("{}:{password}", super::bmc::USER));
+    let login = BASE64_STANDARD.encode(format!("{}:{password}", BMC_USER));
     let service = Service { machine: Machine::of(host), authorization: format!("Basic {login}"), handle };
     Ok(Redfish(tokio::spawn(serve(listener, acceptor, Arc::new(service)))))
 }

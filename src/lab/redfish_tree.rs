@@ -1,8 +1,7 @@
 //! What the Redfish service of a BMC answers, without any I/O.
 
-use super::bmc::machine_uuid;
 use super::control::{Power, Request as Ask};
-use super::names::HostPlan;
+use super::names::{HostPlan, machine_uuid};
 use super::rootfs::{MODEL, VENDOR};
 use serde_json::{Value, json};
 

@@ -8,7 +8,7 @@ use super::names::{HostPlan, LabName};
 use super::stop::Stop;
 use super::store::{self, HostDir, HostKind, LabDir, Record, make_dir, remove_dir};
 use super::tool::Tool;
-use super::{preflight, rootfs, up};
+use super::{login, preflight, rootfs};
 use crate::error::{Failure, ResultExt};
 use crate::ui::Ui;
 use futures::future::{join_all, try_join_all};
@@ -226,7 +226,7 @@ async fn shut_down(lab: &LabDir, running: &[HostPlan]) -> Result<(), Failure> {
 }
 
 async fn stop_guests(lab: &LabDir, host: HostPlan) -> Result<(), Failure> {
-    let call = Tool::new("ssh").args(up::ssh_args(lab, host)).args(["timeout", "-k", "5", "40", "sh", "-s"]);
+    let call = Tool::new("ssh").args(login::ssh_args(lab, host)).args(["timeout", "-k", "5", "40", "sh", "-s"]);
     let stopped = call.stdin(STOP_GUESTS).deadline(GUESTS).run().await;
     stopped.map(drop).while_doing(|| format!("cannot stop the guests of host {}", host.name()))
 }
@@ -235,7 +235,7 @@ async fn power_off(lab: &LabDir, host: HostPlan) -> Result<(), Failure> {
     let dir = lab.host(&host.name());
     control::ask(&host.name(), &dir, Request::Soft).await?;
     let began = Instant::now();
-    while up::power_of(lab, host).await? != Power::Off {
+    while login::power_of(lab, host).await? != Power::Off {
         if began.elapsed() > HOSTS {
             return Err(Failure::failed(format!("host {} does not go off", host.name())));
         }
@@ -246,7 +246,7 @@ async fn power_off(lab: &LabDir, host: HostPlan) -> Result<(), Failure> {
 
 async fn boot(lab: &LabDir, host: HostPlan) -> Result<(), Failure> {
     control::ask(&host.name(), &lab.host(&host.name()), Request::On).await?;
-    up::wait_for_login(lab, host).await
+    login::wait_for_login(lab, host).await
 }
 
 #[cfg(test)]

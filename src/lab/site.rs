@@ -2,7 +2,7 @@
 //! their own, so that what a killed one left is found and swept.
 
 use super::cgroup::Cgroup;
-use super::machine::unmount;
+use super::mounts::unmount;
 use super::stop::Stop;
 use super::store::{self, cache_root, lock_dir, make_dir, remove_dir};
 use crate::error::{Failure, Kind};

@@ -5,9 +5,9 @@
 
 use super::cgroup::{Cgroup, JOIN};
 use super::chassis::Chassis;
-use super::control::{Reply, Request};
+use super::control::{Handle, Message, Reply};
 use super::disk;
-use super::machine::Hardware;
+use super::hardware::Hardware;
 use super::names::{HostPlan, LabName, find_host};
 use super::store::{HostKind, LabDir};
 use super::tool::spawn_failure;
@@ -17,24 +17,7 @@ use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::process::{Child, Command};
-use tokio::sync::{mpsc, oneshot};
-
-/// A request and where its answer goes.
-type Message = (Request, oneshot::Sender<Reply>);
-
-/// How the control socket and the BMC speak to the supervisor; cheap to clone.
-#[derive(Clone, Debug)]
-pub(super) struct Handle(mpsc::Sender<Message>);
-
-impl Handle {
-    /// Asks, and waits for the answer.
-    pub(super) async fn ask(&self, request: Request) -> Result<Reply, Failure> {
-        let (answer, answered) = oneshot::channel();
-        let gone = || Failure::failed("the supervisor ends");
-        self.0.send((request, answer)).await.map_err(|_| gone())?;
-        answered.await.map_err(|_| gone())
-    }
-}
+use tokio::sync::mpsc;
 
 /// Starts a host's supervisor as a process of its own that outlives this one.
 pub(super) fn start(lab: &LabDir, host: HostPlan) -> Result<Child, Failure> {
@@ -71,8 +54,7 @@ pub async fn run(name: &LabName, host: &str) -> Result<(), Failure> {
     let cgroup = Cgroup::of_lab(name)?.host(&host.name()).machine();
     let (kind, image) = (record.kind, record.image.clone());
     let hardware = Hardware { host, dir, image, kind, disks: record.disks, loops, cgroup };
-    let (sender, requests) = mpsc::channel(16);
-    let handle = Handle(sender);
+    let (handle, requests) = Handle::new();
     let listener = listen(&hardware.dir.socket())?;
     let chassis = Chassis::new(lab, hardware, handle.clone()).await?;
     tokio::join!(serve(listener, handle), work(chassis, requests));

@@ -2,7 +2,7 @@
 
 use super::cgroup::{self, Cgroup};
 use super::disk;
-use super::machine::unmount;
+use super::mounts::unmount;
 use super::names::{LabName, Plan};
 use super::network;
 use super::store::{self, LabDir};

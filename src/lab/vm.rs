@@ -1,7 +1,7 @@
 //! A host as a virtual machine: QEMU on the lab's bridges, with a watchdog and disks that have serial numbers.
 
 use super::cgroup::JOIN;
-use super::machine::Hardware;
+use super::hardware::Hardware;
 use super::names::{HostPlan, Wire};
 use super::network;
 use super::rootfs::VENDOR;

@@ -1,6 +1,6 @@
 //! Ceph: copies and what may fail, monitors and managers; sizes that cannot be.
 
-use super::listed;
+use super::listed::listed;
 use crate::inventory::mistake::{Mistake, Span};
 use crate::inventory::view::{HostView, View};
 use crate::inventory::{FailureDomain, Role, Size};

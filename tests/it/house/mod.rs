@@ -3,5 +3,6 @@
 mod completion;
 mod docs;
 mod generated;
+mod imports;
 mod inventory;
 mod layers;
