@@ -4,11 +4,10 @@ use super::channel::Link;
 use super::connect::Cluster;
 use super::request::{Lane, Request};
 use super::{ClusterError, ClusterPort, Parent, Target};
-use crate::ssh::{Channel, Exec, Output, Remote, RemoteError};
+use crate::ssh::{Channel, Exec, Forward, Output, Remote, RemoteError};
 use async_trait::async_trait;
 use futures::future::join_all;
 use serde_json::{Value, json};
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,7 +79,7 @@ impl Remote for MonHost {
         Ok(Channel::new(stdin, stdout, ()))
     }
 
-    async fn forward_socket(&self, _: &str) -> Result<PathBuf, RemoteError> {
+    async fn forward_socket(&self, _: &str) -> Result<Forward, RemoteError> {
         Err(RemoteError::Unreachable { host: self.name.to_owned(), reason: "not expected".to_owned() })
     }
 }
