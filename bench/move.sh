@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
-# Moves under ping. First one guest 20 times in a row; then a host with six guests is evacuated: with rackhand, and with
-# the loop over `virsh migrate` one would write instead, both in turn on the same rack.
+# Moves under ping. First one guest 20 times in a row; then a host with six guests is emptied three ways in turn on the same
+# rack: by the loop over `virsh migrate` one would write, by all six `virsh migrate` at once, and by `rackhand evacuate`.
+# Plain `virsh` crashes an emulated guest now and then (docs/movement.md, "Emulated guests"): such guests are started again
+# and counted. Exits with 1 when the bar is not met: evacuate takes at most 1.15 times what all at once take, and no guest is
+# silent for longer than in the loop.
 # Usage: bench/move.sh [RACKHAND [PROVISIONED_LAB]]; without a lab one is made and removed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -58,16 +61,33 @@ gaps_begin() {
     pings+=("$pinger")
   done
 }
-gaps_end() { # the longest gap over all guests, in ms
+gaps_end() { # WHAT: the longest gap over all guests in ms, a line for this round; those that answer no more are in `crashed`
   local n=0 worst=0 g
+  crashed=()
   for g in "${guests[@]}"; do
     ping_end "${pings[n]}" "$scratch/$g.log"
     n=$((n + 1))
-    [ "$gap" -le "$worst" ] || worst=$gap
+    if ping -n -q -c 3 -i 0.3 -W 1 "$(cat "$scratch/$g.address")" >/dev/null 2>&1; then
+      [ "$gap" -le "$worst" ] || worst=$gap
+    else
+      crashed+=("$g")
+    fi
   done
   pings=()
-  echo "$worst"
+  echo "$worst" >>"$scratch/$1.gaps"
+  echo "${#crashed[@]}" >>"$scratch/$1.crashed"
 }
+mend() { # starts crashed guests again
+  [ "${#crashed[@]}" -gt 0 ] || return 0
+  quiet guest stop "${crashed[@]}" --force --yes
+  quiet guest start "${crashed[@]}"
+  local g
+  for g in "${crashed[@]}"; do
+    ping_begin "$(cat "$scratch/$g.address")" "$scratch/$g.log"
+    ping_end "$pinger" "$scratch/$g.log"
+  done
+}
+crashed=()
 in_a_row() { # one guest, alone in its ping: a gap a move
   local address
   address=$(cat "$scratch/bm-1.address")
@@ -80,42 +100,74 @@ in_a_row() { # one guest, alone in its ping: a gap a move
     echo "$gap" >>"$scratch/gaps"
   done
 }
-by_virsh() {
-  local n=0 to
+virsh_migrate() { # GUEST NUMBER
+  local to=h$((2 + $2 % 2))
+  "$rackhand" lab ssh --name "$lab" h1 -- \
+    virsh -q migrate --live --p2p --tls "$1" "qemu+tls://${addresses[$to]}/system" --migrateuri "tcp://${addresses[$to]}" ||
+    echo "virsh could not move $1 to $to" >&2
+}
+by_loop() {
+  local n=0 g
   for g in "${guests[@]}"; do
-    to=h$((2 + n % 2))
+    virsh_migrate "$g" "$n"
     n=$((n + 1))
-    "$rackhand" lab ssh --name "$lab" h1 -- \
-      virsh -q migrate --live --p2p --tls "$g" "qemu+tls://${addresses[$to]}/system" --migrateuri "tcp://${addresses[$to]}"
   done
+}
+by_at_once() {
+  local n=0 g moves=()
+  for g in "${guests[@]}"; do
+    virsh_migrate "$g" "$n" &
+    moves+=($!)
+    n=$((n + 1))
+  done
+  wait "${moves[@]}"
 }
 by_rackhand() {
   "$rackhand" evacuate h1 --yes -q >"$scratch/report"
 }
-timed() { # WHAT: seconds and longest gap, a line for this round
+timed() { # WHAT: seconds, longest gap and crashed guests, a line each for this round
   local began ended
   gaps_begin
   began=$(date +%s.%N)
   "by_$1"
   ended=$(date +%s.%N)
   awk -v a="$began" -v b="$ended" 'BEGIN { printf "%.3f\n", b - a }' >>"$scratch/$1.seconds"
-  gaps_end >>"$scratch/$1.gaps"
+  gaps_end "$1"
+  mend
 }
 median() { sort -n "$1" | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
 
+sum() { awk '{ s += $1 } END { print s + 0 }' "$1"; }
+line() { # TEXT WHAT
+  printf '%-46s %8.2f %16d %8d\n' "$1" "$(median "$scratch/$2.seconds")" "$(median "$scratch/$2.gaps")" "$(sum "$scratch/$2.crashed")"
+}
+bar() { # TEXT FOUND LIMIT: says whether it is met
+  if awk -v f="$2" -v l="$3" 'BEGIN { exit !(f <= l) }'; then
+    printf 'met:     %s: %s (bar %s)\n' "$1" "$2" "$3"
+  else
+    printf 'NOT MET: %s: %s (bar %s)\n' "$1" "$2" "$3"
+    missed=1
+  fi
+}
+
 in_a_row
 for _ in $(seq "$rounds"); do
-  home
-  timed virsh
-  home
-  timed rackhand
+  for way in loop at_once rackhand; do
+    home
+    timed "$way"
+  done
   quiet return h1 --yes
 done
-v=$(median "$scratch/virsh.seconds") r=$(median "$scratch/rackhand.seconds")
 printf '%s live moves in a row, ping each 10 ms: longest gap %s ms (wanted: at most 300), median %s ms (wanted: below 100)\n\n' \
   "$moves" "$(sort -n "$scratch/gaps" | tail -n 1)" "$(median "$scratch/gaps")"
 cat "$scratch/report"
-printf '\n%-42s %8s %16s\n' "6 guests off h1 (median of $rounds)" seconds "longest gap, ms"
-printf '%-42s %8.2f %16d\n' "loop over virsh migrate --live --p2p --tls" "$v" "$(median "$scratch/virsh.gaps")"
-printf '%-42s %8.2f %16d\n' "rackhand evacuate" "$r" "$(median "$scratch/rackhand.gaps")"
-awk -v v="$v" -v r="$r" 'BEGIN { printf "ratio %.2f\n", v / r }'
+printf '\n%-46s %8s %16s %8s\n' "6 guests off h1 (median of $rounds)" seconds "longest gap, ms" crashed
+line "loop over virsh migrate --live --p2p --tls" loop
+line "the same, all six at once" at_once
+line "rackhand evacuate" rackhand
+missed=
+ratio=$(awk -v r="$(median "$scratch/rackhand.seconds")" -v a="$(median "$scratch/at_once.seconds")" 'BEGIN { printf "%.2f", r / a }')
+bar "evacuate against all at once" "$ratio" 1.15
+bar "longest gap of evacuate, ms" "$(median "$scratch/rackhand.gaps")" "$(median "$scratch/loop.gaps")"
+bar "guests crashed by evacuate" "$(sum "$scratch/rackhand.crashed")" 0
+[ -z "$missed" ]

@@ -41,11 +41,20 @@ impl Context {
         Ok(Fleet::over_ssh(inventory, CONNECT)?)
     }
 
-    /// The rack: its cluster is connected, its hypervisors are when first asked.
+    /// The rack, for a command that asks the hypervisors: they are connected beside the cluster.
     ///
     /// # Errors
     /// When the inventory is wrong or the cluster cannot be asked.
     pub async fn rack(&self) -> Result<Rack, Failure> {
+        let inventory = self.inventory()?;
+        Rack::connect_with_hosts(self.fleet(&inventory)?, inventory, self.ui.clone()).await
+    }
+
+    /// The rack, for a command that asks the cluster alone: no connection to a hypervisor is opened.
+    ///
+    /// # Errors
+    /// When the inventory is wrong or the cluster cannot be asked.
+    pub async fn cluster(&self) -> Result<Rack, Failure> {
         let inventory = self.inventory()?;
         Rack::connect(self.fleet(&inventory)?, inventory, self.ui.clone()).await
     }

@@ -31,10 +31,10 @@ pub async fn run(args: EvacuateArgs, context: &Context) -> Result<(), Failure> {
     let (rack, options, urgency) = args.how.begin(context).await?;
     let change = !context.global.dry_run;
     let evacuation = Evacuation::plan(&rack, &args.host, &options, &urgency, change).await?;
-    let plan = &evacuation.plan;
     if !change {
-        return moving::show(context, plan);
+        return moving::show(context, &rack, evacuation.plan).await;
     }
+    let plan = &evacuation.plan;
     let question = format!("put {} into maintenance and move {}?", args.host, counted(plan.moves.len(), "guest"));
     moving::confirm(context, plan, &question).await?;
     let evacuation = evacuation.begin(&rack, args.return_later, &options, &urgency).await?;

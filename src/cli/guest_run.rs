@@ -213,7 +213,7 @@ async fn delete_begun(args: &DeleteArgs, rack: &Rack, context: &Context) -> Resu
 /// # Errors
 /// When a guest cannot be changed.
 pub async fn protect(args: ProtectArgs, context: &Context) -> Result<(), Failure> {
-    let rack = context.rack().await?;
+    let rack = context.cluster().await?;
     let guests = args.selection.resolve(&rack).await?;
     if dry(context, if args.what == OnOff::On { "protect" } else { "unprotect" }, &guests)? {
         return Ok(());

@@ -25,7 +25,7 @@ pub struct MaintenanceArgs {
 /// # Errors
 /// When there is no such host or the cluster cannot be asked.
 pub async fn run(args: MaintenanceArgs, context: &Context) -> Result<(), Failure> {
-    let rack = context.rack().await?;
+    let rack = context.cluster().await?;
     if rack.inventory.host(&args.host).is_none() {
         return Err(Failure::usage(format!("the inventory has no host `{}`", args.host)));
     }

@@ -77,12 +77,12 @@ pub async fn run(args: ImageArgs, context: &Context) -> Result<(), Failure> {
     match args.command {
         ImageCommand::Import(args) => run_import(args, context).await,
         ImageCommand::List => {
-            let rack = context.rack().await?;
+            let rack = context.cluster().await?;
             let images = image::list(rack.port()).await?;
             context.ui.result("rackhand.image-list/1", &Listing { images }, |listing| table(&listing.images))
         }
         ImageCommand::Show(args) => {
-            let rack = context.rack().await?;
+            let rack = context.cluster().await?;
             let mut template = image::get(rack.port(), &args.name.name).await?;
             if args.name.version.is_some() {
                 template.versions = vec![image::find(rack.port(), &args.name).await?.1];
@@ -90,7 +90,7 @@ pub async fn run(args: ImageArgs, context: &Context) -> Result<(), Failure> {
             context.ui.result("rackhand.image/1", &template, |template| table(std::slice::from_ref(template)))
         }
         ImageCommand::Remove(args) => {
-            let rack = context.rack().await?;
+            let rack = context.cluster().await?;
             image::find(rack.port(), &args.name).await?;
             let name = args.name.to_string();
             if context.would("remove", &[&name])? {
@@ -107,7 +107,7 @@ pub async fn run(args: ImageArgs, context: &Context) -> Result<(), Failure> {
             let Some(version) = args.name.version else {
                 return Err(Failure::usage("no version named").hint("write NAME@VERSION"));
             };
-            let rack = context.rack().await?;
+            let rack = context.cluster().await?;
             image::find(rack.port(), &args.name).await?;
             let name = args.name.to_string();
             if context.would("publish", &[&name])? {
@@ -126,7 +126,7 @@ async fn run_import(args: ImportArgs, context: &Context) -> Result<(), Failure> 
         return Err(Failure::usage("the version of an import is given by rackhand").hint("write the name alone"));
     }
     let order = Import { name: args.name.name, source: args.source, sha256: args.sha256, force: args.force };
-    let rack = context.rack().await?;
+    let rack = context.cluster().await?;
     if context.would(&format!("import {} as image", shown_source(&order.source)), &[&order.name])? {
         return Ok(());
     }

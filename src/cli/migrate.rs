@@ -67,7 +67,7 @@ pub async fn run(args: MigrateArgs, context: &Context) -> Result<(), Failure> {
         plan.refused.push(Stay { guest: guest.name.clone(), host: String::new(), reason });
     }
     if context.global.dry_run {
-        return moving::show(context, &plan);
+        return moving::show(context, &rack, plan).await;
     }
     if !plan.is_empty() {
         moving::confirm(context, &plan, &format!("move {}?", counted(plan.moves.len(), "guest"))).await?;

@@ -3,7 +3,7 @@
 use super::Context;
 use crate::error::{Failure, Kind};
 use crate::guest::Rack;
-use crate::movement::{GuestResult, Options, Plan, Report, link};
+use crate::movement::{GuestResult, Options, Plan, Report, link, rehearse};
 use crate::ui::Urgency;
 use clap::Args;
 use serde::Serialize;
@@ -47,8 +47,10 @@ impl MoveArgs {
     }
 }
 
-/// Shows the plan as the result, for `--dry-run`.
-pub fn show(context: &Context, plan: &Plan) -> Result<(), Failure> {
+/// Shows the plan as the result, for `--dry-run`: without the moves that could not begin.
+pub async fn show(context: &Context, rack: &Rack, mut plan: Plan) -> Result<(), Failure> {
+    rehearse(rack, &mut plan, link(rack)).await;
+    let plan = &plan;
     context.ui.result("rackhand.movement-plan/1", plan, Plan::render)?;
     refusal(plan, 0).map_or(Ok(()), Err)
 }

@@ -67,7 +67,7 @@ struct Entry {
 /// # Errors
 /// When there is no such network or the cluster cannot be asked.
 pub async fn run(args: NetworkArgs, context: &Context) -> Result<(), Failure> {
-    let rack = context.rack().await?;
+    let rack = context.cluster().await?;
     match args.command {
         NetworkCommand::List => {
             let mut networks = Vec::new();

@@ -28,10 +28,10 @@ pub async fn run(args: ReturnArgs, context: &Context) -> Result<(), Failure> {
     let (rack, options, urgency) = args.how.begin(context).await?;
     let change = !context.global.dry_run;
     let home = Homecoming::plan(&rack, &args.host, &options, &urgency, change).await?;
-    let plan = &home.plan;
     if !change {
-        return moving::show(context, plan);
+        return moving::show(context, &rack, home.plan).await;
     }
+    let plan = &home.plan;
     let question =
         format!("take {} out of maintenance and move {} back?", args.host, counted(plan.moves.len(), "guest"));
     if !home.over {

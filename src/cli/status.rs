@@ -2,7 +2,7 @@
 
 use super::Context;
 use crate::error::{Failure, Kind};
-use crate::report::{Finding, assemble, examine, findings_table, look, status_table};
+use crate::report::{Finding, assemble, examine, findings_table, look, look_closely, status_table};
 use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -39,7 +39,7 @@ pub async fn status(_: &StatusArgs, context: &Context) -> Result<(), Failure> {
 pub async fn doctor(_: &DoctorArgs, context: &Context) -> Result<(), Failure> {
     let inventory = context.inventory()?;
     let fleet = context.fleet(&inventory)?;
-    let seen = look(&inventory, &fleet).await;
+    let seen = look_closely(&inventory, &fleet).await;
     let status = assemble(&inventory, &seen, Timestamp::now());
     let findings = Findings { findings: examine(&status, &seen) };
     context.ui.result("rackhand.doctor/1", &findings, |f| findings_table(&f.findings))?;

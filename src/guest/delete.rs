@@ -33,11 +33,7 @@ pub async fn delete(rack: &Rack, guests: &[Guest]) -> Result<Vec<(String, Result
     let deletes = guests.iter().map(|guest| async move {
         let job = rack.ui.job(format!("delete {}", guest.name));
         let result = delete_one(rack, outlook, guest, &job).await;
-        match &result {
-            Ok(()) => job.done(""),
-            Err(failure) if failure.kind == Kind::Unknown => job.end(Outcome::Unknown, failure.to_string()),
-            Err(failure) => job.fail(failure.to_string()),
-        }
+        job.conclude(&result, |()| (Outcome::Done, String::new()));
         (guest.name.clone(), result)
     });
     Ok(join_all(deletes).await)

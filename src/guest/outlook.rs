@@ -68,6 +68,8 @@ pub fn rooms(
         let silent = survey.silent.get(name).map(|why| Closed::Silent(why.clone()));
         let mut room = empty(inventory, spec, node.as_ref(), silent.or_else(|| closed(states.get(name)?)));
         fill(&mut room, survey.on(name), promises.get(name).unwrap_or(&nothing), tags);
+        let unmanaged = survey.on(name).filter(|domain| !known.contains_key(&domain.uuid));
+        room.taken = unmanaged.map(|domain| domain.name.clone()).collect();
         room
     };
     inventory.with_role(Role::Guests).map(room).collect()
@@ -84,11 +86,14 @@ pub(super) fn empty(inventory: &Inventory, spec: &HostSpec, node: Option<&Node>,
     // Rounded down: half a processor is none.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small and positive by the inventory")]
     let cpus = (f64::from(threads) * inventory.guests.cpu_overcommit) as u64;
+    let (total, reserved) = (node.map_or(0, |n| n.memory), inventory.reserve(spec).bytes());
     HostRoom {
         name: spec.name.clone(),
         rack: spec.location.rack.clone(),
         closed,
-        memory: node.map_or(0, |n| n.memory.saturating_sub(inventory.reserve(spec).bytes())),
+        total,
+        reserved,
+        memory: total.saturating_sub(reserved),
         cpus,
         ..HostRoom::default()
     }

@@ -33,19 +33,30 @@ pub struct Rack {
 }
 
 impl Rack {
-    /// Connects to the cluster; hypervisors are connected when first asked.
+    /// Connects to the cluster and to all hypervisors, for what asks these next.
+    ///
+    /// # Errors
+    /// When the cluster cannot be asked.
+    pub async fn connect_with_hosts(fleet: Fleet, inventory: Inventory, ui: Ui) -> Result<Self, Failure> {
+        let hypervisors = Self::hypervisors(&fleet, &inventory);
+        // They go on being connected should the cluster answer first; whether they answer is asked again where it matters.
+        for hypervisor in hypervisors.all() {
+            let hypervisor = Arc::clone(hypervisor);
+            tokio::spawn(async move { hypervisor.connect().await });
+        }
+        Ok(Rack { hypervisors, ..Self::connect(fleet, inventory, ui).await? })
+    }
+
+    fn hypervisors(fleet: &Fleet, inventory: &Inventory) -> Hypervisors {
+        Hypervisors::over(fleet, inventory.with_role(Role::Guests).map(|host| host.name.as_str()))
+    }
+
+    /// Connects to the cluster alone; hypervisors are connected when first asked.
     ///
     /// # Errors
     /// When the cluster cannot be asked.
     pub async fn connect(fleet: Fleet, inventory: Inventory, ui: Ui) -> Result<Self, Failure> {
-        let names: Vec<&str> = inventory.with_role(Role::Guests).map(|h| h.name.as_str()).collect();
-        let hypervisors = Hypervisors::over(&fleet, names);
-        // The hypervisors' sessions are opened meanwhile, and go on being opened should the cluster answer first;
-        // whether they answer is asked again where it matters.
-        for hypervisor in hypervisors.all() {
-            let hypervisor = Arc::clone(hypervisor);
-            tokio::spawn(async move { hypervisor.node().await });
-        }
+        let hypervisors = Self::hypervisors(&fleet, &inventory);
         let cluster = Cluster::connect(&fleet, &inventory).await;
         let port = Arc::new(cluster?);
         Ok(Rack {

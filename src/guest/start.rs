@@ -92,12 +92,10 @@ pub async fn start_at<'a>(
     let starts = guests.map(|(guest, place)| async move {
         let job = rack.ui.job(format!("start {}", guest.name));
         let result = start_one(rack, guest, host, place, outlook, &job).await;
-        match &result {
-            Ok(started) if started.already => job.end(Outcome::Unchanged, format!("runs on {}", started.host)),
-            Ok(started) => job.done(format!("on {}", started.host)),
-            Err(failure) if failure.kind == Kind::Unknown => job.end(Outcome::Unknown, failure.to_string()),
-            Err(failure) => job.fail(failure.to_string()),
-        }
+        job.conclude(&result, |started| match started.already {
+            true => (Outcome::Unchanged, format!("runs on {}", started.host)),
+            false => (Outcome::Done, format!("on {}", started.host)),
+        });
         (guest.name.clone(), result)
     });
     join_all(starts).await

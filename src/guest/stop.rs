@@ -1,6 +1,7 @@
 //! Stopping and rebooting guests.
 
 use super::claim::{Claim, Phase, Swap};
+use super::live::Live;
 use super::outlook::Outlook;
 use super::rack::Rack;
 use super::spec::{Desired, Guest};
@@ -49,12 +50,10 @@ pub async fn stop(rack: &Rack, guests: &[Guest], how: How) -> Result<Vec<(String
     let stops = guests.iter().map(|guest| async move {
         let job = rack.ui.job(format!("stop {}", guest.name));
         let result = stop_one(rack, outlook, guest, how, &job).await;
-        match &result {
-            Ok(true) => job.done(""),
-            Ok(false) => job.end(Outcome::Unchanged, "was down"),
-            Err(failure) if failure.kind == Kind::Unknown => job.end(Outcome::Unknown, failure.to_string()),
-            Err(failure) => job.fail(failure.to_string()),
-        }
+        job.conclude(&result, |ran| match ran {
+            true => (Outcome::Done, String::new()),
+            false => (Outcome::Unchanged, "was down".to_owned()),
+        });
         (guest.name.clone(), result)
     });
     Ok(join_all(stops).await)
@@ -68,6 +67,9 @@ pub(super) async fn stop_one(
     how: How,
     job: &Job,
 ) -> Result<bool, Failure> {
+    if how != How::Force {
+        keep_what_would_be_lost(rack, outlook, guest).await?;
+    }
     set_desired(rack, guest, Desired::Stopped).await?;
     let mut claim = outlook.claim(guest.uuid);
     let mut newer: Option<Survey> = None;
@@ -103,6 +105,23 @@ pub(super) async fn stop_one(
         claim = read(rack, guest).await?;
         newer = Some(Survey::take(&rack.hypervisors, false).await);
     }
+}
+
+/// Refuses to stop a guest that writes to something which its next start knows nothing of, and names what else it has beside
+/// its definition.
+async fn keep_what_would_be_lost(rack: &Rack, outlook: &Outlook, guest: &Guest) -> Result<(), Failure> {
+    let Some((host, _)) = outlook.survey.place(guest.uuid) else { return Ok(()) };
+    // A guest whose live definition cannot be had is found out about by the stop itself.
+    let Ok(xml) = rack.hypervisors.get(host)?.xml(guest.uuid).await else { return Ok(()) };
+    for foreign in Live::read(&xml).map(|live| live.foreign(guest, &rack.inventory.ceph.pool)).unwrap_or_default() {
+        if foreign.is_lost_with_a_stop() {
+            return Err(Failure::refused(foreign.to_string())
+                .hint(foreign.cure(&guest.name, host))
+                .hint("--force stops it all the same"));
+        }
+        rack.ui.note(format!("guest {}: {foreign}; its next start is without that", guest.name));
+    }
+    Ok(())
 }
 
 /// Frees the claim that was read before the hosts were asked; `false` when it changed since, and is somebody else's.
@@ -172,11 +191,7 @@ pub async fn reboot(rack: &Rack, guests: &[Guest], force: bool) -> Vec<(String, 
             asked.map_err(Failure::from)
         }
         .await;
-        match &result {
-            Ok(()) => job.done(if force { "reset" } else { "asked to" }),
-            Err(failure) if failure.kind == Kind::Unknown => job.end(Outcome::Unknown, failure.to_string()),
-            Err(failure) => job.fail(failure.to_string()),
-        }
+        job.conclude(&result, |()| (Outcome::Done, if force { "reset" } else { "asked to" }.to_owned()));
         (guest.name.clone(), result)
     });
     join_all(reboots).await

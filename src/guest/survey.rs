@@ -4,7 +4,8 @@ use super::claim::{self, Claim, Phase, Run};
 use super::rack::Rack;
 use super::spec::Guest;
 use crate::error::Failure;
-use crate::libvirt::{Domain, DomainState, Hypervisors, Node};
+use crate::libvirt::{Domain, DomainState, Hypervisors, Node, VirtError};
+use crate::ssh::RollCall;
 use futures::future::join_all;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,6 +24,10 @@ pub struct Survey {
     pub hosts: BTreeMap<String, Option<Node>>,
     /// Hosts that did not, with the reason.
     pub silent: BTreeMap<String, String>,
+}
+
+fn silent(host: &str, reason: String) -> VirtError {
+    VirtError::Unreachable { host: host.to_owned(), reason }
 }
 
 /// What a start of a guest has to reckon with.
@@ -46,14 +51,19 @@ pub enum Standing {
 impl Survey {
     /// Asks all hosts at once what they run, and how large they are where `sizes` is set.
     pub async fn take(hypervisors: &Hypervisors, sizes: bool) -> Survey {
+        let roll = &RollCall::default();
         let asked = hypervisors.all().map(|hypervisor| async move {
             let ask = async {
+                // A dead host is told by its connection, within seconds; one that is busy may take longer to answer.
+                roll.answer(hypervisor.connect())
+                    .await
+                    .unwrap_or_else(|| Err(silent(hypervisor.host(), roll.late())))?;
                 let node = if sizes { Some(hypervisor.node().await?) } else { None };
                 Ok((node, hypervisor.domains().await?))
             };
             let late = || format!("no answer within {} s", ANSWER.as_secs());
             let answer = match timeout(ANSWER, ask).await {
-                Ok(answer) => answer.map_err(|e: crate::libvirt::VirtError| e.to_string()),
+                Ok(answer) => answer.map_err(|e: VirtError| e.to_string()),
                 Err(_) => Err(late()),
             };
             (hypervisor.host().to_owned(), answer)
@@ -171,6 +181,18 @@ mod tests {
         assert_eq!(standing(&rack, &there).await, Standing::Free);
         let moving = there.moving("h2", "h1", &run("a"));
         assert!(matches!(standing(&rack, &moving).await, Standing::MayRun { host, .. } if host == "h1"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dead_host_delays_the_others_by_two_seconds() {
+        let rack = FakeRack::new(["h1", "h2"]);
+        rack.fault("h1", FakeFault::Silent);
+        rack.put("h2", "web", Uuid::nil());
+        let began = tokio::time::Instant::now();
+        let survey = Survey::take(&rack.hypervisors(), false).await;
+        assert_eq!(began.elapsed().as_secs(), 2);
+        assert!(survey.silent["h1"].contains("no answer within 2 s"), "{:?}", survey.silent);
+        assert_eq!(survey.place(Uuid::nil()).unwrap().0, "h2");
     }
 
     #[tokio::test]

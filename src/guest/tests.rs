@@ -550,10 +550,32 @@ async fn a_promise_is_worth_nothing_once_its_guest_is_not_on_its_way_any_more() 
     // Entered twice it counts once; another one of its size has no room beside it.
     promise::enter(&world.rack, guest.uuid, &need(&guest, None), host).await.unwrap().unwrap();
     let other = promise::enter(&world.rack, Uuid::nil(), &need(&guest, None), host).await.unwrap();
-    assert_eq!(other.unwrap_err(), "20 GiB of memory free, 40 GiB needed");
+    assert_eq!(
+        other.unwrap_err(),
+        "20 GiB of memory free (64 GiB in all, 4.0 GiB kept back, 40 GiB taken), 40 GiB needed"
+    );
     let moving = starting.running("h2").moving("h2", host, &world.rack.run);
     claim::swap(port, guest.uuid, &starting, &moving).await.unwrap();
     assert_eq!(used().await, 40 << 30);
     claim::swap(port, guest.uuid, &moving, &moving.freed()).await.unwrap();
     assert_eq!(used().await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_writes_to_another_tools_overlay_is_stopped_by_force_alone() {
+    let world = world("").await;
+    let guest = create(&world, order(&["web"])).await.unwrap().remove(0);
+    start_one(&world.rack, &guest).await.unwrap();
+    let own = format!("{}/{}", world.rack.inventory.ceph.pool, guest.disks[0].image);
+    let overlay = format!(
+        "<disk type='file'><source file='/s'/><backingStore type='network'><source name='{own}'/></backingStore><target dev='vda'/></disk>"
+    );
+    world.hosts.xml(guest.uuid, format!("<domain type='qemu'><devices>{overlay}</devices></domain>"));
+    let guests = [guest];
+    let stopped = async |how| stop(&world.rack, &guests, how).await.unwrap().remove(0).1;
+    let refused = stopped(How::Shutdown(SHUTDOWN)).await.unwrap_err();
+    assert_eq!(refused.kind, Kind::Refused, "{refused}");
+    assert!(refused.to_string().contains("disk vda writes to /s") && refused.hints[1].contains("--force"), "{refused}");
+    assert_eq!(world.rack.guest("web").await.unwrap().desired, Desired::Running, "nothing was changed");
+    assert!(stopped(How::Force).await.unwrap());
 }

@@ -10,8 +10,8 @@ use crate::inventory::{HostSpec, Inventory, Role};
 use crate::ssh::{RemoteError, SshdLimits};
 use std::collections::BTreeMap;
 
-/// Clocks further apart make Ceph's monitors warn (mon_clock_drift_allowed, 0.05 s by default).
-const SKEW: f64 = 0.05;
+/// Clocks further apart than this, in seconds, make Ceph's monitors warn: their `mon_clock_drift_allowed`.
+pub const SKEW: f64 = 0.05;
 /// Clocks of hosts that agree, yet are further from this machine's, are wrong together: mirrors refuse them, certificates
 /// do not hold yet or any more.
 const ALL_WRONG: f64 = 60.0;

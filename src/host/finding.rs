@@ -7,15 +7,18 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// It will not work.
+    /// Data or service is in danger.
+    Critical,
+    /// It does not work.
     Error,
-    /// It will work worse.
+    /// It works worse than it could, or the next fault would hurt.
     Warning,
 }
 
 impl fmt::Display for Severity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Severity::Critical => "CRITICAL",
             Severity::Error => "error",
             Severity::Warning => "warning",
         })

@@ -15,7 +15,7 @@ mod paths;
 mod sections;
 mod system;
 
-pub use check::{BmcSeen, Seen, evaluate};
+pub use check::{BmcSeen, SKEW, Seen, evaluate};
 pub use clock::clock;
 pub use facts::*;
 pub use finding::{Finding, Severity};

@@ -143,6 +143,11 @@ impl Connection {
         Connection::new(self.endpoint.clone())
     }
 
+    /// Connects now instead of with the first call.
+    pub(super) async fn open(&self) -> Result<(), VirtError> {
+        self.connect().await.map(drop)
+    }
+
     /// The open connection.
     async fn connect(&self) -> Result<Arc<Opened>, VirtError> {
         let mut current = self.current.lock().await;

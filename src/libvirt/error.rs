@@ -103,10 +103,39 @@ pub enum VirtError {
     },
 }
 
+/// Letters of libvirt's words that are shown.
+const WORDS: usize = 300;
+
+/// libvirt's words without what QEMU logged before it ended: its whole command line, then the line that matters.
+fn cut(message: &str) -> String {
+    let mut lines = message.lines().map(str::trim).filter(|line| !line.is_empty());
+    let first = lines.next().unwrap_or_default();
+    let last = lines.next_back().map(|line| {
+        // `2026-11-27T23:59:59.123456Z qemu-system-x86_64: what went wrong`
+        line.split_once(": ").filter(|(head, _)| head.contains("qemu")).map_or(line, |(_, what)| what)
+    });
+    let head = match last {
+        // A first line that holds the command line has its own words before it.
+        Some(_) => first.split(": 20").next().unwrap_or(first),
+        None => first,
+    };
+    match last {
+        Some(last) => format!("{}: {}", short(head.trim_end_matches(':'), WORDS / 2), short(last, WORDS)),
+        None => short(head, WORDS),
+    }
+}
+
+fn short(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}...", text[..end].trim_end()),
+        None => text.to_owned(),
+    }
+}
+
 impl VirtError {
     /// From what libvirt reports; `alive` is whether the connection still is.
     pub(super) fn from_virt(host: &str, call: &'static str, error: &virt::error::Error, alive: bool) -> Self {
-        let (host, message) = (host.to_owned(), error.message().to_owned());
+        let (host, message) = (host.to_owned(), cut(error.message()));
         let code = error.code().to_raw();
         if !alive {
             return VirtError::Lost { host, call, message };
@@ -213,6 +242,7 @@ pub(super) fn of_virsh(host: &str, call: &'static str, said: &str) -> VirtError 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn every_error_chooses_its_kind() {
@@ -246,5 +276,31 @@ mod tests {
         let full = read("error: Failed to create domain from /run/x\nerror: internal error: cannot allocate memory\n");
         assert!(!full.unknown() && !full.nothing_ran());
         assert_eq!(full.to_string(), "host h1: cannot start the guest: internal error: cannot allocate memory");
+    }
+
+    #[test]
+    fn what_qemu_logged_is_cut_to_the_line_that_matters() {
+        let command = "-device virtio-blk-pci,bus=pci.1 ".repeat(150);
+        let message = format!(
+            "internal error: process exited while connecting to monitor: 2026-11-27 23:59:58.100+0000: starting up libvirt \
+             version: 9.0.0, qemu version: 7.2.9\nLC_ALL=C \\\nPATH=/usr/bin \\\n/usr/bin/qemu-system-x86_64 {command}\n\
+             2026-11-27T23:59:59.123456Z qemu-system-x86_64: -blockdev file,filename=/root/a.iso: Could not open \
+             '/root/a.iso': No such file or directory\n"
+        );
+        assert_eq!(
+            cut(&message),
+            "internal error: process exited while connecting to monitor: -blockdev file,filename=/root/a.iso: Could not \
+             open '/root/a.iso': No such file or directory"
+        );
+        assert_eq!(cut("operation failed: no such thing"), "operation failed: no such thing");
+    }
+
+    proptest! {
+        #[test]
+        fn a_message_is_never_long_and_keeps_its_last_line(lines in prop::collection::vec("[a-z ]{0,400}", 0..8), last in "[a-z]{1,200}") {
+            let text = cut(&format!("{}\n{last}", lines.join("\n")));
+            prop_assert!(text.chars().count() <= WORDS + WORDS / 2 + 10);
+            prop_assert!(text.ends_with(&last), "{text}");
+        }
     }
 }

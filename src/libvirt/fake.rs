@@ -40,6 +40,8 @@ type Message = Box<dyn FnOnce() + Send>;
 pub enum FakeFault {
     /// The host's libvirt cannot be reached.
     Unreachable,
+    /// No connection to the host's libvirt comes about, and none is refused.
+    Silent,
     /// Moves away from the host fail.
     MoveFails,
     /// Moves away from the host stand still until aborted, with a paused copy on the target.
@@ -60,6 +62,8 @@ pub enum FakeFault {
     PauseFails,
     /// The host takes five seconds to look at a guest.
     LooksLate,
+    /// Another tool begins a backup just before the host moves a guest.
+    BackupBegins,
 }
 
 #[derive(Default)]
@@ -68,6 +72,8 @@ pub(super) struct World {
     pub(super) faults: BTreeSet<(String, FakeFault)>,
     pub(super) jobs: BTreeMap<(String, Uuid), JobOperation>,
     pub(super) addresses: BTreeMap<String, String>,
+    pub(super) xml: BTreeMap<Uuid, String>,
+    pub(super) snapshots: BTreeMap<Uuid, Vec<String>>,
     pub(super) calls: Vec<String>,
     pub(super) floors: BTreeMap<(String, Uuid), u64>,
     /// Guests whose QEMU answers nothing.
@@ -170,6 +176,16 @@ impl FakeRack {
     /// The highest generation that a host has seen of a guest.
     pub fn floor(&self, host: &str, uuid: Uuid) -> u64 {
         self.world().floors.get(&(host.to_owned(), uuid)).copied().unwrap_or_default()
+    }
+
+    /// Gives a domain this live XML.
+    pub fn xml(&self, uuid: Uuid, xml: impl Into<String>) {
+        self.world().xml.insert(uuid, xml.into());
+    }
+
+    /// Gives a domain a libvirt snapshot.
+    pub fn snapshot(&self, uuid: Uuid, name: &str) {
+        self.world().snapshots.entry(uuid).or_default().push(name.to_owned());
     }
 
     /// Makes a destination `qemu+tls://ADDRESS/system` mean this host.

@@ -135,6 +135,13 @@ impl Hypervisor for FakeHost {
         &self.name
     }
 
+    async fn connect(&self) -> Result<(), VirtError> {
+        if self.has(FakeFault::Silent) {
+            std::future::pending::<()>().await;
+        }
+        self.world().map(drop)
+    }
+
     async fn domains(&self) -> Result<Vec<Domain>, VirtError> {
         Ok(self.world()?.domains.get(&self.name).map(|d| d.values().cloned().collect()).unwrap_or_default())
     }
@@ -215,12 +222,20 @@ impl Hypervisor for FakeHost {
     }
 
     async fn xml(&self, uuid: Uuid) -> Result<String, VirtError> {
+        let given = self.world()?.xml.get(&uuid).cloned();
         self.with(uuid, "read the guest's definition", |domain| {
-            format!("<domain type='qemu'><name>{}</name><uuid>{uuid}</uuid></domain>", domain.name)
+            let bare = || format!("<domain type='qemu'><name>{}</name><uuid>{uuid}</uuid></domain>", domain.name);
+            given.unwrap_or_else(bare)
         })
     }
 
+    async fn snapshots(&self, uuid: Uuid) -> Result<Vec<String>, VirtError> {
+        let names = self.world()?.snapshots.get(&uuid).cloned().unwrap_or_default();
+        self.with(uuid, "list the guest's snapshots", |_| names)
+    }
+
     async fn block_info(&self, uuid: Uuid, _disk: &str) -> Result<BlockInfo, VirtError> {
+        self.answered(uuid, "look at the disk").await?;
         let size = 1 << 30;
         self.with(uuid, "look at the disk", |_| BlockInfo { capacity: size, allocation: size, physical: size })
     }
@@ -269,6 +284,9 @@ impl Hypervisor for FakeHost {
         let fails = self.has(FakeFault::MoveFails);
         let to = target.clone();
         let begin = move |host: &FakeHost| {
+            if host.has(FakeFault::BackupBegins) {
+                host.rack.job(&host.name, uuid, JobOperation::Backup);
+            }
             let domain = host.with(uuid, call, |domain| domain.clone())?;
             if fails || !host.rack.world().domains.contains_key(&to) {
                 return Err(host.failed(call, "unable to connect to the target"));

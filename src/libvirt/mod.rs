@@ -34,6 +34,9 @@ pub trait Hypervisor: Send + Sync + std::fmt::Debug {
     /// The host's name in the inventory.
     fn host(&self) -> &str;
 
+    /// Connects now instead of with the first call.
+    async fn connect(&self) -> Result<(), VirtError>;
+
     /// All domains, running or not.
     async fn domains(&self) -> Result<Vec<Domain>, VirtError>;
 
@@ -71,6 +74,9 @@ pub trait Hypervisor: Send + Sync + std::fmt::Debug {
 
     /// The live domain XML, without secrets.
     async fn xml(&self, uuid: Uuid) -> Result<String, VirtError>;
+
+    /// Names of its libvirt snapshots; a domain that has any cannot be moved.
+    async fn snapshots(&self, uuid: Uuid) -> Result<Vec<String>, VirtError>;
 
     /// Sizes of a disk, named by its target (`vda`).
     async fn block_info(&self, uuid: Uuid, disk: &str) -> Result<BlockInfo, VirtError>;

@@ -184,6 +184,10 @@ impl Hypervisor for VirtHost {
         self.connection.host()
     }
 
+    async fn connect(&self) -> Result<(), VirtError> {
+        self.connection.open().await
+    }
+
     async fn domains(&self) -> Result<Vec<Domain>, VirtError> {
         self.connection.probe("list guests", LOOK, list).await
     }
@@ -236,6 +240,11 @@ impl Hypervisor for VirtHost {
 
     async fn xml(&self, uuid: Uuid) -> Result<String, VirtError> {
         self.look(uuid, "read the guest's definition", |handle| handle.xml_desc(0)).await
+    }
+
+    async fn snapshots(&self, uuid: Uuid) -> Result<Vec<String>, VirtError> {
+        let names = |handle: &Handle| handle.list_all_snapshots(0)?.iter().map(|snapshot| snapshot.name()).collect();
+        self.look(uuid, "list the guest's snapshots", names).await
     }
 
     async fn block_info(&self, uuid: Uuid, disk: &str) -> Result<BlockInfo, VirtError> {

@@ -1,7 +1,7 @@
 //! Emptying a host, and bringing back what left it.
 
-use super::Options;
 use super::gather::{Wanted, answers, gather};
+use super::options::Options;
 use super::plan::{Facts, Plan, Stay, plan, plan_evacuation};
 use crate::cluster::{ClusterError, update};
 use crate::error::Failure;

@@ -1,6 +1,6 @@
 //! What planning starts from, after moves that were left half-done have been finished.
 
-use super::Options;
+use super::options::Options;
 use super::plan::{Facts, Move, Placed, Stay};
 use super::preflight::Pairs;
 use super::run::PATIENCE;

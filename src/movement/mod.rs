@@ -6,7 +6,11 @@
 
 mod budget;
 mod evacuate;
+mod explain;
 mod gather;
+mod leave;
+mod link;
+mod options;
 mod plan;
 mod preflight;
 mod run;
@@ -19,23 +23,9 @@ mod verdict;
 
 pub use evacuate::{Evacuation, Homecoming};
 pub use gather::{Wanted, answers, gather, link};
-pub use plan::{Facts, LINK_SHARE, Loss, Move, Placed, Plan, Stay, plan, plan_evacuation};
-pub use preflight::{data_uri, libvirt_uri};
+pub use options::Options;
+pub use plan::{Facts, Loss, Move, Placed, Plan, Stay, plan, plan_evacuation};
+pub use preflight::{data_uri, libvirt_uri, rehearse};
 pub use run::{GuestResult, Report, execute};
 pub use transfer::{Ended, Figures};
 pub use verdict::{Side, Verdict, judge};
-
-use std::time::Duration;
-
-/// How guests are moved.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// MiB/s each move may take at most.
-    pub bandwidth: Option<u64>,
-    /// The longest a guest may stand still.
-    pub max_downtime: Duration,
-    /// Speed of the migration network in bytes a second, where it is known.
-    pub link: Option<u64>,
-    /// After this long no more moves are begun.
-    pub deadline: Option<Duration>,
-}

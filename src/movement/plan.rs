@@ -1,18 +1,15 @@
 //! What moves where, before anything does: pure.
 
-use crate::guest::placement::{Closed, HostRoom, Need, Place, place, reasons};
+use super::link::usable;
+use crate::guest::placement::{Closed, HostRoom, Need, Place, Planner, place, reasons};
 use crate::libvirt::DomainState;
 use crate::ui::Table;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
 
-/// Link speed assumed where the inventory tells none, in bytes a second: 1 Gbit/s.
-const ASSUMED_LINK: u64 = 125_000_000;
 /// What a move takes beside its memory: handshakes, opening disks and the switch, seconds as measured.
 const SETUP_SECONDS: f64 = 1.0;
-/// Percent of a link that moves may fill; the rest is the storage's.
-pub const LINK_SHARE: u64 = 85;
 
 /// A guest that has a domain somewhere.
 #[derive(Clone, Debug, PartialEq)]
@@ -169,8 +166,7 @@ pub fn plan(facts: &Facts, wanted: &[Uuid], to: Option<&str>) -> Plan {
     }
     plan.moves
         .sort_by(|a, b| (-i64::from(a.priority), a.bytes, &a.guest).cmp(&(-i64::from(b.priority), b.bytes, &b.guest)));
-    plan.bytes = plan.moves.iter().map(|m| m.bytes).sum();
-    plan.seconds = busiest(&plan.moves, facts.link);
+    plan.sum_up(facts.link);
     plan.losses = losses(facts, &after, &plan.moves);
     plan
 }
@@ -218,7 +214,7 @@ fn a_move(guest: &Placed, to: &str, link: Option<u64>) -> Move {
 /// Seconds to send so many bytes over a link.
 #[allow(clippy::cast_precision_loss, reason = "an estimate")]
 fn sending(bytes: u64, link: Option<u64>) -> f64 {
-    bytes as f64 / (link.unwrap_or(ASSUMED_LINK) * LINK_SHARE / 100).max(1) as f64
+    bytes as f64 / usable(link) as f64
 }
 
 /// The rooms once the guest has moved.
@@ -252,24 +248,40 @@ fn busiest(moves: &[Move], link: Option<u64>) -> f64 {
 /// For each host that takes guests: which of its guests would find no place if it were lost as well.
 fn losses(facts: &Facts, after: &[HostRoom], moves: &[Move]) -> Vec<Loss> {
     let moved: BTreeMap<Uuid, &str> = moves.iter().map(|m| (m.uuid, m.to.as_str())).collect();
-    let open: BTreeSet<&str> = after.iter().filter(|r| r.closed.is_none()).map(|r| r.name.as_str()).collect();
-    let mut losses = Vec::new();
-    for lost in &open {
-        let rest: Vec<HostRoom> = after.iter().filter(|r| r.name != *lost).cloned().collect();
-        let on_it = |g: &&Placed| moved.get(&g.uuid).copied().unwrap_or(&g.host) == *lost;
-        let needs: Vec<Need> =
-            facts.guests.iter().filter(on_it).map(|g| Need { not: BTreeMap::new(), ..need(g, None) }).collect();
-        let places = place(&rest, &needs);
-        let without = needs.iter().zip(&places).filter(|(_, p)| matches!(p, Place::Nowhere(_)));
-        losses.push(Loss { host: (*lost).to_owned(), without_place: without.map(|(n, _)| n.name.clone()).collect() });
+    let mut here: BTreeMap<&str, Vec<Need>> = BTreeMap::new();
+    for guest in &facts.guests {
+        let host = moved.get(&guest.uuid).copied().unwrap_or(&guest.host);
+        here.entry(host).or_default().push(Need { not: BTreeMap::new(), ..need(guest, None) });
     }
-    losses
+    let planner = Planner::new(after);
+    let open: BTreeSet<&str> = after.iter().filter(|r| r.closed.is_none()).map(|r| r.name.as_str()).collect();
+    let mut loss = |lost: &str| {
+        let needs = here.remove(lost).unwrap_or_default();
+        let places = planner.without(lost).place(&needs);
+        let without = needs.iter().zip(&places).filter(|(_, p)| matches!(p, Place::Nowhere(_)));
+        Loss { host: lost.to_owned(), without_place: without.map(|(n, _)| n.name.clone()).collect() }
+    };
+    open.into_iter().map(&mut loss).collect()
 }
 
 impl Plan {
     /// Whether there is nothing to move.
     pub fn is_empty(&self) -> bool {
         self.moves.is_empty()
+    }
+
+    /// Takes out moves that cannot begin, with the reason of each.
+    pub fn refuse(&mut self, refused: &BTreeMap<Uuid, String>, link: Option<u64>) {
+        let (stays, moves) = std::mem::take(&mut self.moves).into_iter().partition(|m| refused.contains_key(&m.uuid));
+        self.moves = moves;
+        let stay = |m: Move| Stay { guest: m.guest, host: m.from, reason: refused[&m.uuid].clone() };
+        self.refused.extend(Vec::into_iter(stays).map(stay));
+        self.sum_up(link);
+    }
+
+    fn sum_up(&mut self, link: Option<u64>) {
+        self.bytes = self.moves.iter().map(|m| m.bytes).sum();
+        self.seconds = busiest(&self.moves, link);
     }
 
     /// The plan for people.

@@ -1,9 +1,12 @@
 //! Before a move: do the two hosts see each other, and can the target take the guest?
 
+use super::leave::leave;
+use super::plan::{Move, Plan};
 use crate::error::{Failure, Kind};
 use crate::guest::Rack;
 use crate::inventory::{HostSpec, Inventory};
 use crate::ssh::{Exec, RemoteExt};
+use futures::future::join_all;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -32,7 +35,20 @@ fn bracketed(address: IpAddr) -> String {
     if address.is_ipv6() { format!("[{address}]") } else { address.to_string() }
 }
 
-type Seen = Arc<OnceCell<Result<(), String>>>;
+/// What stands between two hosts, with what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Obstacle {
+    why: String,
+    hints: Vec<String>,
+}
+
+impl From<String> for Obstacle {
+    fn from(why: String) -> Self {
+        Obstacle { why, hints: Vec::new() }
+    }
+}
+
+type Seen = Arc<OnceCell<Result<(), Obstacle>>>;
 
 /// Pairs of hosts that were looked at in this run; each pair is looked at once.
 #[derive(Debug, Default)]
@@ -45,20 +61,18 @@ impl Pairs {
     /// What stands in the way; nothing was changed.
     pub async fn see_each_other(&self, rack: &Rack, from: &str, to: &str) -> Result<(), Failure> {
         let (here, there) = tokio::join!(self.sees(rack, from, to), self.sees(rack, to, from));
-        here.and(there).map_err(|why| {
-            Failure::failed(why).hint(format!(
-                "nothing was changed; `rackhand check` looks at all pairs of hosts, {from} and {to} among them"
-            ))
+        here.and(there).map_err(|obstacle| {
+            obstacle.hints.iter().fold(Failure::failed(obstacle.why), |failure, hint| failure.hint(hint))
         })
     }
 
-    async fn sees(&self, rack: &Rack, from: &str, to: &str) -> Result<(), String> {
+    async fn sees(&self, rack: &Rack, from: &str, to: &str) -> Result<(), Obstacle> {
         let cell = Arc::clone(self.0.lock().await.entry((from.to_owned(), to.to_owned())).or_default());
         cell.get_or_init(|| look(rack, from, to)).await.clone()
     }
 }
 
-async fn look(rack: &Rack, from: &str, to: &str) -> Result<(), String> {
+async fn look(rack: &Rack, from: &str, to: &str) -> Result<(), Obstacle> {
     let inventory = &rack.inventory;
     let target = inventory.host(to).ok_or_else(|| format!("the inventory has no host {to}"))?;
     let address = inventory.migration_address(target);
@@ -73,22 +87,70 @@ async fn look(rack: &Rack, from: &str, to: &str) -> Result<(), String> {
     ];
     let remote = rack.fleet.get(from).map_err(|e| e.to_string())?;
     let output = remote.check(Exec::script(SCRIPT, args).deadline(DEADLINE)).await.map_err(|e| e.to_string())?;
-    let text = output.text();
-    let wrong: Vec<&str> = text.lines().filter(|l| !l.is_empty()).collect();
-    if wrong.is_empty() {
-        Ok(())
-    } else {
-        Err(format!("host {from} cannot move guests to or from {to}: {}", wrong.join("; ")))
+    read(from, to, &output.text()).map_or(Ok(()), Err)
+}
+
+/// What a host says of the way to another one.
+fn read(from: &str, to: &str, text: &str) -> Option<Obstacle> {
+    let (mut wrong, mut hints) = (Vec::new(), Vec::new());
+    for line in text.lines().filter(|line| !line.is_empty()) {
+        let (kind, what) = line.split_once(' ').unwrap_or(("", line));
+        let (what, hint) = match kind {
+            "net" => (
+                format!("it does not reach {to}: {what}"),
+                format!(
+                    "nothing was changed; `rackhand check` looks at all pairs of hosts, {from} and {to} among them"
+                ),
+            ),
+            "tls" => (what.to_owned(), format!("`rackhand provision` issues the certificates of {from} anew")),
+            "room" => (what.to_owned(), format!("make room on {from}: `du -xs /run/* | sort -n`")),
+            _ => (line.to_owned(), "nothing was changed".to_owned()),
+        };
+        wrong.push(what);
+        if !hints.contains(&hint) {
+            hints.push(hint);
+        }
+    }
+    let why = format!("host {from} is not ready to move guests to or from {to}: {}", wrong.join("; "));
+    (!wrong.is_empty()).then_some(Obstacle { why, hints })
+}
+
+/// Whether a move may begin: the hosts see each other, the guest can leave the one, and the other can take it.
+///
+/// # Errors
+/// What stands in the way; nothing was changed.
+pub async fn ready(rack: &Rack, pairs: &Pairs, a_move: &Move) -> Result<(), Failure> {
+    let Move { from, to, guest, uuid, .. } = a_move;
+    let guest_fits = async {
+        let xml = leave(rack, from, guest, *uuid).await?;
+        fits_cpu(rack, from, to, &xml).await
+    };
+    tokio::try_join!(no_copy(rack, to, *uuid), pairs.see_each_other(rack, from, to), guest_fits).map(drop)
+}
+
+/// Tries every move of a plan as far as nothing is changed by it: those that could not begin are refused in it.
+pub async fn rehearse(rack: &Rack, plan: &mut Plan, link: Option<u64>) {
+    let pairs = Pairs::default();
+    let tries = plan.moves.iter().map(|a_move| async { (a_move.uuid, ready(rack, &pairs, a_move).await) });
+    let tried = join_all(tries).await;
+    let refused: BTreeMap<Uuid, String> =
+        tried.into_iter().filter_map(|(uuid, ready)| Some((uuid, ready.err()?.to_string()))).collect();
+    plan.refuse(&refused, link);
+}
+
+async fn no_copy(rack: &Rack, to: &str, uuid: Uuid) -> Result<(), Failure> {
+    match rack.hypervisors.get(to)?.domain(uuid).await? {
+        Some(domain) if domain.state.has_process() => {
+            Err(Failure::refused(format!("host {to} has another copy of it"))
+                .hint(format!("find out what that is, and end it on {to} with `virsh destroy`")))
+        }
+        _ => Ok(()),
     }
 }
 
 /// Whether the target can give the guest the processor it has.
-///
-/// # Errors
-/// A refusal when it cannot; nothing was changed.
-pub async fn fits_cpu(rack: &Rack, from: &str, to: &str, uuid: Uuid) -> Result<(), Failure> {
-    let xml = rack.hypervisors.get(from)?.xml(uuid).await?;
-    let Some((virttype, cpu)) = processor(&xml) else { return Ok(()) };
+async fn fits_cpu(rack: &Rack, from: &str, to: &str, xml: &str) -> Result<(), Failure> {
+    let Some((virttype, cpu)) = processor(xml) else { return Ok(()) };
     match rack.hypervisors.get(to)?.can_give_cpu(&virttype, &cpu).await {
         Ok(true) => Ok(()),
         Ok(false) => Err(Failure::refused(format!("host {to} cannot give the guest the processor it has on {from}"))
@@ -132,6 +194,28 @@ mod tests {
             ("kvm", "<cpu mode='custom' match='exact'><model>Haswell</model></cpu>")
         );
         assert_eq!(processor("<domain type='qemu'/>"), None);
+    }
+
+    #[test]
+    fn a_host_says_what_is_wrong_with_it_and_what_cures_that() {
+        let told = |text: &str| read("h2", "h1", text).map(|o| format!("{}\n  {}", o.why, o.hints.join("\n  ")));
+        assert_eq!(told("\n"), None);
+        insta::assert_snapshot!(
+            told("net packets of full size do not reach 10.1.0.1\nnet port 49152 of 10.1.0.1 is filtered\n").unwrap(),
+            @r"
+        host h2 is not ready to move guests to or from h1: it does not reach h1: packets of full size do not reach 10.1.0.1; it does not reach h1: port 49152 of 10.1.0.1 is filtered
+          nothing was changed; `rackhand check` looks at all pairs of hosts, h2 and h1 among them
+        "
+        );
+        insta::assert_snapshot!(
+            told("tls QEMU's certificate /etc/pki/qemu/server-cert.pem is not the one that was issued to this host\n\
+                  room /run is full: 0 KiB left, QEMU needs 1024 KiB for its sockets and state\n").unwrap(),
+            @r"
+        host h2 is not ready to move guests to or from h1: QEMU's certificate /etc/pki/qemu/server-cert.pem is not the one that was issued to this host; /run is full: 0 KiB left, QEMU needs 1024 KiB for its sockets and state
+          `rackhand provision` issues the certificates of h2 anew
+          make room on h2: `du -xs /run/* | sort -n`
+        "
+        );
     }
 
     #[test]

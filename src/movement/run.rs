@@ -1,7 +1,7 @@
 //! The executor: carries out a plan as fast as the links allow, and tells what came of each guest.
 
-use super::Options;
 use super::budget::{Flow, may_start};
+use super::options::Options;
 use super::plan::{Move, Plan};
 use super::preflight::Pairs;
 use super::transfer::{Ended, Figures, Transfer, elsewhere};
@@ -77,8 +77,7 @@ pub async fn execute(rack: &Rack, plan: &Plan, options: &Options, urgency: watch
             break;
         }
         if !held && let Some(next) = next_of(&mut waiting, &snapshot(&flows), options.link) {
-            let fresh = Flow { from: next.from.clone(), to: next.to.clone(), rate: 0, age: Duration::ZERO };
-            lock(&flows).insert(next.uuid, (fresh, Instant::now()));
+            lock(&flows).insert(next.uuid, (Flow::fresh(next), Instant::now()));
             let transfer = Transfer { rack, a_move: next, options, pairs: &pairs, urgency: urgency.clone() };
             let (flows, uuid) = (Arc::clone(&flows), next.uuid);
             running.push(async move {
@@ -215,9 +214,11 @@ impl Report {
         for hint in &self.hints {
             failure = failure.hint(hint);
         }
+        // Others say themselves what has to be done first.
+        let waiting = self.guests.iter().any(|g| g.outcome == "waiting");
         Some(match kind {
             Kind::Unknown => failure.hint("look at both hosts; the same command, run again, settles it"),
-            Kind::Partial | Kind::Interrupted => failure.hint("the same command, run again, moves the rest"),
+            _ if waiting => failure.hint("the same command, run again, moves those whose move was not begun"),
             _ => failure,
         })
     }

@@ -3,7 +3,7 @@
 use super::plan::Move;
 use super::verdict::{Side, Verdict, judge};
 use crate::guest::Rack;
-use crate::libvirt::{Hypervisor, JobKind, Token, VirtError};
+use crate::libvirt::{Hypervisor, Token, VirtError};
 use crate::ui::Job;
 use futures::future::join_all;
 use std::sync::Arc;
@@ -178,7 +178,7 @@ fn still_twice(a_move: &Move, error: &VirtError) -> String {
 async fn look_at(source: &Arc<dyn Hypervisor>, uuid: uuid::Uuid) -> Result<Side, VirtError> {
     let Some(domain) = source.domain(uuid).await? else { return Ok(Side::Absent) };
     match source.job(uuid).await {
-        Ok(job) => Ok(Side::of(Some(domain), job.kind == JobKind::Running)),
+        Ok(job) => Ok(Side::of(Some(domain), job.migrates())),
         // It ended in between.
         Err(error) if error.no_domain() => Ok(Side::Absent),
         Err(error) => Err(error),

@@ -6,7 +6,7 @@ use crate::error::Kind;
 use crate::guest::claim::{self, Claim, Phase, Run};
 use crate::guest::{Guest, Maintenance, Rack, sample_guest, set_maintenance};
 use crate::inventory;
-use crate::libvirt::{DomainState, FakeFault, FakeRack, MigrateParams};
+use crate::libvirt::{DomainState, FakeFault, FakeRack, JobOperation, MigrateParams};
 use crate::ssh::{FakeRemote, Fleet, Remote};
 use crate::ui::Ui;
 use crate::ui::Urgency;
@@ -218,7 +218,7 @@ async fn moves_of_several_operators_overfill_no_host() {
     assert_eq!(one.moved().count() + two.moved().count(), 1, "{}\n{}", one.render(), two.render());
     let failure = one.failure().or(two.failure()).unwrap();
     assert_eq!(failure.kind, Kind::Refused);
-    assert!(failure.to_string().contains("of memory free, 31 GiB needed"), "{failure}");
+    assert!(failure.to_string().contains("31 GiB taken), 31 GiB needed"), "{failure}");
     for guest in &bench.guests {
         let places = bench.fake.places(guest.uuid);
         assert_eq!(bench.claim(guest.uuid).await, (Phase::Running, Some(places[0].0.clone())));
@@ -470,4 +470,70 @@ async fn the_first_interruption_finishes_and_the_second_aborts() {
     for guest in &bench.guests {
         assert_eq!(bench.fake.places(guest.uuid), [("h1".to_owned(), DomainState::Running)]);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_tools_job_is_named_and_never_aborted() {
+    for begins_late in [false, true] {
+        let bench = bench(&["a", "b"], sees_all).await;
+        let uuid = bench.guests[0].uuid;
+        if begins_late {
+            bench.fake.fault("h1", FakeFault::BackupBegins);
+        } else {
+            bench.fake.job("h1", uuid, JobOperation::Backup);
+        }
+        let report = bench.evacuate("h1").await;
+        let of_a = report.guests.iter().find(|g| g.guest == "a").unwrap();
+        let why = of_a.reason.clone().unwrap();
+        assert!(of_a.outcome == "stayed" && why.contains("a backup runs"), "{why}");
+        assert_eq!(bench.fake.job_of("h1", uuid), Some(JobOperation::Backup));
+        assert!(!bench.fake.calls().iter().any(|call| call.contains("abort")), "{:?}", bench.fake.calls());
+        assert_eq!(bench.fake.places(uuid), [("h1".to_owned(), DomainState::Running)]);
+        assert_eq!(bench.claim(uuid).await, (Phase::Running, Some("h1".into())));
+        if !begins_late {
+            assert_eq!(report.moved().count(), 1, "b moves: {}", report.render());
+            assert!(report.failure().unwrap().hints.iter().any(|hint| hint.contains("virsh domjobinfo a")));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_qemu_that_hangs_is_not_a_silent_host() {
+    let bench = bench(&["a", "b"], sees_all).await;
+    let uuid = bench.guests[0].uuid;
+    bench.fake.mute(uuid);
+    let began = tokio::time::Instant::now();
+    let report = bench.evacuate("h1").await;
+    assert!(began.elapsed().as_secs() < 10, "{:?}", began.elapsed());
+    assert_eq!(report.moved().map(|g| g.guest.as_str()).collect::<Vec<_>>(), ["b"]);
+    let why = report.guests.iter().find(|g| g.guest == "a").unwrap().reason.clone().unwrap();
+    assert_eq!(why, "its QEMU on h1 does not answer within 5 s; nothing was sent to it");
+    assert!(!bench.fake.calls().iter().any(|call| call.contains("move the guest a")));
+    assert_eq!(bench.claim(uuid).await, (Phase::Running, Some("h1".into())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_holds_a_guest_on_its_host_is_found_by_the_dry_run_and_before_the_claim() {
+    let bench = bench(&["iso", "snap", "plain"], sees_all).await;
+    let [iso, snap] = [bench.guests[0].uuid, bench.guests[1].uuid];
+    let disk = "<disk type='file' device='cdrom'><source file='/root/a.iso'/><target dev='sda'/></disk>";
+    bench.fake.xml(iso, format!("<domain type='kvm'><devices>{disk}</devices></domain>"));
+    bench.fake.snapshot(snap, "before-upgrade");
+    let urgency = bench.hurry.subscribe();
+    let mut plan = Evacuation::plan(&bench.rack, "h1", &OPTIONS, &urgency, false).await.unwrap().plan;
+    rehearse(&bench.rack, &mut plan, None).await;
+    let refused: Vec<String> = plan.refused.iter().map(ToString::to_string).collect();
+    assert_eq!(plan.moves.iter().map(|m| m.guest.as_str()).collect::<Vec<_>>(), ["plain"]);
+    insta::assert_snapshot!(refused.join("\n"), @r"
+    guest iso on h1: it cannot leave h1: cdrom sda was attached beside its definition: /root/a.iso, which lies on the host
+    guest snap on h1: it cannot leave h1: libvirt there keeps snapshots of it (before-upgrade)
+    ");
+    let report = bench.evacuate("h1").await;
+    assert_eq!(report.moved().count(), 1, "{}", report.render());
+    let failure = report.failure().unwrap();
+    insta::assert_snapshot!(failure.hints.join("\n"), @r"
+    on h1: `virsh change-media iso sda --eject`
+    on h1: `virsh snapshot-delete snap before-upgrade --metadata` forgets one and keeps its data
+    ");
+    assert!(!bench.fake.calls().iter().any(|call| call.contains("move the guest iso") || call.contains("guest snap")));
 }

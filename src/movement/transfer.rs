@@ -1,6 +1,7 @@
 //! One guest's move, from the claim to the claim.
 
-use super::Options;
+use super::explain::explain;
+use super::options::Options;
 use super::plan::Move;
 use super::preflight::{self, Pairs, before_it_began};
 use super::settle::{Found, Sides};
@@ -9,7 +10,7 @@ use crate::cluster::ClusterError;
 use crate::error::{Failure, Kind};
 use crate::guest::claim::{self, Claim, Phase, Swap, Window};
 use crate::guest::{Rack, enter_promise};
-use crate::libvirt::{Hypervisor, JobKind, JobStats, MigrateParams, Token, VirtError};
+use crate::libvirt::{Hypervisor, JobStats, MigrateParams, Token, VirtError};
 use crate::ui::Urgency;
 use crate::ui::{Job, Outcome};
 use serde::Serialize;
@@ -122,23 +123,7 @@ impl Transfer<'_> {
         self.may_begin(&claim).await?;
         job.step("looks whether the hosts see each other");
         let (from, to) = (self.a_move.from.as_str(), self.a_move.to.as_str());
-        let no_copy = async {
-            match sides.target.domain(self.a_move.uuid).await? {
-                Some(domain) if domain.state.has_process() => {
-                    Err(Failure::refused(format!("host {to} has another copy of it"))
-                        .hint(format!("find out what that is, and end it on {to} with `virsh destroy`")))
-                }
-                _ => Ok(()),
-            }
-        };
-        let checks = async {
-            tokio::try_join!(
-                no_copy,
-                self.pairs.see_each_other(self.rack, from, to),
-                preflight::fits_cpu(self.rack, from, to, self.a_move.uuid),
-            )
-        };
-        checks.await.map_err(before_it_began)?;
+        preflight::ready(self.rack, self.pairs, self.a_move).await.map_err(before_it_began)?;
         let mine = claim.moving(from, to, &self.rack.run);
         let window = Window::begin();
         match claim::swap(self.rack.port(), self.a_move.uuid, &claim, &mine).await? {
@@ -259,7 +244,7 @@ impl Transfer<'_> {
                 outcome = &mut call, if !followed => return outcome.err().map(Trouble::from),
                 stats = async { tick.tick().await; sides.source.job(self.a_move.uuid).await } => stats.ok(),
             };
-            let running = stats.as_ref().filter(|s| s.kind == JobKind::Running);
+            let running = stats.as_ref().filter(|s| s.migrates());
             // No figures: the guest may have left, or its host. Both sides are looked at anew.
             if followed && running.is_none() {
                 return None;
@@ -308,10 +293,7 @@ impl Transfer<'_> {
     async fn conclude(&self, found: Found, error: Option<VirtError>, mine: &Claim, began: Instant, job: &Job) -> Ended {
         let ended = match &found {
             Found::OnTarget => Ended::Moved(self.figures(began).await),
-            Found::OnSource => {
-                let why = error.map_or_else(|| "the move did not happen".to_owned(), |e| e.to_string());
-                Ended::Stayed(Failure::msg(Kind::Partial, why))
-            }
+            Found::OnSource => Ended::Stayed(explain(self.a_move, error.as_ref())),
             Found::Elsewhere(host) => Ended::Elsewhere(host.clone()),
             Found::Nowhere => Ended::Gone,
             Found::StillMoving => return Ended::Unknown(STILL_MOVES.to_owned()),
@@ -344,9 +326,9 @@ pub(super) fn elsewhere(host: &str) -> String {
     format!("other hands have moved it to {host}")
 }
 
-/// Waits until no job runs on the guest any more.
+/// Waits until the guest is not being moved any more.
 async fn no_job(source: &Arc<dyn Hypervisor>, uuid: Uuid) -> Result<(), VirtError> {
-    while source.job(uuid).await.is_ok_and(|job| job.kind == JobKind::Running) {
+    while source.job(uuid).await.is_ok_and(|job| job.migrates()) {
         sleep(POLL).await;
     }
     Ok(())

@@ -5,27 +5,34 @@ use crate::cluster::{CephStatus, Cluster, ClusterError, ClusterPort, Target, all
 use crate::error::Failure;
 use crate::fence;
 use crate::guest::claim::{self, Claim};
-use crate::guest::{Guest, HostState, Promises, Survey, read_host_states, read_promises};
+use crate::guest::{Guest, HostState, Live, Promises, Survey, read_host_states, read_promises};
 use crate::host::BmcSeen;
-use crate::inventory::{Inventory, Role};
+use crate::inventory::{HostSpec, Inventory, Role};
 use crate::libvirt::Hypervisors;
-use crate::ssh::Fleet;
+use crate::ssh::{Fleet, Remote, RollCall};
+use futures::future::join_all;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use uuid::Uuid;
 
-/// How long a host may take to connect and answer.
-const HOST: Duration = Duration::from_secs(8);
 /// How long the cluster may take to say everything.
 const CEPH: Duration = Duration::from_secs(15);
-/// How long the BMC of a host that does not answer may take.
-const BMC: Duration = Duration::from_secs(5);
+/// The same, once a host is known to be silent: what waits for it then is told as waiting.
+const CEPH_WITHOUT_A_HOST: Duration = Duration::from_millis(2600);
 /// How long reading what is kept in the cluster may take: it stands still until a dead host's OSDs are noticed.
 const KEPT: Duration = Duration::from_secs(6);
 /// Deadline of one question to the monitors.
 const QUESTION: Duration = Duration::from_secs(8);
+/// How long one domain's live definition may take.
+const LIVE: Duration = Duration::from_secs(8);
+/// A host that has not answered by then has its BMC asked meanwhile.
+const BMC_AFTER: Duration = Duration::from_millis(800);
+/// How long a BMC may take once its host is given up.
+const BMC: Duration = Duration::from_millis(700);
 
 /// An OSD as Ceph sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,40 +100,216 @@ pub struct Seen {
     pub survey: Survey,
     /// The cluster, or why it does not answer.
     pub ceph: Result<CephSeen, NoCeph>,
+    /// The pool of the guests' disks.
+    pub pool: String,
+    /// What running domains have, where that was asked for.
+    pub live: Vec<LiveSeen>,
+}
+
+/// What a running domain has.
+#[derive(Clone, Debug)]
+pub struct LiveSeen {
+    /// Its host.
+    pub host: String,
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub uuid: Uuid,
+    /// What it has.
+    pub live: Live,
+}
+
+/// Looks at everything, and into every running domain.
+pub async fn look_closely(inventory: &Inventory, fleet: &Fleet) -> Seen {
+    let hypervisors = hypervisors(inventory, fleet);
+    let mut seen = look_with(inventory, fleet, &hypervisors).await;
+    let running = seen.survey.seen.values().flatten().filter(|(_, domain)| domain.state.has_process());
+    let reads = running.map(|(host, domain)| {
+        let hypervisors = &hypervisors;
+        async move {
+            // One that ended meanwhile has nothing any more; a host that fell silent is named already.
+            let xml = timeout(LIVE, hypervisors.get(host).ok()?.xml(domain.uuid)).await.ok()?.ok()?;
+            let live = Live::read(&xml)?;
+            Some(LiveSeen { host: host.clone(), name: domain.name.clone(), uuid: domain.uuid, live })
+        }
+    });
+    seen.live = join_all(reads).await.into_iter().flatten().collect();
+    seen
 }
 
 /// Looks at everything.
 pub async fn look(inventory: &Inventory, fleet: &Fleet) -> Seen {
-    let names: Vec<&str> = inventory.with_role(Role::Guests).map(|h| h.name.as_str()).collect();
-    let hypervisors = Hypervisors::over(fleet, names);
-    let hosts = fleet.each(fleet.names(), |remote| async move {
-        let error = match timeout(HOST, pulse(remote.as_ref())).await {
-            Ok(Ok(pulse)) => return Ok(pulse),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => format!("host {}: no answer within {} s", remote.name(), HOST.as_secs()),
-        };
-        Err(Silent { error, power: power(inventory, fleet, remote.name()).await })
-    });
-    let ceph = async {
-        match timeout(CEPH, ask_ceph(inventory, fleet)).await {
-            Ok(answer) => answer.map_err(|error| Failure::from(error).into()),
-            Err(_) => Err(Failure::failed(format!("Ceph did not answer within {} s", CEPH.as_secs())).into()),
-        }
-    };
-    let (pulses, survey, ceph) = tokio::join!(hosts, Survey::take(&hypervisors, true), ceph);
-    Seen { pulses, survey, ceph }
+    look_with(inventory, fleet, &hypervisors(inventory, fleet)).await
 }
 
-/// Whether a host has power, where its BMC says so in time.
+fn hypervisors(inventory: &Inventory, fleet: &Fleet) -> Hypervisors {
+    Hypervisors::over(fleet, inventory.with_role(Role::Guests).map(|host| host.name.as_str()))
+}
+
+async fn look_with(inventory: &Inventory, fleet: &Fleet, hypervisors: &Hypervisors) -> Seen {
+    let until = Until::new(CEPH);
+    let hosts = async {
+        let roll = &RollCall::default();
+        let silent = until.clone();
+        let ask = |remote: Arc<dyn Remote>| {
+            let silent = silent.clone();
+            async move {
+                let answer = host(inventory, fleet, roll, remote).await;
+                if answer.is_err() {
+                    silent.shorten(CEPH_WITHOUT_A_HOST);
+                }
+                answer
+            }
+        };
+        fleet.each(fleet.names(), ask).await
+    };
+    let ((pulses, survey), ceph) = tokio::join!(
+        async { tokio::join!(hosts, Survey::take(hypervisors, true)) },
+        ask_ceph(inventory, fleet, &until)
+    );
+    let ceph = match ceph {
+        Ok(Some(seen)) => Ok(seen),
+        Ok(None) => Err(ceph_is_silent(inventory, &pulses, until.waited())),
+        Err(error) => Err(Failure::from(error).into()),
+    };
+    let mut seen = Seen { pulses, survey, ceph, pool: inventory.ceph.pool.clone(), live: Vec::new() };
+    name_the_missing(inventory, &mut seen);
+    seen
+}
+
+/// Asks a host, and its BMC when it does not answer at once.
+async fn host(inventory: &Inventory, fleet: &Fleet, roll: &RollCall, remote: Arc<dyn Remote>) -> Result<Pulse, Silent> {
+    let name = remote.name();
+    let answer = async {
+        // A dead host is told by its connection; one that has connected may be busy.
+        match roll.answer(remote.connect()).await {
+            Some(connected) => connected.map_err(|error| error.to_string())?,
+            None => return Err(format!("host {name}: {}", roll.late())),
+        }
+        pulse(remote.as_ref()).await.map_err(|error| error.to_string())
+    };
+    let bmc = async {
+        sleep(BMC_AFTER).await;
+        power(inventory, fleet, name).await
+    };
+    tokio::pin!(answer, bmc);
+    let mut on = None;
+    let error = loop {
+        tokio::select! {
+            biased;
+            answer = &mut answer => match answer {
+                Ok(pulse) => return Ok(pulse),
+                Err(error) => break error,
+            },
+            power = &mut bmc, if on.is_none() => on = Some(power),
+        }
+    };
+    let power = match on {
+        Some(power) => power,
+        None => timeout(BMC_AFTER + BMC, bmc).await.ok().flatten(),
+    };
+    Err(Silent { error, power })
+}
+
+/// A deadline that others may bring forward.
+#[derive(Clone, Debug)]
+struct Until {
+    began: Instant,
+    end: Arc<watch::Sender<Instant>>,
+}
+
+impl Until {
+    fn new(limit: Duration) -> Self {
+        let began = Instant::now();
+        Until { began, end: Arc::new(watch::Sender::new(began + limit)) }
+    }
+
+    fn shorten(&self, limit: Duration) {
+        let end = self.began + limit;
+        self.end.send_if_modified(|at| {
+            end < *at && {
+                *at = end;
+                true
+            }
+        });
+    }
+
+    fn waited(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// What comes of it by then.
+    async fn wait<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let over = async {
+            let mut end = self.end.subscribe();
+            loop {
+                let at = *end.borrow_and_update();
+                tokio::select! {
+                    () = sleep_until(at) => return,
+                    // The sender lives as long as `self`.
+                    _ = end.changed() => {}
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            value = work => Some(value),
+            () = over => None,
+        }
+    }
+}
+
+/// Mon hosts that do not answer.
+fn silent_mons<'a>(inventory: &'a Inventory, pulses: &BTreeMap<String, Result<Pulse, Silent>>) -> Vec<&'a str> {
+    let silent = |name: &str| !matches!(pulses.get(name), Some(Ok(_)));
+    inventory.with_role(Role::Mon).map(|host| host.name.as_str()).filter(|name| silent(name)).collect()
+}
+
+/// Why the monitors say nothing: too few of their hosts are left, or those that are left do not agree yet.
+fn ceph_is_silent(inventory: &Inventory, pulses: &BTreeMap<String, Result<Pulse, Silent>>, waited: Duration) -> NoCeph {
+    let (mons, silent) = (inventory.with_role(Role::Mon).count(), silent_mons(inventory, pulses));
+    let (left, who) = (mons - silent.len(), silent.join(", "));
+    let not = if silent.len() == 1 { "does not" } else { "do not" };
+    if left * 2 <= mons {
+        return NoCeph {
+            why: format!("Ceph has no quorum: of {mons} mon hosts {who} {not} answer"),
+            fix: "bring mon hosts back until a majority is up; then `rackhand status`".to_owned(),
+        };
+    }
+    let why =
+        format!("Ceph does not answer within {:.1} s, though {left} of {mons} mon hosts do", waited.as_secs_f64());
+    match silent.is_empty() {
+        true => NoCeph { why, fix: "`ceph -s` on a mon host; look at the clocks and at the mons' disks".to_owned() },
+        false => NoCeph {
+            why: format!("{why}: {who} {not} answer, and the other monitors may still be electing a leader"),
+            fix: "`rackhand status` again in 15 s; a monitor out of the quorum is named then".to_owned(),
+        },
+    }
+}
+
+/// Says whose silence the storage may be waiting for.
+fn name_the_missing(inventory: &Inventory, seen: &mut Seen) {
+    let silent = |host: &&HostSpec| !host.osds.is_empty() && matches!(seen.pulses.get(&host.name), Some(Err(_)));
+    let silent: Vec<&str> = inventory.hosts.iter().filter(silent).map(|host| host.name.as_str()).collect();
+    if let Ok(CephSeen { unread: Some(why), .. }) = &mut seen.ceph
+        && !silent.is_empty()
+    {
+        why.push_str(&format!("; it may wait for the OSDs of {} to be marked down", silent.join(", ")));
+    }
+}
+
+/// Whether a host has power, where its BMC says so.
 async fn power(inventory: &Inventory, fleet: &Fleet, host: &str) -> Option<bool> {
-    match timeout(BMC, fence::ask(inventory.host(host)?, inventory, fleet)).await {
-        Ok(Some(BmcSeen::Answered { on, .. })) => Some(on),
+    match fence::ask(inventory.host(host)?, inventory, fleet).await {
+        Some(BmcSeen::Answered { on, .. }) => Some(on),
         _ => None,
     }
 }
 
-async fn ask_ceph(inventory: &Inventory, fleet: &Fleet) -> Result<CephSeen, ClusterError> {
-    let cluster = Cluster::connect(fleet, inventory).await?;
+/// Asks the cluster; none when its monitors say nothing in time.
+async fn ask_ceph(inventory: &Inventory, fleet: &Fleet, until: &Until) -> Result<Option<CephSeen>, ClusterError> {
+    let Some(cluster) = until.wait(Cluster::connect(fleet, inventory)).await else { return Ok(None) };
+    let cluster = cluster?;
     let port: &dyn ClusterPort = &cluster;
     let tree = async { port.command(&Target::Mon, json!({"prefix": "osd tree", "format": "json"}), QUESTION).await };
     let hosts = inventory.with_role(Role::Guests).map(|host| host.name.as_str());
@@ -138,18 +321,25 @@ async fn ask_ceph(inventory: &Inventory, fleet: &Fleet) -> Result<CephSeen, Clus
             read_promises(port, hosts)
         )
     };
-    let (mons, kept) = tokio::join!(async { tokio::try_join!(status(port), tree) }, timeout(KEPT, kept));
+    let mons = until.wait(async { tokio::try_join!(status(port), tree) });
+    let kept = until.wait(timeout(KEPT, kept));
+    let asked = Instant::now();
+    let (mons, kept) = tokio::join!(mons, kept);
+    let Some(mons) = mons else { return Ok(None) };
     let (status, tree) = mons?;
     let mut seen = CephSeen { status, osds: read_tree(&tree), ..CephSeen::default() };
     match kept {
-        Ok(Ok((guests, claims, states, promises))) => {
+        Some(Ok(Ok((guests, claims, states, promises)))) => {
             seen = CephSeen { guests, claims, states, promises, ..seen };
             seen.guests.sort_by(|a, b| a.name.cmp(&b.name));
         }
-        Ok(Err(error)) => seen.unread = Some(error.to_string()),
-        Err(_) => seen.unread = Some(format!("its storage gave no answer within {} s", KEPT.as_secs())),
+        Some(Ok(Err(error))) => seen.unread = Some(error.to_string()),
+        None | Some(Err(_)) => {
+            let waited = asked.elapsed().as_secs_f64();
+            seen.unread = Some(format!("its storage gave no answer within {waited:.1} s"));
+        }
     }
-    Ok(seen)
+    Ok(Some(seen))
 }
 
 /// OSDs by host out of `osd tree`.
@@ -173,6 +363,63 @@ fn read_tree(tree: &Value) -> Vec<Osd> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inventory;
+
+    fn rack() -> Inventory {
+        let mut text = "cluster: {name: rack, fsid: 11111111-2222-4333-8444-555555555555}\nnetworks:\n  \
+            management: {cidr: 10.0.0.0/24}\n  storage: {cidr: 10.0.1.0/24}\nhosts:\n"
+            .to_owned();
+        for n in 1..=3 {
+            text +=
+                &format!("  - {{name: h{n}, address: 10.0.0.1{n}, storage_address: 10.0.1.1{n}, osds: [/dev/d]}}\n");
+        }
+        inventory::parse("inventory.yaml", &text).unwrap()
+    }
+
+    fn pulses(silent: &[&str]) -> BTreeMap<String, Result<Pulse, Silent>> {
+        let one = |name: &str| match silent.contains(&name) {
+            true => Err(Silent { error: "no answer within 2 s".into(), power: None }),
+            false => Ok(Pulse::default()),
+        };
+        ["h1", "h2", "h3"].map(|name| (name.to_owned(), one(name))).into()
+    }
+
+    #[test]
+    fn a_silent_ceph_is_told_from_a_dead_host() {
+        let told = |silent: &[&str]| ceph_is_silent(&rack(), &pulses(silent), Duration::from_millis(2600));
+        insta::assert_snapshot!(told(&[]).why, @"Ceph does not answer within 2.6 s, though 3 of 3 mon hosts do");
+        insta::assert_snapshot!(
+            told(&["h3"]).why,
+            @"Ceph does not answer within 2.6 s, though 2 of 3 mon hosts do: h3 does not answer, and the other monitors may still be electing a leader"
+        );
+        insta::assert_snapshot!(told(&["h2", "h3"]).why, @"Ceph has no quorum: of 3 mon hosts h2, h3 do not answer");
+    }
+
+    #[test]
+    fn storage_that_waits_for_a_dead_hosts_disks_says_so() {
+        let unread = |silent: &[&str]| {
+            let ceph = CephSeen { unread: Some("no answer within 1.9 s".into()), ..CephSeen::default() };
+            let (survey, pool) = (Survey::default(), "guests".to_owned());
+            let mut seen = Seen { pulses: pulses(silent), survey, ceph: Ok(ceph), pool, live: Vec::new() };
+            name_the_missing(&rack(), &mut seen);
+            seen.ceph.unwrap().unread.unwrap()
+        };
+        assert_eq!(unread(&[]), "no answer within 1.9 s");
+        assert_eq!(unread(&["h2"]), "no answer within 1.9 s; it may wait for the OSDs of h2 to be marked down");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_that_is_brought_forward_ends_what_waits_for_it() {
+        let until = Until::new(CEPH);
+        assert_eq!(until.wait(async { 1 }).await, Some(1));
+        let shorten = async {
+            sleep(Duration::from_secs(2)).await;
+            until.shorten(CEPH_WITHOUT_A_HOST);
+            until.shorten(CEPH);
+        };
+        let (late, ()) = tokio::join!(until.wait(std::future::pending::<()>()), shorten);
+        assert_eq!((late, until.waited().as_millis()), (None, 2600));
+    }
 
     #[test]
     fn a_tree_of_16_2_is_read() {

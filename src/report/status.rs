@@ -3,7 +3,7 @@
 use super::look::{CephSeen, Seen, Silent};
 use super::pulse::Pulse;
 use crate::cluster::CephStatus;
-use crate::guest::placement::{self, HostRoom, Need, Place, place};
+use crate::guest::placement::{self, HostRoom, Need, Place, Planner};
 use crate::guest::{Guest, GuestView, State, need, rooms, view};
 use crate::inventory::{HostSpec, Inventory, Role};
 use jiff::Timestamp;
@@ -185,13 +185,18 @@ fn guest_line(
 /// For each running guest: nothing when there is a place for it if its host is lost, else why not. Each host's loss is
 /// played on its own, all its guests at once.
 fn homes_after_loss(rooms: &[HostRoom], seen: &Seen, guests: &[Guest]) -> BTreeMap<Uuid, Option<String>> {
+    let mut here: BTreeMap<&str, Vec<&Guest>> = BTreeMap::new();
+    for guest in guests {
+        if let Some((host, _)) = seen.survey.place(guest.uuid) {
+            here.entry(host).or_default().push(guest);
+        }
+    }
+    let planner = Planner::new(rooms);
     let mut homes = BTreeMap::new();
     for lost in rooms {
-        let here = |g: &&Guest| seen.survey.place(g.uuid).is_some_and(|(host, _)| *host == lost.name);
-        let theirs: Vec<&Guest> = guests.iter().filter(here).collect();
-        let others: Vec<HostRoom> = rooms.iter().filter(|r| r.name != lost.name).cloned().collect();
+        let Some(theirs) = here.get(lost.name.as_str()) else { continue };
         let needs: Vec<Need> = theirs.iter().map(|g| need(g, None)).collect();
-        for (guest, place) in theirs.iter().zip(place(&others, &needs)) {
+        for (guest, place) in theirs.iter().zip(planner.without(&lost.name).place(&needs)) {
             let why = match place {
                 Place::Host(_) => None,
                 Place::Nowhere(why) => Some(placement::reasons(&why)),

@@ -1,6 +1,6 @@
 //! The picture for people: one screen.
 
-use super::doctor::Finding;
+use super::finding::Finding;
 use super::status::{HostLine, Status};
 use crate::ui::Table;
 use std::fmt::Write;

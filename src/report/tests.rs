@@ -1,12 +1,15 @@
 //! The picture and the findings of a rack of three with something wrong everywhere.
 
-use super::look::{CephSeen, NoCeph, Osd, Seen, Silent};
+use super::look::{CephSeen, LiveSeen, NoCeph, Osd, Seen, Silent};
 use super::pulse::Pulse;
-use super::{Severity, assemble, examine, findings_table, status_table};
+use super::{assemble, examine, findings_table, status_table};
 use crate::cluster::CephStatus;
 use crate::error::Failure;
 use crate::guest::claim::{Claim, Phase};
-use crate::guest::{Desired, Disk, Guest, HostState, ImageRef, Machine, Maintenance, Nic, Promise, Stage, Survey};
+use crate::guest::{
+    Desired, Disk, Guest, HostState, ImageRef, Live, Machine, Maintenance, Nic, Promise, Stage, Survey,
+};
+use crate::host::Severity;
 use crate::inventory::{self, Inventory, Size};
 use crate::libvirt::{Domain, DomainState, Node};
 use jiff::Timestamp;
@@ -102,7 +105,8 @@ fn seen() -> Seen {
     };
     let silent = Err(Silent { error: "host h3: cannot connect: no route".to_owned(), power: Some(false) });
     let pulses = [("h1", Ok(pulse.clone())), ("h2", Ok(pulse)), ("h3", silent)];
-    Seen { pulses: pulses.map(|(n, p)| (n.to_owned(), p)).into(), survey, ceph: Ok(ceph) }
+    let pulses = pulses.map(|(n, p)| (n.to_owned(), p)).into();
+    Seen { pulses, survey, ceph: Ok(ceph), pool: "guests".to_owned(), live: Vec::new() }
 }
 
 #[test]
@@ -172,4 +176,70 @@ fn without_ceph_the_hosts_are_still_shown() {
     let findings = examine(&status, &seen);
     assert_eq!((findings[0].severity, findings[0].object.as_str()), (Severity::Critical, "ceph"));
     assert_eq!(findings[0].fix, "bring mon hosts back");
+}
+
+/// What doctor says of this object, by severity.
+fn said(seen: &Seen, object: &str) -> Vec<String> {
+    let findings = examine(&assemble(&rack(), seen, Timestamp::UNIX_EPOCH), seen);
+    let of_it = findings.into_iter().filter(|f| f.object == object);
+    of_it.map(|f| format!("{} {} -> {}", f.severity, f.what, f.fix)).collect()
+}
+
+#[test]
+fn a_guest_that_stands_still_is_named_with_what_helps() {
+    let mut seen = seen();
+    let db = Uuid::from_u128(1);
+    let domain = &mut seen.survey.seen.get_mut(&db).expect("it runs")[0].1;
+    (domain.state, domain.reason) = (DomainState::Paused, "ioerror".into());
+    let said = said(&seen, "guest db");
+    assert_eq!(
+        said[0],
+        "error it stands still on h1 (ioerror) -> its storage refused it (`virsh domblkerror db` there): look at Ceph first; then `virsh resume db` on h1"
+    );
+}
+
+#[test]
+fn unmanaged_domains_are_named_by_what_they_do() {
+    let mut seen = seen();
+    let mut add = |n: u128, name: &str, state| {
+        let uuid = Uuid::from_u128(n);
+        let domain = Domain { name: name.into(), uuid, state, reason: String::new(), memory: 1 << 30, cpus: 1 };
+        seen.survey.seen.insert(uuid, vec![("h2".into(), domain)]);
+    };
+    add(90, "old", DomainState::Off);
+    add(91, "db", DomainState::Off);
+    add(92, "test", DomainState::Running);
+    insta::assert_snapshot!(said(&seen, "host h2").join("\n"), @r"
+    error its monitor is not in the quorum -> on h2: `systemctl restart ceph-mon@h2`, then `rackhand provision`
+    error has, shut off, the domain db, which is no guest of this cluster; the guest db cannot run there beside it -> if it is not wanted, on h2: `virsh undefine 00000000-0000-0000-0000-00000000005b`
+    warning its clock is off by 200 ms -> look at `chronyc sources` there
+    warning has, shut off, the domain old, which is no guest of this cluster -> if it is not wanted, on h2: `virsh undefine 00000000-0000-0000-0000-00000000005a`
+    warning runs the domain test, which is no guest of this cluster -> if it is not wanted, on h2: `virsh destroy 00000000-0000-0000-0000-00000000005c`; its memory counts as used
+    ");
+}
+
+#[test]
+fn what_a_guest_has_beside_its_definition_and_a_second_writer_are_named() {
+    let mut seen = seen();
+    let xml = |disk: &str| format!("<domain type='kvm'><vcpu>1</vcpu><devices>{disk}</devices></domain>");
+    let own = "<source protocol='rbd' name='guests/vm.x.disk0'/>";
+    let overlay = format!(
+        "<disk type='file'><source file='/tmp/db.snap'/><backingStore type='network'>{own}</backingStore><target dev='vda'/></disk>"
+    );
+    let plain = format!("<disk type='network'>{own}<target dev='vda'/></disk>");
+    let live = |host: &str, name: &str, n: u128, disk: &str| LiveSeen {
+        host: host.into(),
+        name: name.into(),
+        uuid: Uuid::from_u128(n),
+        live: Live::read(&xml(disk)).expect("a domain"),
+    };
+    for guest in &mut seen.ceph.as_mut().expect("Ceph answers").guests {
+        guest.disks[0].image =
+            if guest.name == "db" { "vm.x.disk0".into() } else { format!("vm.{}.disk0", guest.name) };
+    }
+    seen.live = vec![live("h1", "db", 1, &overlay), live("h2", "rescue", 99, &plain)];
+    insta::assert_snapshot!(said(&seen, "guest db").join("\n"), @r"
+    CRITICAL disk vda writes to /tmp/db.snap, which another tool has laid over its image; what the guest has written since is lost when it stops (h1) -> on h1: `virsh blockcommit db vda --active --pivot` merges it into the guest's image
+    CRITICAL the domain rescue (00000000-0000-0000-0000-000000000063) on h2 has its disk guests/vm.x.disk0 open: two writers would destroy it -> on h2: `virsh destroy 00000000-0000-0000-0000-000000000063`, after a look at what it is
+    ");
 }

@@ -19,6 +19,7 @@ mod local;
 mod marked;
 mod master;
 mod quote;
+mod roll_call;
 mod session;
 mod upload;
 
@@ -33,4 +34,5 @@ pub use job::{Job, JobState, JobStatus};
 pub use lines::LineChannel;
 pub use local::LocalHost;
 pub use quote::{join, quote};
+pub use roll_call::RollCall;
 pub use upload::{Upload, UploadExt};

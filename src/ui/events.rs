@@ -1,6 +1,7 @@
 //! Events of running jobs and how they are drawn.
 
 use super::paint;
+use crate::error::{Failure, Kind};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
@@ -317,6 +318,18 @@ impl Job {
     /// Ends the job as failed.
     pub fn fail(self, message: impl Into<String>) {
         self.end(Outcome::Failed, message);
+    }
+
+    /// Ends the job with what came of it; `ended` says how it ended where nothing failed.
+    pub fn conclude<T>(self, result: &Result<T, Failure>, ended: impl FnOnce(&T) -> (Outcome, String)) {
+        match result {
+            Ok(value) => {
+                let (outcome, message) = ended(value);
+                self.end(outcome, message);
+            }
+            Err(failure) if failure.kind == Kind::Unknown => self.end(Outcome::Unknown, failure.to_string()),
+            Err(failure) => self.fail(failure.to_string()),
+        }
     }
 
     fn finish(&mut self, outcome: Outcome, message: String) {
