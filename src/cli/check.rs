@@ -5,6 +5,7 @@ use crate::error::{Failure, Kind};
 use crate::fence;
 use crate::host::{self, Finding, Seen, Severity};
 use crate::inventory::Inventory;
+use crate::provision::refused_bridges;
 use crate::ssh::{Fleet, Remote, sshd_limits};
 use crate::ui::Table;
 use clap::Args;
@@ -36,7 +37,10 @@ pub async fn run(_: CheckArgs, context: &Context) -> Result<(), Failure> {
     let fleet = context.fleet(&inventory)?;
     let job = context.ui.job(format!("check {} hosts", inventory.hosts.len()));
     let seen = look(&inventory, &fleet).await;
-    let document = Document { hosts: seen.len(), findings: host::evaluate(&inventory, &seen) };
+    let mut findings = host::evaluate(&inventory, &seen);
+    findings.extend(bridges(&inventory, &fleet, &seen).await);
+    findings.sort();
+    let document = Document { hosts: seen.len(), findings };
     let errors = document.findings.iter().filter(|f| f.severity == Severity::Error).count();
     let warnings = document.findings.len() - errors;
     job.done(format!("{errors} problems, {warnings} warnings"));
@@ -45,6 +49,39 @@ pub async fn run(_: CheckArgs, context: &Context) -> Result<(), Failure> {
         return Err(Failure::msg(Kind::Problem, format!("{errors} problems found")));
     }
     Ok(())
+}
+
+/// Guests' bridges that provisioning would refuse to make.
+async fn bridges(inventory: &Inventory, fleet: &Fleet, seen: &BTreeMap<String, Seen>) -> Vec<Finding> {
+    let answering = inventory.hosts.iter().map(|h| h.name.as_str()).filter(|name| seen[*name].facts.is_ok());
+    let one = |remote: Arc<dyn Remote>| async move {
+        match inventory.host(remote.name()) {
+            Some(spec) => refused_bridges(inventory, spec, &*remote).await,
+            None => Ok(Vec::new()),
+        }
+    };
+    let finding = |host: &str, what: String, fix: String| Finding {
+        severity: Severity::Error,
+        host: host.to_owned(),
+        check: "bridge",
+        what,
+        fix,
+    };
+    let mut findings = Vec::new();
+    for (host, refused) in fleet.each(answering, one).await {
+        match refused {
+            Ok(refused) => findings.extend(
+                refused
+                    .into_iter()
+                    .map(|(bridge, why)| finding(&host, format!("bridge {}: {}", bridge.name, why.what), why.fix)),
+            ),
+            Err(failure) => {
+                let fix = failure.hints.first().cloned().unwrap_or_else(|| "run the check again".to_owned());
+                findings.push(finding(&host, format!("its guests' bridges cannot be judged: {failure}"), fix));
+            }
+        }
+    }
+    findings
 }
 
 async fn look(inventory: &Inventory, fleet: &Fleet) -> BTreeMap<String, Seen> {

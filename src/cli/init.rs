@@ -151,6 +151,7 @@ fn from_flags(args: &InitArgs) -> Result<Draft, Failure> {
         storage: storage_network(storage, args.infiniband, args.storage_mtu),
         guest_ranges: args.guest_ranges.clone(),
         gateway: args.gateway,
+        no_bridge: None,
         hosts,
         silent: Vec::new(),
     })

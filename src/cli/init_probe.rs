@@ -9,6 +9,7 @@ use crate::inventory::{
     HostNetwork, HostSpec, Inventory, IpoibMode, LinkKind, LinkSpeed, Location, MigrationNetwork, Networks, Role, Size,
     SshDefaults,
 };
+use crate::provision::refused_draft;
 use crate::ssh::RemoteError;
 use ipnet::IpNet;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,14 +30,16 @@ pub(super) async fn draft(args: &InitArgs, context: &Context) -> Result<Draft, F
     let job = context.ui.job(format!("looking at {} hosts", inventory.hosts.len()));
     let names: Vec<&str> = inventory.hosts.iter().map(|h| h.name.as_str()).collect();
     let look = |host: std::sync::Arc<dyn crate::ssh::Remote>| async move {
-        Ok::<_, RemoteError>((host::gather(host.as_ref()).await?, host::own_bmc(host.as_ref()).await?))
+        let (facts, bmc) = (host::gather(host.as_ref()).await?, host::own_bmc(host.as_ref()).await?);
+        let refusal = no_bridge(host.as_ref(), &facts).await;
+        Ok::<_, RemoteError>((facts, bmc, refusal))
     };
     let mut found = fleet.each(names.iter().copied(), look).await;
     let mut seen = Vec::new();
     let mut silent = Vec::new();
     for spec in &inventory.hosts {
         match found.remove(&spec.name) {
-            Some(Ok((facts, bmc))) => seen.push(Probed { address: spec.address, facts, bmc }),
+            Some(Ok((facts, bmc, no_bridge))) => seen.push(Probed { address: spec.address, facts, bmc, no_bridge }),
             Some(Err(error)) => silent.push((spec.address, error.to_string())),
             None => silent.push((spec.address, format!("host {}: not looked at", spec.name))),
         }
@@ -58,6 +61,16 @@ pub(super) async fn draft(args: &InitArgs, context: &Context) -> Result<Draft, F
     Ok(Draft { silent, ..from_facts(args, &seen)? })
 }
 
+/// Why provisioning would refuse the guests' bridge that is drafted over the port by which the host was reached.
+async fn no_bridge(host: &dyn crate::ssh::Remote, facts: &Facts) -> Option<String> {
+    let address: IpAddr = host.name().parse().ok()?;
+    let nic = facts.nic_with(address)?;
+    match refused_draft(host, address, nic.mtu).await {
+        Ok(refusal) => refusal.map(|refusal| refusal.to_string()),
+        Err(failure) => Some(failure.to_string()),
+    }
+}
+
 /// How a new host's key gets to where it is looked for.
 fn login(args: &InitArgs) -> String {
     let known_hosts = args.known_hosts.as_ref().map(|file| format!("-o UserKnownHostsFile={} ", file.display()));
@@ -70,6 +83,7 @@ struct Probed {
     address: IpAddr,
     facts: Facts,
     bmc: Option<OwnBmc>,
+    no_bridge: Option<String>,
 }
 
 /// Just enough of an inventory to reach the hosts, each named by its address.
@@ -135,7 +149,7 @@ fn from_facts(args: &InitArgs, seen: &[Probed]) -> Result<Draft, Failure> {
     };
     let storage = args.storage.map(|n| n.trunc()).or_else(|| fastest(seen, &management)).unwrap_or(management);
     let mut hosts = Vec::new();
-    for Probed { address, facts, bmc } in seen {
+    for Probed { address, facts, bmc, .. } in seen {
         let Some((storage_address, _)) = member(facts, &storage) else {
             return Err(Failure::usage(format!(
                 "host {} has no address in the storage network {storage}",
@@ -165,6 +179,7 @@ fn from_facts(args: &InitArgs, seen: &[Probed]) -> Result<Draft, Failure> {
         storage: network(seen, storage, args.storage_mtu),
         guest_ranges: args.guest_ranges.clone(),
         gateway: args.gateway,
+        no_bridge: seen.iter().find_map(|p| Some(format!("host {}: {}", p.facts.hostname, p.no_bridge.as_ref()?))),
         hosts,
         silent: Vec::new(),
     })
@@ -308,7 +323,7 @@ mod tests {
             ],
             ..Facts::default()
         };
-        Probed { address: [10, 0, 0, n].into(), facts, bmc: None }
+        Probed { address: [10, 0, 0, n].into(), facts, bmc: None, no_bridge: None }
     }
 
     #[test]
@@ -396,6 +411,20 @@ mod tests {
         assert!(from_facts(&InitArgs::default(), &facts).unwrap_err().to_string().contains("different networks"));
         facts[2].address = [192, 0, 2, 1].into();
         assert!(from_facts(&InitArgs::default(), &facts).unwrap_err().to_string().contains("no interface"));
+    }
+
+    #[test]
+    fn a_network_that_provision_would_refuse_is_not_drafted() {
+        let mut seen: Vec<_> = (1..=3).map(host).collect();
+        let mut args = InitArgs::default();
+        args.guest_ranges = vec!["10.0.0.100-10.0.0.120".parse().unwrap()];
+        let guests = |seen: &[Probed]| {
+            let text = from_facts(&args, seen).unwrap().to_yaml();
+            parse("f.yaml", &text).map_err(|m| m.to_string()).unwrap().networks.guests.len()
+        };
+        assert_eq!(guests(&seen), 1);
+        seen[1].no_bridge = Some("uplink bond0 is a bond".to_owned());
+        assert_eq!(guests(&seen), 0);
     }
 
     #[test]

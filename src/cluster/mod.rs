@@ -4,6 +4,7 @@
 
 #[cfg(test)]
 mod agent_test;
+mod build;
 mod ceph;
 mod channel;
 mod connect;
@@ -19,12 +20,12 @@ mod requests;
 #[cfg(test)]
 mod tests;
 
+pub use build::{BuildPort, Builder, EntityKey, FakeBuild};
 pub use ceph::{CephStatus, HealthCheck, status};
 pub use connect::Cluster;
 pub use document::{Document, all, decode, encode, fetch, update};
 pub use error::ClusterError;
 pub use fake::FakeCluster;
-pub(crate) use first::first_of;
 pub use lease::{Candidate, Lease, Seat};
 pub use port::{
     ClusterPort, Entry, Image, ImageUser, ImageUsers, Keys, KeysChange, Object, Parent, Snapshot, Target, Version,

@@ -117,6 +117,21 @@ async fn a_guest_is_made_started_stopped_and_deleted_without_a_trace() {
 }
 
 #[tokio::test]
+async fn a_guest_that_its_host_has_shut_down_is_told_so_and_starts_on_another() {
+    let world = world("").await;
+    let guest = create(&world, order(&["web"])).await.unwrap().remove(0);
+    let host = start_one(&world.rack, &guest).await.unwrap().host;
+    world.hosts.end(&host, guest.uuid);
+    let seen = overview(&world.rack).await.unwrap().guests.remove(0);
+    assert_eq!(seen.state, State::Stopped);
+    assert!(seen.reason.unwrap().starts_with(&format!("it ended on {host}, by itself or with its host")));
+    let other = ["h1", "h2", "h3"].into_iter().find(|h| *h != host).unwrap();
+    let started = start(&world.rack, std::slice::from_ref(&guest), Some(other)).await.remove(0).1.unwrap();
+    assert_eq!((started.host.as_str(), started.already), (other, false));
+    assert_eq!(overview(&world.rack).await.unwrap().guests.remove(0).reason, None);
+}
+
+#[tokio::test]
 async fn a_name_that_exists_and_an_image_that_does_not_are_refused() {
     let world = world("").await;
     let guest = create(&world, order(&["web"])).await.unwrap().remove(0);

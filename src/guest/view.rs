@@ -126,6 +126,14 @@ pub async fn overview(rack: &Rack) -> Result<Overview, Failure> {
     Ok(Overview { guests, definitions, reserved, survey })
 }
 
+/// What is said of a guest that stands still although its owner wants it to run: its host was shut down, and its guests with
+/// it, or it ended by itself.
+fn unbidden(guest: &Guest, claim: Option<&Claim>) -> Option<String> {
+    let claim = claim.filter(|c| guest.desired == Desired::Running && c.phase == Phase::Running)?;
+    let host = claim.host.as_ref()?;
+    Some(format!("it ended on {host}, by itself or with its host; `guest start` starts it"))
+}
+
 /// Puts a guest together from its definition, its claim and what the hosts say.
 pub fn view(guest: &Guest, claim: Option<&Claim>, survey: &Survey) -> GuestView {
     let place = survey.place(guest.uuid);
@@ -151,7 +159,7 @@ pub fn view(guest: &Guest, claim: Option<&Claim>, survey: &Survey) -> GuestView 
             (Stage::Creating, _) => (State::Creating, None, None),
             (Stage::Deleting, _) => (State::Deleting, None, None),
             (Stage::Ready, Some(Phase::Starting)) => (State::Starting, claim.and_then(|c| c.host.clone()), None),
-            _ => (State::Stopped, None, None),
+            _ => (State::Stopped, None, unbidden(guest, claim)),
         },
     };
     let up = matches!(state, State::Running | State::Paused | State::Moving);

@@ -33,6 +33,8 @@ pub struct Draft {
     pub guest_ranges: Vec<AddressRange>,
     /// Default route of the guests.
     pub gateway: Option<IpAddr>,
+    /// Why no bridge of theirs can be made over the management network's ports, where that is so.
+    pub no_bridge: Option<String>,
     /// The machines.
     pub hosts: Vec<DraftHost>,
     /// Machines that could not be looked at, each with the reason; written as comments.
@@ -161,14 +163,23 @@ impl Draft {
         network(out, &self.storage)?;
         let cidr = self.management.cidr;
         writeln!(out, "  # Networks of the guests; `ranges` are the addresses that rackhand may hand out.")?;
-        let (sign, ranges) = if self.guest_ranges.is_empty() {
-            ("# ", "FIRST-LAST".to_owned())
+        let ranges = if self.guest_ranges.is_empty() {
+            "FIRST-LAST".to_owned()
         } else {
-            ("", self.guest_ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
+            self.guest_ranges.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
         };
+        let sign = if self.guest_ranges.is_empty() || self.no_bridge.is_some() { "# " } else { "" };
+        if let Some(why) = &self.no_bridge {
+            let why: String = why.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+            writeln!(out, "  # As it stands `provision` would refuse this one: {why}.")?;
+        }
         writeln!(out, "  {sign}guests:\n  {sign}  lan:")?;
         writeln!(out, "  {sign}    bridge: br-lan    # over the management network's NIC, unless `uplink` names one")?;
         writeln!(out, "  {sign}    cidr: {cidr}")?;
+        // The bridge takes over the port's addresses, so it must not carry less than they do.
+        if let Some(mtu) = self.management.mtu.filter(|mtu| *mtu > 1500) {
+            writeln!(out, "  {sign}    mtu: {mtu}")?;
+        }
         if let Some(gateway) = self.gateway {
             writeln!(out, "  {sign}    gateway: {gateway}")?;
         }
@@ -211,7 +222,9 @@ impl Draft {
         let has = |role: &Role| match role {
             Role::Mon => index < mons,
             Role::Osd => stores,
-            Role::Mgr | Role::Guests => true,
+            // One works, the others stand by.
+            Role::Mgr => index < 3,
+            Role::Guests => true,
         };
         let roles: Vec<&str> = Role::ALL.into_iter().filter(has).map(Role::word).collect();
         writeln!(out, "    roles: [{}]", roles.join(", "))?;
@@ -308,6 +321,7 @@ mod tests {
             storage: DraftNetwork::ethernet("10.1.0.0/24".parse().unwrap()),
             guest_ranges: Vec::new(),
             gateway: None,
+            no_bridge: None,
             hosts,
             silent: Vec::new(),
         }
@@ -400,6 +414,33 @@ mod tests {
               - /dev/disk/by-id/wwn-3-1
             # bmc: {kind: redfish, address: ..., user: root, password: {env: BMC_PASSWORD}}
         "#);
+    }
+
+    #[test]
+    fn a_guests_network_over_jumbo_frames_has_their_mtu_and_a_refused_one_is_a_comment() {
+        let mut draft = draft((1..=3).map(|n| host(n, 1)).collect());
+        draft.management.mtu = Some(9000);
+        draft.storage = draft.management;
+        draft.hosts.iter_mut().for_each(|h| h.storage_address = h.address);
+        draft.guest_ranges = vec!["10.0.0.100-10.0.0.199".parse().unwrap()];
+        let inventory = parse("f.yaml", &draft.to_yaml()).unwrap();
+        assert_eq!((inventory.networks.guests["lan"].mtu, inventory.networks.storage.mtu), (9000, 9000));
+        draft.no_bridge = Some("host h1: uplink bond0 is a bond".to_owned());
+        let text = draft.to_yaml();
+        assert!(
+            text.contains("  # As it stands `provision` would refuse this one: host h1: uplink bond0 is a bond.\n"),
+            "{text}"
+        );
+        assert!(text.contains("  # guests:\n  #   lan:\n"), "{text}");
+        assert!(parse("f.yaml", &text).unwrap().networks.guests.is_empty());
+    }
+
+    #[test]
+    fn a_large_rack_has_five_monitors_and_three_managers() {
+        let draft = draft((1..=40).map(|n| host(n, 1)).collect());
+        let inventory = parse("f.yaml", &draft.to_yaml()).unwrap();
+        let with = |role| inventory.hosts.iter().filter(|h| h.has(role)).count();
+        assert_eq!((with(Role::Mon), with(Role::Mgr), with(Role::Osd), with(Role::Guests)), (5, 3, 40, 40));
     }
 
     #[test]

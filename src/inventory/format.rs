@@ -148,6 +148,21 @@ pub(super) fn shorten(text: &str) -> String {
     if text.chars().count() > 60 { format!("{}...", clean.take(57).collect::<String>()) } else { clean.collect() }
 }
 
+/// The whole number that was probably meant by a text: `9_000`, `9,000`, `0x2328`, `9000B`.
+pub(super) fn meant_number(text: &str) -> Option<u64> {
+    let lower = text.to_ascii_lowercase();
+    for (prefix, radix) in [("0x", 16), ("0o", 8), ("0b", 2)] {
+        if let Some(digits) = lower.strip_prefix(prefix) {
+            return u64::from_str_radix(&digits.replace('_', ""), radix).ok();
+        }
+    }
+    let digits: String = text.chars().filter(|c| !matches!(c, '_' | ',' | '\'' | ' ')).collect();
+    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+    // What goes on behind a sign, a point or an exponent is another number.
+    let rest = &digits[end..];
+    if rest.starts_with(['.', '-', '+', 'e', 'E']) { None } else { digits[..end].parse().ok() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

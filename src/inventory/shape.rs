@@ -240,9 +240,10 @@ impl<'s> Walk<'s, '_> {
             }
             _ => {
                 let message = format!("`{}` is no whole number", format::shorten(text));
-                let fix = match text.find(|c: char| !c.is_ascii_digit()) {
-                    Some(at) if at > 0 => format!("write the digits alone, for example {}", &text[..at]),
-                    _ => format!("write a number from {min} to {max}"),
+                let meant = format::meant_number(text).filter(|n| (min..=max).contains(n));
+                let fix = match meant {
+                    Some(n) => format!("write the digits alone, for example {n}"),
+                    None => format!("write a number from {min} to {max}"),
                 };
                 self.wrong(node.span, path, &message, fix);
             }

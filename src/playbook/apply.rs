@@ -212,6 +212,7 @@ pub(super) fn packages(names: &[String]) -> String {
     let names = join(names);
     format!(
         r#"set -u
+wanted="{names}"
 if ! command -v apt-get >/dev/null; then exec dnf -y install {names}; fi
 export LC_ALL=C DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l UCF_FORCE_CONFFOLD=1
 old="-o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold"
@@ -225,16 +226,24 @@ for i in $(seq 60); do
   case $configured in *lock*) sleep 5 ;; *) printf '%s\n' "$configured"; break ;; esac
 done
 # What is there already stays at its version: nobody has agreed to an upgrade.
-try() {{ apt-get -q -y -o DPkg::Lock::Timeout=600 $old --no-install-recommends --no-upgrade --fix-broken "$@" install {names}; }}
+try() {{ apt-get -q -y -o DPkg::Lock::Timeout=600 $old --no-install-recommends --no-upgrade --fix-broken "$@" install $wanted; }}
 # Nor to anything being removed: only one service sets the time, and chrony takes the place of another.
 install() {{
   gone=$(try -s 2>/dev/null | awk '$1 == "Remv" {{ print $2 }}' | grep -vxE 'systemd-timesyncd|ntp|ntpsec|openntpd' | xargs)
   if [ -n "$gone" ]; then
-    echo "the installation would remove $gone, which stay as they are; look with \`apt-get -s install {names}\`"
+    echo "the installation would remove $gone, which stay as they are; look with \`apt-get -s install $wanted\`"
     exit 4
   fi
   heard try
 }}
+# A repository that was added since the lists were fetched offers nothing yet, and an older package would be taken.
+fetched=$(find /etc/apt/sources.list /etc/apt/sources.list.d /etc/apt/preferences.d -newer /var/lib/apt/lists 2>/dev/null | head -n1)
+[ -z "$fetched" ] || heard apt-get -q -o DPkg::Lock::Timeout=600 update
+# A package of its own since Reef, which then only recommends it.
+case " $wanted " in
+  *' ceph-osd '*)
+    apt-cache policy ceph-volume 2>/dev/null | grep -q '^  Candidate: [0-9]' && wanted="$wanted ceph-volume" ;;
+esac
 if ! install; then
   : >"$said"
   heard apt-get -q -o DPkg::Lock::Timeout=600 update

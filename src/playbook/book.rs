@@ -1,6 +1,7 @@
 //! Playbooks: YAML rendered for each host, with templates beside it.
 
 use super::resource::Resource;
+use super::writers;
 use crate::error::{Failure, Kind, LocalExt, ResultExt};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value};
@@ -111,6 +112,7 @@ impl Library {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
         environment.set_syntax(syntax);
+        writers::register(&mut environment);
         // By default values in `.yaml` are quoted, also in the middle of words.
         environment.set_auto_escape_callback(|_| AutoEscape::None);
         environment

@@ -26,11 +26,12 @@ pub fn diff(host: &str, step: &str, resources: &[Resource], state: &State, touch
             Resource::Bridge(wanted) => match bridge::diff(wanted, state) {
                 Ok(None) => {}
                 Ok(Some(found)) => verdict.diff(found.action, found.live, found.files),
-                Err(reason) => verdict.refuse(reason),
+                Err(reason) => verdict.refuse(reason.to_string()),
             },
             Resource::Command(command) => {
-                if state.commands.get(&command.name) != Some(&0) {
-                    verdict.change(Action::Run, "");
+                let found = state.commands.get(&command.name);
+                if found.is_none_or(|(status, _)| *status != 0) {
+                    verdict.change(Action::Run, found.map_or("", |(_, shows)| shows.as_str()));
                 }
             }
         }

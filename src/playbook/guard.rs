@@ -9,7 +9,8 @@ use crate::ssh::{Exec, Remote, RemoteError, RemoteExt};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Seconds after which an unconfirmed edit is taken back; with the taking back itself it stays within 30.
 const REVERT_AFTER: u64 = 25;

@@ -17,6 +17,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod text;
+mod writers;
 
 pub use apply::{apply, write_files};
 pub use book::{Book, Library, Without};

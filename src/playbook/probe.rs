@@ -192,8 +192,10 @@ fn small(resource: &Resource, s: &mut String) {
             }
             let _ = writeln!(
                 s,
-                "timeout -k 2 20 bash -c {} >/dev/null; printf 'command\\t%s\\t%s\\n' {} $?",
+                "timeout -k 2 20 bash -c {} >/dev/null; r=$?; w=\n[ $r = 0 ] || w=$(timeout -k 2 20 bash -c {} | head -n1 | tr -d '\\t')\n\
+                 printf 'command\\t%s\\t%s\\t%s\\n' {} $r \"$w\"",
                 quote(&probe),
+                quote(command.shows.as_deref().unwrap_or("true")),
                 quote(&command.name)
             );
         }
@@ -248,8 +250,9 @@ pub(super) fn parse(text: &str, resources: &[&Resource]) -> State {
                 let groups = groups.split_whitespace().map(str::to_owned).collect();
                 state.users.insert(name.to_owned(), (shell.to_owned(), groups));
             }
-            ["command", name, status] => {
-                state.commands.insert(name.to_owned(), status.parse().unwrap_or(-1));
+            ["command", name, status, shows] => {
+                let known = (status.parse().unwrap_or(-1), shows.trim().to_owned());
+                state.commands.insert(name.to_owned(), known);
             }
             ["links", json] => state.links = serde_json::from_str(json).unwrap_or_default(),
             ["routes", json] => state.routes = serde_json::from_str(json).unwrap_or_default(),

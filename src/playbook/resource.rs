@@ -233,6 +233,9 @@ pub struct Command {
     pub name: String,
     /// Shell script that succeeds when nothing has to be done; it changes nothing.
     pub probe: String,
+    /// Shell script that says in a line what would change; it changes nothing.
+    #[serde(default)]
+    pub shows: Option<String>,
     /// Shell script that is run otherwise.
     pub apply: String,
     /// For a change that may cut the host off.

@@ -29,8 +29,8 @@ pub struct State {
     pub modules: BTreeSet<String>,
     /// Users: shell and groups.
     pub users: BTreeMap<String, (String, BTreeSet<String>)>,
-    /// Exit status of each command's probe, by name.
-    pub commands: BTreeMap<String, i32>,
+    /// Exit status of each command's probe, and what it says would change, by name.
+    pub commands: BTreeMap<String, (i32, String)>,
     /// The host's links as `ip -j -d addr show` tells them.
     pub links: Vec<serde_json::Value>,
     /// Its default routes as `ip -j route show default` tells them.

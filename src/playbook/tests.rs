@@ -155,6 +155,11 @@ fn a_container_is_left_its_kernel() {
 /// The installation with an apt-get that answers `-s`, `install` and `update` by these words of a shell: how it ended,
 /// its output, and what apt-get was asked.
 fn installation(simulate: &str, install: &str, update: &str) -> (bool, String, String) {
+    installation_of(&["a", "b"], "exit 0", simulate, install, update)
+}
+
+/// The same for these packages, where `find` answers so: with what is newer than the lists of packages.
+fn installation_of(names: &[&str], newer: &str, simulate: &str, install: &str, update: &str) -> (bool, String, String) {
     use std::os::unix::fs::PermissionsExt;
     let directory = tempfile::tempdir().unwrap();
     let tool = |name: &str, text: String| {
@@ -164,13 +169,15 @@ fn installation(simulate: &str, install: &str, update: &str) -> (bool, String, S
     };
     let asked = directory.path().join("asked");
     tool("dpkg", "exit 0".to_owned());
+    tool("find", newer.to_owned());
+    tool("apt-cache", "printf 'ceph-volume:\\n  Installed: (none)\\n  Candidate: 18.2.4-1~bpo12+1\\n'".to_owned());
     let words = format!(
         "echo \"$*\" >>{}\ncase \"$*\" in *' -s '*) {simulate} ;; *' install '*) {install} ;; *) {update} ;; esac",
         asked.display()
     );
     tool("apt-get", words);
     let path = format!("{}:{}", directory.path().display(), std::env::var("PATH").unwrap());
-    let script = packages(&["a".to_owned(), "b".to_owned()]);
+    let script = packages(&names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>());
     let output = Process::new("bash").args(["-c", &script]).env("PATH", path).output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     (output.status.success(), said, std::fs::read_to_string(asked).unwrap())
@@ -184,6 +191,23 @@ fn an_installation_removes_nothing_but_another_time_service_and_upgrades_nothing
     let (done, said, asked) = installation("echo 'Remv systemd-timesyncd [252]'; echo 'Inst a'", "true", "true");
     assert!(done, "{said}");
     assert!(asked.lines().last().unwrap().contains("--no-upgrade --fix-broken install a b"), "{asked}");
+}
+
+#[test]
+fn the_lists_are_fetched_first_where_a_repository_is_newer_than_they_are() {
+    let (done, _, asked) = installation_of(&["a"], "echo /etc/apt/sources.list.d/ceph.list", "true", "true", "true");
+    let asked: Vec<&str> = asked.lines().collect();
+    assert!(done && asked[0].ends_with(" update") && asked.last().unwrap().ends_with(" install a"), "{asked:?}");
+    let (_, _, asked) = installation_of(&["a"], "exit 0", "true", "true", "true");
+    assert!(!asked.contains(" update"), "{asked}");
+}
+
+#[test]
+fn a_ceph_whose_ceph_volume_is_a_package_of_its_own_gets_it() {
+    let (done, _, asked) = installation_of(&["ceph-common", "ceph-osd"], "exit 0", "true", "true", "true");
+    assert!(done && asked.lines().last().unwrap().ends_with(" install ceph-common ceph-osd ceph-volume"), "{asked}");
+    let (_, _, asked) = installation_of(&["ceph-common"], "exit 0", "true", "true", "true");
+    assert!(!asked.contains("ceph-volume"), "{asked}");
 }
 
 #[test]
@@ -218,13 +242,16 @@ fn packages_users_and_commands() {
         Resource::Command(Command {
             name: "c".into(),
             probe: "false".into(),
+            shows: None,
             apply: "true".into(),
             guard: None,
             limit: 1,
         })
     };
     assert_eq!(words(command(), &state), "!");
-    state.commands.insert("c".into(), 0);
+    state.commands.insert("c".into(), (1, "old -> new".into()));
+    assert_eq!(words(command(), &state), "! old -> new");
+    state.commands.insert("c".into(), (0, String::new()));
     assert_eq!(words(command(), &state), "");
 }
 
@@ -300,6 +327,42 @@ proptest! {
             prop_assert!(shared.starts_with(&format!("{kept}\n")), "{}", shared);
         }
     }
+}
+
+/// What a command would change is asked for only where its probe fails.
+#[test]
+fn a_command_says_what_would_change() {
+    let command = |probe: &str, shows: &str| {
+        Resource::Command(Command {
+            name: "c".into(),
+            probe: probe.into(),
+            shows: Some(shows.into()),
+            apply: "true".into(),
+            guard: None,
+            limit: 1,
+        })
+    };
+    let said = |command: Resource| look_here(&[command]).commands["c"].clone();
+    assert_eq!(said(command("exit 3", "echo 'old -> new'; echo more")), (3, "old -> new".into()));
+    assert_eq!(said(command("true", "echo 'old -> new'")), (0, String::new()));
+}
+
+#[test]
+fn a_bridge_over_a_bond_is_refused_with_the_reason_and_nothing_is_planned() {
+    let bridge = Bridge { name: "br-lan".into(), uplink: "bond0".into(), vlan: None, mtu: 1500 };
+    let text = "auto bond0\niface bond0 inet static\n    address 10.9.0.11/24\n    bond-slaves eno1 eno3\n";
+    let encoded = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, text);
+    let links = r#"[{"ifname":"bond0","link_type":"ether","address":"02:00:00:00:00:01","mtu":1500,"linkinfo":{"info_kind":"bond"}}]"#;
+    let said = format!("netconf\t/etc/network/interfaces\t{encoded}\nbegun\tbr-old\nlinks\t{links}\n");
+    let resource = Resource::Bridge(bridge);
+    let state = parse(&said, &[&resource]);
+    assert!(state.begun.contains("br-old"));
+    let findings = found(resource, &state);
+    assert!(findings.changes.is_empty());
+    let reason = &findings.refused[0].reason;
+    assert!(reason.starts_with("uplink bond0 (/etc/network/interfaces line 2) is a bond"), "{reason}");
+    let nowhere = Resource::Bridge(Bridge { name: "br".into(), uplink: "eno9".into(), vlan: None, mtu: 1500 });
+    assert!(found(nowhere, &state).refused[0].reason.starts_with("there is no link eno9; name another port"));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What a playbook's templates know about a host.
 
 use super::ground::Ground;
+use super::network;
 use super::packages::packages;
 use crate::error::Failure;
 use crate::host::family;
@@ -9,7 +10,11 @@ use crate::playbook::Bridge;
 use minijinja::Value;
 use minijinja::value::Serde;
 use serde::Serialize;
+use std::net::{IpAddr, SocketAddr};
 use uuid::Uuid;
+
+/// Port of libvirt over TLS.
+const LIBVIRT_TLS: u16 = 16514;
 
 /// What templates see.
 #[derive(Debug, Serialize)]
@@ -29,7 +34,9 @@ struct Facts<'a> {
     /// Stable id of the host for libvirt.
     host_uuid: Uuid,
     /// Its address on the network that carries migrations.
-    migration_address: std::net::IpAddr,
+    migration_address: IpAddr,
+    /// Where its libvirt listens for the others: address and port.
+    libvirt_listen: SocketAddr,
 }
 
 /// The facts of a host.
@@ -37,19 +44,28 @@ struct Facts<'a> {
 /// # Errors
 /// When its distribution is not supported, or a guests' network has no uplink there (exit 5 and 2).
 pub fn facts(inventory: &Inventory, host: &HostSpec, ground: &Ground) -> Result<Value, Failure> {
-    let refuse = |reason| Failure::refused(format!("host {}: {reason}", host.name));
+    let refuse = |reason: String| Failure::refused(format!("host {}: {reason}", host.name));
+    let bridges = network::bridges(inventory, host, ground)?;
+    if let Some((bridge, why)) = bridges.iter().find_map(|b| Some((b, network::too_low(inventory, host, ground, b)?))) {
+        return Err(refuse(format!("bridge {}: {why}", bridge.name)));
+    }
+    let mut packages = packages(&ground.os, &ground.version, host, ground.is_container()).map_err(refuse)?;
+    if ground.ceph_volume && host.has(Role::Osd) && !packages.iter().any(|p| p == "ceph-volume") {
+        packages.push("ceph-volume".to_owned());
+    }
     let facts = Facts {
         inventory,
         host,
         ground,
         family: family(&ground.os, &ground.version).map_err(refuse)?.name(),
-        packages: packages(&ground.os, &ground.version, host, ground.is_container()).map_err(refuse)?,
-        bridges: bridges(inventory, host, ground)?,
+        packages,
+        bridges,
         host_uuid: host_uuid(inventory, host),
         migration_address: match inventory.networks.migration {
             MigrationNetwork::Storage => host.storage_address,
             MigrationNetwork::Management => host.address,
         },
+        libvirt_listen: SocketAddr::new(host.storage_address, LIBVIRT_TLS),
     };
     Ok(Value::from(Serde(&facts)))
 }
@@ -57,28 +73,6 @@ pub fn facts(inventory: &Inventory, host: &HostSpec, ground: &Ground) -> Result<
 /// The id libvirt knows a host by.
 fn host_uuid(inventory: &Inventory, host: &HostSpec) -> Uuid {
     Uuid::new_v5(&inventory.cluster.fsid, format!("host {}", host.name).as_bytes())
-}
-
-fn bridges(inventory: &Inventory, host: &HostSpec, ground: &Ground) -> Result<Vec<Bridge>, Failure> {
-    if !host.has(Role::Guests) {
-        return Ok(Vec::new());
-    }
-    let mut bridges = Vec::new();
-    for (name, network) in &inventory.networks.guests {
-        let said = host.uplinks.get(name).or(network.uplink.as_ref());
-        let Some(uplink) = said.or_else(|| ground.ports.get(&host.address)) else {
-            let message = format!("host {}: network {name} has no uplink, and no port has {}", host.name, host.address);
-            return Err(Failure::usage(message)
-                .hint(format!("name the port under networks.guests.{name}.uplink or the host's uplinks")));
-        };
-        bridges.push(Bridge {
-            name: network.bridge.clone(),
-            uplink: uplink.clone(),
-            vlan: network.vlan,
-            mtu: network.mtu,
-        });
-    }
-    Ok(bridges)
 }
 
 #[cfg(test)]
@@ -124,7 +118,7 @@ mod tests {
         let text = include_str!("../../inventory.example.yaml").replace("      uplink: eno2 ", "      # uplink: eno2 ");
         let inventory = crate::inventory::parse("example", &text).unwrap();
         let over = |host: usize, ground: &Ground| {
-            let bridges = bridges(&inventory, &inventory.hosts[host], ground);
+            let bridges = network::bridges(&inventory, &inventory.hosts[host], ground);
             bridges.map(|bridges| bridges.into_iter().map(|bridge| bridge.uplink).collect::<Vec<_>>())
         };
         let mut ground = Ground::default();
@@ -144,6 +138,48 @@ mod tests {
                     assert!(read.success(), "{}: {script}", command.name);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_debian_12_with_a_newer_ceph_gets_ceph_volume() {
+        let inventory = crate::inventory::parse("example", include_str!("../../inventory.example.yaml")).unwrap();
+        let packages = |ceph_volume| {
+            let ground = Ground { os: "debian".to_owned(), version: "12".to_owned(), ceph_volume, ..Ground::default() };
+            let facts = facts(&inventory, &inventory.hosts[0], &ground).unwrap();
+            format!("{:?}", Library::new(None).book("packages", &facts).unwrap())
+        };
+        assert!(packages(true).contains("ceph-volume") && !packages(false).contains("ceph-volume"));
+    }
+
+    #[test]
+    fn an_ipv6_storage_network_is_listened_on_in_brackets() {
+        let mut inventory = crate::inventory::parse("example", include_str!("../../inventory.example.yaml")).unwrap();
+        inventory.hosts[0].storage_address = "fd00:8::11".parse().unwrap();
+        let ground = Ground { os: "debian".to_owned(), version: "12".to_owned(), ..Ground::default() };
+        let facts = facts(&inventory, &inventory.hosts[0], &ground).unwrap();
+        let book = Library::new(None).book("libvirt", &facts).unwrap();
+        let all = format!("{book:?}");
+        assert!(all.contains("ListenStream=[fd00:8::11]:16514"), "{all}");
+    }
+
+    #[test]
+    fn a_host_that_goes_down_shuts_its_guests_down_and_starts_none() {
+        for (os, version, file) in
+            [("debian", "12", "/etc/default/libvirt-guests"), ("rocky", "9.4", "/etc/sysconfig/libvirt-guests")]
+        {
+            let libvirt = books(os, version, "").pop().unwrap();
+            let position = |what: &dyn Fn(&Resource) -> bool| libvirt.resources.iter().position(what).unwrap();
+            let said = position(&|r| {
+                matches!(r, Resource::Block(b) if b.path == file
+                && ["ON_BOOT=ignore", "ON_SHUTDOWN=shutdown"].iter().all(|w| b.content.as_deref().unwrap().contains(w)))
+            });
+            let runs = position(&|r| {
+                matches!(r, Resource::Service(s) if s.unit == "libvirt-guests.service"
+                && !s.masked && s.running == Some(true) && s.restart_on.is_empty())
+            });
+            let order = position(&|r| matches!(r, Resource::File(f) if f.path.contains("libvirt-guests.service.d/")));
+            assert!(said < runs && order < runs, "it is told before it runs: by default it would start guests");
         }
     }
 
@@ -204,7 +240,7 @@ mod tests {
                 .collect();
             units
         };
-        assert_eq!(masked("debian", "12"), ["libvirt-guests.service"]);
+        assert!(masked("debian", "12").is_empty());
         let redhat = masked("rocky", "9.4");
         for unit in ["virtqemud.socket", "virtproxyd-tls.socket", "virtsecretd-ro.socket", "virtstoraged.service"] {
             assert!(redhat.iter().any(|u| u == unit), "{unit}");

@@ -2,7 +2,7 @@
 
 use crate::error::Failure;
 use crate::host::{self, Facts, Nic, Section};
-use crate::ssh::Remote;
+use crate::ssh::{Exec, Remote};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -19,6 +19,8 @@ pub struct Ground {
     pub container: String,
     /// What configures the network.
     pub network: String,
+    /// Whether the host's repositories have ceph-volume as a package of its own, as those of newer releases do.
+    pub ceph_volume: bool,
     /// Whether there is a hardware watchdog.
     pub watchdog: bool,
     /// The port that each of its addresses is behind: where a bridge has the address, the one whose hardware address the
@@ -38,6 +40,8 @@ impl Ground {
 
 /// What of a host provisioning depends on.
 const SECTIONS: [Section; 4] = [Section::Files, Section::Net, Section::Platform, Section::Units];
+/// Succeeds where the repositories have ceph-volume as a package of its own.
+const OFFERS: &str = "apt-cache policy ceph-volume 2>/dev/null | grep -q '^  Candidate: [0-9]'\n";
 /// How long a host may take; nothing here waits for a disk.
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -46,7 +50,9 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// # Errors
 /// When it cannot be reached.
 pub async fn look(remote: &dyn Remote) -> Result<Ground, Failure> {
-    Ok(of(&host::look(remote, &SECTIONS, DEADLINE).await?))
+    let looked = host::look(remote, &SECTIONS, DEADLINE);
+    let (facts, offers) = tokio::try_join!(looked, remote.run(Exec::script(OFFERS, Vec::<String>::new())))?;
+    Ok(Ground { ceph_volume: offers.status == 0, ..of(&facts) })
 }
 
 fn of(facts: &Facts) -> Ground {
@@ -59,6 +65,7 @@ fn of(facts: &Facts) -> Ground {
         container: platform.container,
         network: platform.network,
         watchdog: platform.watchdog,
+        ceph_volume: false,
         ports: facts.nics.iter().flat_map(|nic| ports(facts, nic)).collect(),
         jobs: jobs.filter(run).map(|unit| unit.name.clone()).collect(),
     }

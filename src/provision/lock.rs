@@ -4,7 +4,7 @@
 //! anybody having to break a lock. A run that lost one on its way (the host restarted, its network was edited) takes it
 //! again before it goes on.
 
-use super::together;
+use super::together::together;
 use crate::error::{Failure, Kind};
 use crate::ssh::{Exec, Fleet, Remote};
 use std::collections::BTreeMap;

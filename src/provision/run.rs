@@ -4,7 +4,7 @@ use super::facts::facts;
 use super::grip::Grip;
 use super::plan::{Plan, PlannedStep};
 use super::step::{Ctx, Step};
-use super::{one_of, together};
+use super::together::{one_of, together};
 use crate::error::{Failure, Kind};
 use crate::playbook::{self, Change, Findings, Library, Resource, Skipped, State, Without};
 use crate::ssh::Fleet;

@@ -1,7 +1,7 @@
 //! What a step of provisioning is, and what it works with.
 
 use super::ground::Ground;
-use crate::cluster::{Cluster, ClusterError, ClusterPort};
+use crate::cluster::{BuildPort, Builder, Cluster, ClusterError, ClusterPort};
 use crate::error::Failure;
 use crate::inventory::{HostSpec, Inventory, Role};
 use crate::playbook::{Change, Findings};
@@ -30,13 +30,16 @@ pub struct Ctx {
     pub ground: BTreeMap<String, Ground>,
     /// Where events go.
     pub ui: Ui,
+    /// The cluster while it is built.
+    pub build: Arc<dyn BuildPort>,
     cluster: Arc<Mutex<Option<(Instant, Connected)>>>,
 }
 
 impl Ctx {
     /// What steps work with; nothing is connected yet.
     pub fn new(inventory: Arc<Inventory>, fleet: Fleet, ground: BTreeMap<String, Ground>, ui: Ui) -> Self {
-        Ctx { inventory, fleet, ground, ui, cluster: Arc::default() }
+        let build = Arc::new(Builder::new(fleet.clone(), &inventory));
+        Ctx { inventory, fleet, ground, ui, build, cluster: Arc::default() }
     }
 
     /// The Ceph cluster; connected once it can be.

@@ -6,6 +6,9 @@ use crate::inventory::view::{HostView, View};
 use crate::inventory::{FailureDomain, Role, Size};
 use std::collections::BTreeSet;
 
+/// More monitors than this only make every change of the cluster's maps slower.
+const MOST_MONS: usize = 7;
+
 /// Ceph's own lower bound of `osd_memory_target`.
 const MIN_OSD_MEMORY: Size = Size::mib(896);
 
@@ -91,6 +94,11 @@ fn daemons(view: &View, mistakes: &mut Vec<Mistake>) {
     let mons: Vec<&HostView> = view.hosts.iter().filter(|h| h.has(Role::Mon)).collect();
     match mons.as_slice() {
         [] => mistakes.push(Mistake::new(first, "no host has the mon role", "give it to three hosts, or five")),
+        [.., last] if mons.len() > MOST_MONS => {
+            let message =
+                format!("{} mons: more than {MOST_MONS} only make every change of the cluster slower", mons.len());
+            mistakes.push(Mistake::new(last.roles_span, message, fewer_mons(&view.hosts)));
+        }
         [.., last] if mons.len().is_multiple_of(2) => {
             let labels: Vec<&str> = mons.iter().map(|h| h.label.trim_start_matches("host ")).collect();
             let message = format!(
@@ -108,4 +116,14 @@ fn daemons(view: &View, mistakes: &mut Vec<Mistake>) {
     if !view.hosts.iter().any(|h| h.has(Role::Mgr)) {
         mistakes.push(Mistake::new(first, "no host has the mgr role", "give it to the hosts that are mons"));
     }
+}
+
+/// How the role is taken from most hosts. The others need no manager either: one works, and the rest stand by.
+fn fewer_mons(hosts: &[HostView]) -> String {
+    let has = |role: &&Role| hosts.iter().any(|h| h.has(**role));
+    let others: Vec<&str> = [Role::Osd, Role::Guests].iter().filter(has).map(|r| r.word()).collect();
+    format!(
+        "keep mon and mgr on three hosts, or five, in different racks, and write `roles: [{}]` on the other hosts",
+        others.join(", ")
+    )
 }

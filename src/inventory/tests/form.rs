@@ -110,6 +110,31 @@ fn a_number_with_a_unit() {
     ");
 }
 
+/// Whatever is proposed for a number can be written there.
+#[test]
+fn a_fix_for_a_number_passes_in_its_turn() {
+    for (written, proposed) in [
+        ("9_000", Some("9000")),
+        ("0x2328", Some("9000")),
+        ("9000B", Some("9000")),
+        ("\"9,000\"", Some("9000")),
+        ("0b1", None),
+        ("9e3", None),
+        ("1500.5", None),
+        ("99999B", None),
+        ("-1", None),
+        ("9", None),
+        ("0x", None),
+    ] {
+        let text = said(&[("mtu: 9000", &format!("mtu: {written}"))]);
+        let fix = text.lines().find_map(|l| l.trim().strip_prefix("fix: ")).unwrap();
+        match proposed {
+            Some(number) => assert!(fix.ends_with(number), "{written}: {fix}"),
+            None => assert_eq!(fix, "write a number from 1280 to 65520", "{written}"),
+        }
+    }
+}
+
 #[test]
 fn a_text_that_reads_as_a_number() {
     insta::assert_snapshot!(said(&[("name: h2", "name: 2")]), @r#"

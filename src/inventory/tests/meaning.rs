@@ -102,6 +102,25 @@ fn an_even_number_of_mons() {
 }
 
 #[test]
+fn forty_hosts_are_not_forty_mons() {
+    let more: String = (4..=40)
+        .map(|n| {
+            format!(
+                "\n  - {{name: h{n}, address: 10.0.0.{}, storage_address: 10.1.0.{}, roles: ROLES}}",
+                n + 10,
+                n + 10
+            )
+        })
+        .collect();
+    let with = |roles: &str| said(&[("hosts:", &format!("hosts:{}", more.replace("ROLES", roles)))]);
+    let text = with("[mon, mgr, guests]");
+    assert!(text.contains("40 mons: more than 7 only make every change of the cluster slower"), "{text}");
+    let fix = "fix: keep mon and mgr on three hosts, or five, in different racks, and write `roles: [osd, guests]`";
+    assert!(text.contains(fix), "{text}");
+    assert!(!text.contains("even number"), "{text}");
+}
+
+#[test]
 fn no_mon_and_no_mgr() {
     insta::assert_snapshot!(said(&[("    osds: [/dev/disk/by-id/wwn-0x1]", "    roles: [osd]\n    osds: [/dev/disk/by-id/wwn-0x1]"), ("    osds: [/dev/disk/by-id/wwn-0x2]", "    roles: [osd]\n    osds: [/dev/disk/by-id/wwn-0x2]"), ("[mon, mgr, osd, guests]", "[osd]")]), @"
     f.yaml has 2 mistakes

@@ -104,7 +104,7 @@ const NETWORK: [&str; 29] = [
 pub(super) const LINK: [&str; 3] = ["MTUBytes", "RequiredForOnline", "RequiredFamilyForOnline"];
 
 /// Why this bridge must not be made on a host like this.
-pub fn refusal(bridge: &Bridge, state: &State) -> Option<Refusal> {
+pub(super) fn refusal(bridge: &Bridge, state: &State) -> Option<Refusal> {
     let judge = Judge { bridge, state, stanzas: stanzas(&state.network_files) };
     judge.uplink().or_else(|| judge.existing()).or_else(|| {
         if bridge.vlan.is_some() {
@@ -174,16 +174,33 @@ impl Judge<'_> {
             let kind = self.kind(master);
             if self.bridge.vlan.is_none() || kind != "bridge" {
                 let what = format!("uplink {uplink} is a port of {kind} {master}{}", self.of(master));
-                return refuse(what, format!("take it out of {master}, or {}", self.other()));
+                return refuse(what, self.out_of(master, kind == "bridge"));
             }
         }
-        let named = |s: &&Stanza| {
+        self.claimed()
+    }
+
+    /// Whether ifupdown makes the uplink a port of another link at the next boot. A tag passes beside a bridge.
+    fn claimed(&self) -> Option<Refusal> {
+        let uplink = &self.bridge.uplink;
+        let by = |s: &Stanza| {
             let ports = s.options.iter().filter(|(_, key, _)| PORTS.contains(&key.as_str()));
-            s.link != self.bridge.name && ports.into_iter().any(|(_, _, v)| v.split_whitespace().any(|w| w == uplink))
+            let mut mine = ports.filter(|(_, _, value)| value.split_whitespace().any(|word| word == uplink));
+            mine.find(|(_, key, _)| self.bridge.vlan.is_none() || !key.starts_with("bridge"))
+                .map(|(_, key, _)| key.clone())
         };
-        let owner = self.stanzas.iter().find(named)?;
+        let others = self.stanzas.iter().filter(|s| s.link != self.bridge.name);
+        let (owner, key) = others.filter_map(|s| Some((s, by(s)?))).next()?;
         let what = format!("{}: {} makes uplink {uplink} a port of its own at the next boot", owner.place, owner.link);
-        refuse(what, format!("take it out of {}, or {}", owner.link, self.other()))
+        refuse(what, self.out_of(&owner.link, key.starts_with("bridge")))
+    }
+
+    /// The way out where the uplink belongs to another link: a tag passes beside a bridge, and over a bond.
+    fn out_of(&self, owner: &str, is_bridge: bool) -> String {
+        if is_bridge {
+            return format!("take it out of {owner}, or {}", self.other());
+        }
+        format!("name {owner} as `uplink` of its network, with a `vlan`, or another port")
     }
 
     /// Whether the bridge is one of ours, or was about to become one since the host booted.

@@ -7,6 +7,7 @@ mod names;
 mod networkd;
 mod plan;
 
-pub use judge::{Refusal, refusal};
+pub use judge::Refusal;
 pub(super) use networkd::probe;
+pub use plan::refusal;
 pub(super) use plan::{apply, diff};

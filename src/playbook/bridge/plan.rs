@@ -1,7 +1,7 @@
 //! Bridges, changed so that an edit that cuts the tool off undoes itself.
 
 use super::files::interfaces;
-use super::judge::refusal;
+use super::judge::{self, Refusal};
 use super::names::{Edit, address_file, addresses, link, link_files, port};
 use super::{ifupdown, networkd};
 use crate::error::Failure;
@@ -27,39 +27,48 @@ pub(in crate::playbook) struct Difference {
 }
 
 /// The edit by whatever configures the port on this host, and the files as they are, by path.
-fn edit(bridge: &Bridge, state: &State) -> Result<(Edit, BTreeMap<String, String>), String> {
+fn edit(bridge: &Bridge, state: &State) -> Result<(Edit, BTreeMap<String, String>), Refusal> {
+    let refuse = |what: String| Refusal {
+        what,
+        fix: "name another port as `uplink` of its network, or correct what configures this one".to_owned(),
+    };
     let Some(mac) = link(state, &bridge.uplink).and_then(|l| l["address"].as_str()) else {
-        return Err(format!("there is no link {}", bridge.uplink));
+        return Err(refuse(format!("there is no link {}", bridge.uplink)));
     };
     if port(bridge).len() > 15 {
-        return Err(format!("{} is longer than the 15 characters a link's name may have", port(bridge)));
+        return Err(refuse(format!("{} is longer than the 15 characters a link's name may have", port(bridge))));
     }
-    if let Some(refusal) = refusal(bridge, state) {
-        return Err(refusal.to_string());
+    if let Some(refusal) = judge::refusal(bridge, state) {
+        return Err(refusal);
     }
     let nothing = BridgeState::default();
     let found = state.bridges.get(&bridge.name).unwrap_or(&nothing);
     if state.networkd && !found.origin.0.is_empty() {
-        return Ok((networkd::edit(bridge, mac, found)?, found.files.clone()));
+        return Ok((networkd::edit(bridge, mac, found).map_err(refuse)?, found.files.clone()));
     }
     let Some((path, text)) = interfaces(bridge, &state.network_files) else {
-        return Err(format!(
-            "{} is configured by neither systemd-networkd (also under netplan) nor ifupdown; others are not supported",
+        return Err(refuse(format!(
+            "{} is configured by neither systemd-networkd (also under netplan) nor ifupdown, and others are not supported",
             bridge.uplink
-        ));
+        )));
     };
     let mut old = found.files.clone();
     old.insert(path.to_owned(), text.to_owned());
-    let mut edit = ifupdown::edit(bridge, mac, path, text, state)?;
+    let mut edit = ifupdown::edit(bridge, mac, path, text, state).map_err(refuse)?;
     edit.files.extend(link_files(bridge).map(|(file, text)| (format!("/etc/systemd/network/{file}"), text)));
     Ok((edit, old))
+}
+
+/// Why the host's network must not be changed for this bridge, if so.
+pub fn refusal(bridge: &Bridge, state: &State) -> Option<Refusal> {
+    edit(bridge, state).err()
 }
 
 /// What a bridge lacks, if anything.
 ///
 /// # Errors
 /// Why the host's network must not be changed for it.
-pub(in crate::playbook) fn diff(bridge: &Bridge, state: &State) -> Result<Option<Difference>, String> {
+pub(in crate::playbook) fn diff(bridge: &Bridge, state: &State) -> Result<Option<Difference>, Refusal> {
     let (wanted, old) = edit(bridge, state)?;
     let mut diffs = Vec::new();
     for (path, text) in &wanted.files {
@@ -127,7 +136,7 @@ pub(in crate::playbook) async fn apply(
     state: &State,
     fresh: Fresh<'_>,
 ) -> Result<(), Failure> {
-    let (edit, old) = edit(bridge, state).map_err(Failure::refused)?;
+    let (edit, old) = edit(bridge, state).map_err(|why| Failure::refused(why.to_string()))?;
     let other = |(path, text): (&String, &String)| old.get(path).is_some_and(|old| old != text);
     let runs = live(bridge, &edit, state).is_empty() && !edit.files.iter().any(other);
     let guarded = guarded(bridge, edit);

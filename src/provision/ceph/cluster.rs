@@ -1,24 +1,11 @@
-//! The cluster through a monitor host: one request, one answer.
+//! What the cluster says of itself, as far as the steps depend on it.
 
-use crate::cluster::first_of;
-use crate::error::Failure;
+use crate::cluster::BuildPort;
 use crate::inventory::{Inventory, Role};
-use crate::ssh::{Exec, Fleet, Remote};
-use base64::Engine;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
 use uuid::Uuid;
-
-const SCRIPT: &str = include_str!("cluster.py");
-/// Seconds until a cluster without quorum counts as silent.
-const CONNECT: u32 = 5;
-/// How long the next monitor host waits for the one before it.
-const STAGGER: Duration = Duration::from_secs(2);
-/// Seconds for one command of a cluster that answers; an election takes up to 5 with Ceph's own timers.
-const COMMAND: u32 = 20;
 
 /// Why the cluster said nothing; empty where it did or was not asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -92,6 +79,9 @@ pub(super) struct Pool {
     pub size: u8,
     pub min_size: u8,
     pub crush_rule: i64,
+    /// Placement groups it has, or is on its way to.
+    #[serde(default, rename = "pg_num_target")]
+    pub groups: u64,
     pub pg_autoscale_mode: String,
     #[serde(rename = "application_metadata")]
     pub applications: BTreeMap<String, Value>,
@@ -106,36 +96,6 @@ pub(super) struct Entity {
     pub hash: String,
     /// What it may do.
     pub caps: BTreeMap<String, String>,
-}
-
-/// A key with its entity's capabilities.
-#[derive(Clone, Deserialize)]
-pub(super) struct Key {
-    entity: String,
-    key: String,
-    caps: BTreeMap<String, String>,
-}
-
-impl Key {
-    /// The keyring file's text.
-    pub fn keyring(&self) -> String {
-        let mut text = format!("[{}]\n\tkey = {}\n", self.entity, self.key);
-        for (who, what) in &self.caps {
-            text.push_str(&format!("\tcaps {who} = \"{what}\"\n"));
-        }
-        text
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Answer {
-    Facts(Box<RawFacts>),
-    Key(Key),
-    Monmap(String),
-    Done(()),
-    Failed(String),
-    Silent(String),
 }
 
 #[derive(Deserialize)]
@@ -246,20 +206,12 @@ struct RawStandby {
 }
 
 impl ClusterFacts {
-    /// Asks the monitor hosts, one a moment after the other, until one answers.
-    pub async fn gather(fleet: &Fleet, inventory: &Inventory) -> Result<Self, Silence> {
-        let request = json!({ "do": "probe", "entities": entities(inventory) });
-        let mons: Vec<String> = inventory.with_role(Role::Mon).map(|host| host.name.clone()).collect();
-        let silent = first_of(mons, STAGGER, |host| ClusterFacts::seen_from(fleet, host, request.clone())).await;
-        silent.map_err(|reasons| Silence(reasons.join("; ")))
-    }
-
-    async fn seen_from(fleet: &Fleet, host: String, request: Value) -> Result<Self, String> {
-        match ask(fleet, &host, request).await {
-            Ok(Answer::Facts(raw)) => Ok(ClusterFacts::from_raw(&host, *raw)),
-            Ok(Answer::Silent(reason)) => Err(format!("{host}: {reason}")),
-            Ok(_) => Err(format!("{host}: it answered something else")),
-            Err(failure) => Err(failure.to_string()),
+    /// Asks the cluster through the port.
+    pub async fn gather(port: &dyn BuildPort, inventory: &Inventory) -> Result<Self, Silence> {
+        let (via, answer) = port.survey(&entities(inventory)).await.map_err(Silence)?;
+        match serde_json::from_value(answer) {
+            Ok(raw) => Ok(ClusterFacts::from_raw(&via, raw)),
+            Err(error) => Err(Silence(format!("{via}: it answered something else: {error}"))),
         }
     }
 
@@ -292,11 +244,8 @@ impl ClusterFacts {
     /// The facts of a recorded answer.
     #[cfg(test)]
     pub fn recorded(text: &str) -> Self {
-        match serde_json::from_str(text) {
-            Ok(Answer::Facts(raw)) => ClusterFacts::from_raw("c1", *raw),
-            Ok(_) => panic!("no facts"),
-            Err(e) => panic!("{e}"),
-        }
+        let answer: Value = serde_json::from_str(text).unwrap();
+        ClusterFacts::from_raw("c1", serde_json::from_value(answer["facts"].clone()).unwrap())
     }
 
     /// The OSD with this unique id.
@@ -328,91 +277,15 @@ fn buckets(nodes: Vec<RawNode>) -> BTreeMap<String, Bucket> {
 
 /// The entities the steps ask after.
 fn entities(inventory: &Inventory) -> Vec<String> {
-    let mut entities = vec!["client.admin".to_owned(), "client.bootstrap-osd".to_owned(), super::GUESTS.to_owned()];
+    let mut entities =
+        vec!["client.admin".to_owned(), "client.bootstrap-osd".to_owned(), super::names::GUESTS.to_owned()];
     entities.extend(inventory.with_role(Role::Mgr).map(|h| format!("mgr.{}", h.name)));
     entities
-}
-
-async fn ask(fleet: &Fleet, host: &str, mut request: Value) -> Result<Answer, Failure> {
-    request["connect"] = CONNECT.into();
-    request["timeout"] = COMMAND.into();
-    let remote: Arc<dyn Remote> = fleet.get(host)?;
-    let exec = Exec::argv(["python3", "-c", SCRIPT]).stdin(request.to_string());
-    let output = remote.run(exec.deadline(Duration::from_secs(120))).await?;
-    // A bare host has no python3.
-    if output.status == 127 {
-        return Ok(Answer::Silent("python3 is not installed".to_owned()));
-    }
-    serde_json::from_slice(&output.stdout)
-        .map_err(|error| Failure::failed(format!("host {host}: the cluster script broke: {error}: {}", output.tail())))
-}
-
-fn unexpected(host: &str, answer: Answer) -> Failure {
-    match answer {
-        Answer::Failed(reason) => Failure::failed(format!("the cluster refused, asked from {host}: {reason}")),
-        Answer::Silent(reason) => Failure::failed(format!("the cluster does not answer, asked from {host}: {reason}")),
-        _ => Failure::failed(format!("the cluster answered something else, asked from {host}")),
-    }
-}
-
-/// Runs monitor commands in order; stops at the first that fails.
-pub(super) async fn commands(fleet: &Fleet, via: &str, commands: &[Value]) -> Result<(), Failure> {
-    match ask(fleet, via, json!({ "do": "run", "commands": commands })).await? {
-        Answer::Done(_) => Ok(()),
-        other => Err(unexpected(via, other)),
-    }
-}
-
-/// The key of an entity, made with these capabilities where it does not exist; without capabilities it must exist.
-pub(super) async fn key(fleet: &Fleet, via: &str, entity: &str, caps: &[&str]) -> Result<Key, Failure> {
-    match ask(fleet, via, json!({ "do": "key", "entity": entity, "caps": caps })).await? {
-        Answer::Key(key) => Ok(key),
-        other => Err(unexpected(via, other)),
-    }
-}
-
-/// The current monitor map.
-pub(super) async fn monmap(fleet: &Fleet, via: &str) -> Result<Vec<u8>, Failure> {
-    match ask(fleet, via, json!({ "do": "monmap" })).await? {
-        Answer::Monmap(text) => Ok(base64::engine::general_purpose::STANDARD.decode(text)?),
-        other => Err(unexpected(via, other)),
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// The script on a cluster that answers `auth get` with this status, and all else with nothing in particular.
-    fn asked(status: i32) -> Answer {
-        use std::io::Write;
-        use std::process::{Command, Stdio};
-        let directory = tempfile::tempdir().unwrap();
-        let rados = format!(
-            "class Error(Exception): pass\nclass TimedOut(Error): pass\n\
-             class Rados:\n    def __init__(self, name, conffile, conf):\n        assert conf['rados_mon_op_timeout'] == '20'\n\
-             \x20   def connect(self, timeout): pass\n\
-             \x20   def mon_command(self, cmd, data): return ({status}, '', '') if 'auth get' in cmd else (0, '{{}}', '')\n"
-        );
-        std::fs::write(directory.path().join("rados.py"), rados).unwrap();
-        let script = SCRIPT.replace("/etc/ceph/ceph.client.admin.keyring", "/dev/null");
-        let mut python = Command::new("python3");
-        python.args(["-B", "-c", &script]).env("PYTHONPATH", directory.path());
-        let mut child = python.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let request = json!({ "do": "probe", "entities": ["client.admin"], "connect": 5, "timeout": 20 });
-        child.stdin.take().unwrap().write_all(request.to_string().as_bytes()).unwrap();
-        let text = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
-        if text.starts_with("{\"facts\"") {
-            return Answer::Done(());
-        }
-        serde_json::from_str(&text).unwrap()
-    }
-
-    #[test]
-    fn a_question_that_ran_out_of_time_is_not_told_as_an_entity_that_is_missing() {
-        assert!(matches!(asked(-2), Answer::Done(())), "there is no such entity");
-        assert!(matches!(asked(-110), Answer::Silent(reason) if reason == "auth get client.admin: -110"));
-    }
 
     #[test]
     fn a_recorded_answer_is_read() {

@@ -1,25 +1,13 @@
 //! `/etc/ceph/ceph.conf`: only what is needed to find and enter the cluster; everything else is set in the cluster.
 
 use super::facts::Facts;
+use super::names::{CONF as PATH, SEED, mon_address};
 use super::todo::{Op, Todo};
 use crate::error::Failure;
 use crate::inventory::{Inventory, Role};
 use crate::playbook::{Action, Change};
 use crate::ssh::Upload;
-use std::net::IpAddr;
 use uuid::Uuid;
-
-/// Where the file is.
-pub(super) const PATH: &str = "/etc/ceph/ceph.conf";
-
-/// A monitor's address, both messenger versions, as `mon_host` and the monitor map write it.
-pub(super) fn mon_address(address: IpAddr) -> String {
-    let host = match address {
-        IpAddr::V4(v4) => v4.to_string(),
-        IpAddr::V6(v6) => format!("[{v6}]"),
-    };
-    format!("[v2:{host}:3300,v1:{host}:6789]")
-}
 
 /// The file's text, the same on every host.
 pub(super) fn text(inventory: &Inventory) -> String {
@@ -113,7 +101,7 @@ fn strangers(inventory: &Inventory, facts: &Facts) -> Result<(), Failure> {
             }
         }
         if let Some(other) = host.seed.as_ref().and_then(|s| s.fsid).filter(|f| *f != ours) {
-            return Err(refuse(name, super::mons::SEED, other));
+            return Err(refuse(name, SEED, other));
         }
         if !host.hostname.is_empty() && host.hostname != *name {
             return Err(Failure::usage(format!(

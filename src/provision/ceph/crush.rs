@@ -1,7 +1,7 @@
 //! Where the hosts stand in CRUSH, and the rule that spreads copies over them.
 
 use super::facts::Facts;
-use super::label_host;
+use super::names::label_host;
 use super::todo::{Op, Todo};
 use crate::error::Failure;
 use crate::inventory::{FailureDomain, HostSpec, Inventory, Role};

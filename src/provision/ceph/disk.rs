@@ -20,7 +20,10 @@ pub(super) enum Verdict {
         uuid: Uuid,
     },
     /// It holds an OSD whose making was interrupted and that never ran: it may be made anew.
-    HalfMade,
+    HalfMade {
+        /// Its number in the map, where it has one.
+        id: Option<u32>,
+    },
     /// It holds an unfinished OSD, and no monitor answers that could tell whose it is: look again later.
     Unsure,
     /// It holds, or may hold, something else.
@@ -37,6 +40,11 @@ pub(super) fn judge(disk: &DiskFacts, fsid: Uuid, cluster: Option<&ClusterFacts>
     }
     if let Some(group) = &disk.group {
         return volume_group(disk, group, fsid, cluster);
+    }
+    if let Some(whole) = disk.children.iter().find_map(|child| child.strip_suffix(" mpath")) {
+        return Verdict::Refused(format!(
+            "it is one path to the multipath device {whole}: list /dev/mapper/{whole} instead"
+        ));
     }
     if !disk.children.is_empty() {
         return Verdict::Refused(format!("it is divided or in use: {}", disk.children.join(", ")));
@@ -79,7 +87,7 @@ fn labelled(label: &Label, fsid: Uuid, cluster: Option<&ClusterFacts>) -> Verdic
         // Nobody can be asked: what says it is ours is left as it is, and started.
         (None, Some(id)) if complete => Verdict::Osd { id, uuid },
         (Some(Some(osd)), Some(id)) if complete && osd.id == id => Verdict::Osd { id, uuid },
-        (Some(Some(osd)), _) if !complete && osd.never_up() => Verdict::HalfMade,
+        (Some(Some(osd)), _) if !complete && osd.never_up() => Verdict::HalfMade { id: Some(osd.id) },
         (Some(Some(osd)), id) => Verdict::Refused(format!(
             "its label ({}) does not fit osd.{}, whose unique id {uuid} it carries",
             id.map_or_else(|| "unfinished".to_owned(), |id| format!("osd.{id}")),
@@ -103,7 +111,7 @@ fn volume_group(disk: &DiskFacts, group: &str, fsid: Uuid, cluster: Option<&Clus
     }
     let (name, tags) = match disk.volumes.as_slice() {
         // A group of that kind without a volume holds nothing: the making was interrupted.
-        [] if disk.unused => return Verdict::HalfMade,
+        [] if disk.unused => return Verdict::HalfMade { id: None },
         [] => return Verdict::Refused(format!("LVM does not tell what is in its volume group {group}")),
         [one] => one,
         _ => return Verdict::Refused(format!("the volume group {group} has several logical volumes")),
@@ -119,7 +127,7 @@ fn volume_group(disk: &DiskFacts, group: &str, fsid: Uuid, cluster: Option<&Clus
     let known = uuid.zip(cluster).and_then(|(uuid, c)| c.osd_of(uuid));
     match known {
         None if uuid.is_some() && cluster.is_none() => Verdict::Unsure,
-        Some(osd) if osd.never_up() => Verdict::HalfMade,
+        Some(osd) if osd.never_up() => Verdict::HalfMade { id: Some(osd.id) },
         // It ran, and its label cannot be seen: the volume is not active. Ceph's start of it sees to that.
         Some(osd) if tag("ceph.osd_id") == Some(&osd.id.to_string()) => Verdict::Osd { id: osd.id, uuid: osd.uuid },
         _ => Verdict::Refused(format!("the logical volume {group}/{name} on it holds no finished OSD")),
@@ -193,6 +201,7 @@ mod tests {
         refused(DiskFacts { mounts: vec!["/".into()], ..empty() }, "mounted at /");
         refused(DiskFacts { mounts: vec!["[SWAP]".into()], ..empty() }, "[SWAP]");
         refused(DiskFacts { children: vec!["sda1 part".into()], ..empty() }, "sda1");
+        refused(DiskFacts { children: vec!["mpatha mpath".into()], ..empty() }, "list /dev/mapper/mpatha instead");
         refused(DiskFacts { holders: vec!["md0".into()], ..empty() }, "md0");
         refused(DiskFacts { signatures: vec!["ext4".into()], ..empty() }, "ext4");
         refused(DiskFacts { signatures: vec!["gpt".into(), "PMBR".into()], ..empty() }, "gpt, PMBR");
@@ -221,8 +230,8 @@ mod tests {
         refused(labelled_disk(OSD0, None, None, false), "does not fit");
         refused(labelled_disk(NOBODY, Some(US), Some(5), true), "does not know");
         refused(labelled_disk(NOBODY, None, None, false), "unfinished");
-        is(&labelled_disk(OSD7, None, None, false), &Verdict::HalfMade);
-        is(&labelled_disk(OSD7, Some(US), Some(7), false), &Verdict::HalfMade);
+        is(&labelled_disk(OSD7, None, None, false), &Verdict::HalfMade { id: Some(7) });
+        is(&labelled_disk(OSD7, Some(US), Some(7), false), &Verdict::HalfMade { id: Some(7) });
         is(&labelled_disk(OSD7, Some(US), Some(7), true), &Verdict::Osd { id: 7, uuid: OSD7.parse().unwrap() });
     }
 
@@ -235,14 +244,14 @@ mod tests {
             &lvm(&group, &[(&format!("osd-block-{OSD0}"), &tags)], label),
             &Verdict::Osd { id: 0, uuid: OSD0.parse().unwrap() },
         );
-        is(&lvm(&group, &[], None), &Verdict::HalfMade);
+        is(&lvm(&group, &[], None), &Verdict::HalfMade { id: None });
         // Not active since the last start of its host: no label to be seen.
         is(
             &lvm(&group, &[(&format!("osd-block-{OSD0}"), &tags)], None),
             &Verdict::Osd { id: 0, uuid: OSD0.parse().unwrap() },
         );
         refused(lvm(&group, &[(&format!("osd-block-{OSD0}"), "ceph.osd_id=3")], None), "no finished OSD");
-        is(&lvm(&group, &[(&format!("osd-block-{OSD7}"), "")], None), &Verdict::HalfMade);
+        is(&lvm(&group, &[(&format!("osd-block-{OSD7}"), "")], None), &Verdict::HalfMade { id: Some(7) });
         refused(lvm(&group, &[(&format!("osd-block-{NOBODY}"), "")], None), "no finished OSD");
     }
 

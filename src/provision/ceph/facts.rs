@@ -1,6 +1,7 @@
 //! What the hosts and the cluster are right now, as far as the Ceph steps depend on it.
 
 use super::cluster::{ClusterFacts, Silence};
+use crate::cluster::BuildPort;
 use crate::error::Failure;
 use crate::inventory::{HostSpec, Inventory, Role};
 use crate::provision::together;
@@ -44,6 +45,10 @@ pub(super) struct HostFacts {
     pub cephadm: Vec<String>,
     /// Whether something listens on a port of monitors.
     pub mon_port: bool,
+    /// Numbers of the OSDs that have a directory here, each with its device and those below it.
+    pub osd_dirs: Vec<(u32, Vec<String>)>,
+    /// Whether an OSD is being made or started right now.
+    pub making: bool,
     /// Size of the file system under the monitor's store in KiB.
     pub var_kib: u64,
     /// The listed disks, in the inventory's order.
@@ -127,7 +132,7 @@ pub(super) struct Label {
 
 impl Facts {
     /// Looks at all hosts and, through a monitor host, at the cluster.
-    pub async fn gather(fleet: &Fleet, inventory: &Inventory) -> Result<Self, Failure> {
+    pub async fn gather(fleet: &Fleet, port: &dyn BuildPort, inventory: &Inventory) -> Result<Self, Failure> {
         let names: Vec<&str> = inventory.hosts.iter().map(|h| h.name.as_str()).collect();
         let look = |remote: std::sync::Arc<dyn crate::ssh::Remote>| async move {
             let Some(spec) = inventory.host(remote.name()) else {
@@ -136,7 +141,7 @@ impl Facts {
             let output = remote.check(Exec::script(SCRIPT, arguments(spec)).deadline(DEADLINE)).await?;
             Ok::<_, Failure>(parse(&output.text()))
         };
-        let (answers, cluster) = tokio::join!(fleet.each(names, look), ClusterFacts::gather(fleet, inventory));
+        let (answers, cluster) = tokio::join!(fleet.each(names, look), ClusterFacts::gather(port, inventory));
         let hosts = together(answers)?;
         let (cluster, silence) = match cluster {
             Ok(facts) => (Some(facts), Silence::default()),
@@ -192,6 +197,11 @@ pub(super) fn parse(text: &str) -> HostFacts {
             }
             "cephadm" => facts.cephadm.push(value.to_owned()),
             "mon_port" => facts.mon_port = true,
+            "osd_dir" => {
+                let devices = rest.split_whitespace().map(str::to_owned).collect();
+                facts.osd_dirs.extend(first.parse::<u32>().ok().map(|id| (id, devices)));
+            }
+            "making" => facts.making = true,
             "var_kib" => facts.var_kib = value.parse().unwrap_or(0),
             "disk" => facts.disks.push(DiskFacts { path: value.to_owned(), ..DiskFacts::default() }),
             "unit" => {

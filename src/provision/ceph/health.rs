@@ -1,9 +1,10 @@
 //! The wait for a healthy cluster, and the check of the monitors' disks before their leases are shortened.
 
 use super::facts::Facts;
+use super::names::label_host;
 use super::settings::fsync_limit;
 use super::todo::Todo;
-use super::{label_host, mons, osds};
+use super::{mons, osds};
 use crate::error::Failure;
 use crate::inventory::{FailoverProfile, Inventory, Role};
 use crate::playbook::{Action, Change};

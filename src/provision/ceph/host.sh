@@ -60,6 +60,14 @@ for d in /var/lib/ceph/mon /var/lib/ceph /var/lib; do
   [ -d $d ] && { df -kP $d | awk 'NR == 2 { print "var_kib=" $2 }'; break; }
 done
 
+# What an OSD that is being made leaves outside the listed disks: its directory, its volume, the program itself.
+for d in /var/lib/ceph/osd/ceph-*; do
+  [ -L "$d/block" ] || continue
+  device=$(readlink -f "$d/block")
+  echo "osd_dir=${d##*-} $device $(lsblk -nspo NAME "$device" 2>/dev/null | tr -d '└─├│ ' | xargs)"
+done
+pgrep -f '[c]eph-volume ' >/dev/null 2>&1 && echo "making=yes"
+
 units="ceph-mon@$name ceph-mgr@$name"
 for d in /etc/systemd/system/ceph-osd@*.service.d; do
   [ -d "$d" ] && file "$d/rackhand-raw.conf"

@@ -1,17 +1,12 @@
 //! Monitors: made all at once from one map and one set of keys; later ones join the live cluster.
 
 use super::facts::{DiskFacts, Facts};
+use super::names::{JOIN, SEED, label_host, mon_address};
 use super::todo::{Op, Todo};
-use super::{conf, label_host};
 use crate::error::Failure;
 use crate::inventory::{Inventory, Role};
 use crate::playbook::{Action, Change};
 use std::collections::BTreeMap;
-
-/// Keys and first map wait here, on monitor hosts only, until there is a quorum.
-pub(super) const SEED: &str = "/var/lib/ceph/rackhand-seed";
-/// The live cluster's monitor key and map wait here while a monitor's store is made.
-pub(super) const JOIN: &str = "/var/lib/ceph/rackhand-join";
 
 const MAKE_SEED: &str = include_str!("seed.sh");
 const MAKE_MON: &str = include_str!("mon.sh");
@@ -28,7 +23,7 @@ pub(super) fn start(unit: &str) -> Op {
 
 /// The monitors the inventory wants, with their addresses as `mon_host` writes them.
 fn wanted(inventory: &Inventory) -> BTreeMap<String, String> {
-    inventory.with_role(Role::Mon).map(|h| (h.name.clone(), conf::mon_address(h.storage_address))).collect()
+    inventory.with_role(Role::Mon).map(|h| (h.name.clone(), mon_address(h.storage_address))).collect()
 }
 
 /// Whether any monitor was ever made.

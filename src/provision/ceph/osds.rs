@@ -1,12 +1,12 @@
 //! OSDs: LVM where device-mapper works, else raw devices with a start of their own; never on a disk that holds data.
 
 use super::disk::{Verdict, judge};
-use super::facts::{DiskFacts, Facts};
+use super::facts::{DiskFacts, Facts, HostFacts};
 use super::todo::{Op, Todo};
-use super::{label_host, mons};
+use super::{mons, names::label_host};
 use crate::error::Failure;
 use crate::inventory::{HostSpec, Inventory, Role};
-use crate::playbook::{Action, Change};
+use crate::playbook::{Action, Change, quote};
 use crate::ssh::Upload;
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,13 +70,14 @@ fn disk_todo(host: &HostSpec, facts: &Facts, disk: &DiskFacts, path: &str, verdi
         Verdict::Empty => {
             let mode = if lvm { "lvm" } else { "raw" };
             let detail = format!("make an OSD ({mode}, {} GiB)", disk.size >> 30);
-            let script = format!("set -- '{mode}' '{path}'\n{CREATE}");
+            let script = format!("set -- {mode} {}\n{CREATE}", quote(path));
             let name = format!("osd-{}", path.rsplit('/').next().unwrap_or("disk"));
             Some(Todo::new(change(Action::Create).detail(detail), vec![Op::Job(name, script, CREATE_DEADLINE)]))
         }
-        Verdict::HalfMade => {
+        Verdict::HalfMade { id } => {
             let detail = "holds an OSD that was never finished and never ran: make it anew";
-            let ops = vec![Op::Script(ZAP, vec![path.to_owned(), disk.group.clone().unwrap_or_default()])];
+            let mut ops = vec![Op::Script(ZAP, vec![path.to_owned(), disk.group.clone().unwrap_or_default()])];
+            ops.extend(id.map(purge_new));
             Some(Todo::new(change(Action::Create).detail(detail), ops))
         }
         Verdict::Unsure => {
@@ -141,17 +142,28 @@ ExecStartPre=/usr/lib/ceph/ceph-osd-prestart.sh --cluster ${{CLUSTER}} --id %i
     .replace("=$((", "=$$((")
 }
 
-/// Numbers that a killed run left in the map: never up, and on no listed disk of any host.
-///
-/// `purge-new` is refused by the monitors themselves for an OSD that ever ran.
+/// Gives a number back. The monitors themselves refuse it for an OSD that ever ran.
+fn purge_new(id: u32) -> Op {
+    Op::Command(json!({ "prefix": "osd purge-new", "id": id, "yes_i_really_mean_it": true }))
+}
+
+/// Numbers that a killed run left in the map: never up, on no listed disk, and with no trace on any host. An OSD that is
+/// being made by hand on a disk of no inventory looks the same until it starts, but leaves its directory, and while any
+/// is being made none is judged.
 fn orphans(inventory: &Inventory, facts: &Facts, on_disks: &BTreeSet<Uuid>) -> Result<Vec<Todo>, Failure> {
     let label = label_host(inventory)?;
+    if facts.hosts.values().any(|host| host.making) {
+        return Ok(Vec::new());
+    }
+    // A directory that a killed run left leads to a listed disk.
+    let listed = |host: &HostFacts, devices: &[String]| host.disks.iter().any(|d| devices.contains(&d.real));
+    let by_hand = |host: &HostFacts, id: u32| host.osd_dirs.iter().any(|(of, at)| *of == id && !listed(host, at));
+    let traced = |id: u32| facts.hosts.values().any(|host| by_hand(host, id));
     let osds = facts.cluster.iter().flat_map(|c| c.osds.values());
-    let lost = osds.filter(|o| o.never_up() && !on_disks.contains(&o.uuid));
+    let lost = osds.filter(|o| o.never_up() && !on_disks.contains(&o.uuid) && !traced(o.id));
     let purge = |id: u32| {
         let change = Change::new(label, "ceph-osds", Action::Remove, format!("osd.{id}"));
-        let command = json!({ "prefix": "osd purge-new", "id": id, "yes_i_really_mean_it": true });
-        Todo::new(change.detail("was never made and never ran"), vec![Op::Command(command)]).implied()
+        Todo::new(change.detail("was never made and never ran"), vec![purge_new(id)])
     };
     Ok(lost.map(|o| purge(o.id)).collect())
 }
@@ -265,9 +277,18 @@ mod tests {
             );
             cluster.osds.insert(id, serde_json::from_str(&text).unwrap());
         }
-        let lines = lines(&facts);
+        let lines = self::lines(&facts);
         assert!(lines.contains(&"c1 - osd.7: was never made and never ran".to_owned()));
         assert!(!lines.iter().any(|l| l.contains("osd.8")));
+        assert!(plan(&inventory(), &facts).unwrap().iter().all(|t| !t.implied), "it is agreed on first");
+        // Made by hand on a disk of no inventory: prepared already, or just now.
+        facts.hosts.get_mut("c3").unwrap().osd_dirs.push((7, vec!["/dev/sdz".to_owned()]));
+        assert!(!self::lines(&facts).iter().any(|l| l.contains("osd.7")));
+        let ours = vec!["/dev/dm-0".to_owned(), "/dev/sda-c3".to_owned()];
+        facts.hosts.get_mut("c3").unwrap().osd_dirs[0].1 = ours;
+        assert!(self::lines(&facts).iter().any(|l| l.contains("osd.7")), "what a killed run left");
+        facts.hosts.get_mut("c3").unwrap().making = true;
+        assert!(!self::lines(&facts).iter().any(|l| l.contains("osd.7")));
     }
 
     #[test]

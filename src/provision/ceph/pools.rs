@@ -1,9 +1,11 @@
 //! The guests' pool, the state pool, and the key guests reach their disks with.
 
 use super::cluster::Pool;
+use super::crush;
 use super::facts::Facts;
+use super::names::{GUESTS, label_host};
 use super::todo::{Op, Todo};
-use super::{GUESTS, STATE_POOL, crush, label_host};
+use crate::cluster::STATE_POOL;
 use crate::error::Failure;
 use crate::inventory::{Inventory, Role};
 use crate::playbook::{Action, Change};
@@ -120,6 +122,10 @@ fn differences(
     differ("size", pool.size.to_string(), inventory.ceph.size.to_string());
     differ("min_size", pool.min_size.to_string(), inventory.ceph.min_size.to_string());
     differ("pg_autoscale_mode", pool.pg_autoscale_mode.clone(), wanted.autoscale.to_owned());
+    // The monitors take no lower limit that the pool does not keep already.
+    if pool.groups < wanted.groups {
+        differ("pg_num", pool.groups.to_string(), wanted.groups.to_string());
+    }
     let fewest = pool.options.get("pg_num_min").and_then(Value::as_u64).unwrap_or(0);
     differ("pg_num_min", fewest.to_string(), wanted.groups.to_string());
     if rule.is_some_and(|rule| rule != pool.crush_rule) {
@@ -138,6 +144,19 @@ pub(super) fn plan_key(inventory: &Inventory, facts: &Facts) -> Result<Vec<Todo>
     let pool = format!("profile rbd pool={}", inventory.ceph.pool);
     let wanted: BTreeMap<String, String> =
         [("mon", "profile rbd"), ("mgr", &pool), ("osd", &pool)].map(|(a, b)| (a.to_owned(), b.to_owned())).into();
+    if let Some(cluster) = &facts.cluster
+        && let Some(entity) = cluster.auth.get(GUESTS)
+        && let Some(old) = entity.caps.values().find_map(|caps| pool_of(caps))
+        && old != inventory.ceph.pool
+        && cluster.pools.contains_key(old)
+    {
+        let (new, old) = (&inventory.ceph.pool, old.to_owned());
+        return Err(Failure::refused(format!(
+            "ceph.pool is {new} in the inventory, but the guests' disks are in pool {old}: their key {GUESTS} would lose \
+             its rights there, and running guests their disks"
+        ))
+        .hint(format!("write `pool: {old}` under `ceph` in the inventory")));
+    }
     let caps: Vec<&String> = wanted.iter().flat_map(|(who, what)| [who, what]).collect();
     let (action, prefix) = match facts.cluster.as_ref().and_then(|c| c.auth.get(GUESTS)) {
         None => (Action::Create, "auth get-or-create"),
@@ -147,6 +166,11 @@ pub(super) fn plan_key(inventory: &Inventory, facts: &Facts) -> Result<Vec<Todo>
     let change = Change::new(label_host(inventory)?, "ceph-guest-key", action, format!("key {GUESTS}"));
     let command = json!({ "prefix": prefix, "entity": GUESTS, "caps": caps });
     Ok(vec![Todo::new(change.detail(pool), vec![Op::Command(command)])])
+}
+
+/// The pool that capabilities are limited to.
+fn pool_of(caps: &str) -> Option<&str> {
+    caps.split_whitespace().find_map(|word| word.strip_prefix("pool="))
 }
 
 #[cfg(test)]
@@ -163,6 +187,54 @@ mod tests {
         }
     }
 
+    /// Does to a pool what the monitors do, with their refusals.
+    fn monitors(pool: &mut Pool, command: &Value) -> Result<(), String> {
+        let value = command["val"].as_str().unwrap();
+        match command["var"].as_str().unwrap() {
+            "pg_num" => pool.groups = value.parse().unwrap(),
+            "pg_num_min" if value.parse::<u64>().unwrap() > pool.groups => {
+                return Err(format!("EINVAL: specified pg_num_min {value} > pg_num {}", pool.groups));
+            }
+            "pg_num_min" => drop(pool.options.insert("pg_num_min".to_owned(), json!(value.parse::<u64>().unwrap()))),
+            other => return Err(format!("{other} has not changed")),
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_rack_that_grows_from_three_disks_to_six_gets_its_placement_groups() {
+        let mut inventory = inventory();
+        let mut facts = facts();
+        let cluster = facts.cluster.as_mut().unwrap();
+        cluster.rules.insert("rackhand-host".to_owned(), 1);
+        let pool = |name: &str, app: &str, mode: &str, groups: u64| Pool {
+            name: name.to_owned(),
+            size: 3,
+            min_size: 2,
+            crush_rule: 1,
+            groups,
+            pg_autoscale_mode: mode.to_owned(),
+            applications: [(app.to_owned(), json!({}))].into(),
+            options: [("pg_num_min".to_owned(), json!(groups))].into(),
+        };
+        cluster.pools.insert("guests".to_owned(), pool("guests", "rbd", "on", 32));
+        cluster.pools.insert(STATE_POOL.to_owned(), pool(STATE_POOL, "rackhand", "off", 8));
+        assert!(plan(&inventory, &facts).unwrap().is_empty());
+        for host in &mut inventory.hosts {
+            host.osds.push("/dev/disk/by-id/another".into());
+        }
+        let todos = plan(&inventory, &facts).unwrap();
+        assert_eq!(todos[0].change.detail, "pg_num 32 -> 64, pg_num_min 32 -> 64");
+        for op in &todos[0].ops {
+            let Op::Command(command) = op else { panic!("{op:?}") };
+            monitors(facts.cluster.as_mut().unwrap().pools.get_mut("guests").unwrap(), command).unwrap();
+        }
+        assert!(plan(&inventory, &facts).unwrap().is_empty());
+        // And back: what the autoscaler has added stays its business.
+        inventory.hosts.iter_mut().for_each(|host| host.osds.truncate(1));
+        assert_eq!(plan(&inventory, &facts).unwrap()[0].change.detail, "pg_num_min 64 -> 32");
+    }
+
     #[test]
     fn pools_are_made_once_and_then_only_mended() {
         let mut facts = facts();
@@ -175,6 +247,7 @@ mod tests {
                 size: 3,
                 min_size: 2,
                 crush_rule: 1,
+                groups: min,
                 pg_autoscale_mode: mode.to_owned(),
                 applications: [(app.to_owned(), json!({}))].into(),
                 options: [("pg_num_min".to_owned(), json!(min))].into(),
@@ -197,6 +270,32 @@ mod tests {
             _ => panic!("a pool is made by a command"),
         });
         assert_eq!(meant.collect::<Vec<_>>(), [(json!("guests"), None), (json!(STATE_POOL), Some(json!(true)))]);
+    }
+
+    #[test]
+    fn another_pool_is_refused_while_the_guests_disks_are_in_the_old_one() {
+        let (mut inventory, mut facts) = (inventory(), facts());
+        let key = super::super::cluster::Entity {
+            hash: "x".to_owned(),
+            caps: [("mon", "profile rbd"), ("mgr", "profile rbd pool=guests"), ("osd", "profile rbd pool=guests")]
+                .map(|(a, b)| (a.to_owned(), b.to_owned()))
+                .into(),
+        };
+        let cluster = facts.cluster.as_mut().unwrap();
+        cluster.auth.insert(GUESTS.to_owned(), key);
+        cluster.pools.insert("guests".to_owned(), Pool::default());
+        assert!(plan_key(&inventory, &facts).unwrap().is_empty());
+        inventory.ceph.pool = "fast".to_owned();
+        let failure = plan_key(&inventory, &facts).unwrap_err();
+        assert_eq!(failure.kind, crate::error::Kind::Refused);
+        assert!(
+            failure.to_string().contains("ceph.pool is fast") && failure.to_string().contains("pool guests"),
+            "{failure}"
+        );
+        assert!(failure.hints[0].contains("`pool: guests`"), "{:?}", failure.hints);
+        // Once the old pool is gone there is nothing to lose.
+        facts.cluster.as_mut().unwrap().pools.remove("guests");
+        assert_eq!(plan_key(&inventory, &facts).unwrap()[0].change.action, Action::Change);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Settings in the cluster: a diff of `ceph config dump` against what the inventory asks for.
 
 use super::facts::Facts;
-use super::label_host;
+use super::names::label_host;
 use super::todo::{Op, Todo};
 use crate::error::Failure;
 use crate::inventory::{FailoverProfile, Inventory, Role};

@@ -2,6 +2,7 @@
 
 use super::testing::inventory;
 use super::{steps, todo};
+use crate::cluster::{BuildPort, FakeBuild};
 use crate::playbook::Action;
 use crate::provision::Ctx;
 use crate::ssh::{Exec, FakeRemote, Fleet, Output, Remote};
@@ -102,4 +103,41 @@ async fn what_fails_on_a_host_keeps_nothing_else_from_being_done_unless_the_host
         |host: &FakeRemote| host.asked().iter().map(|e| String::from_utf8_lossy(&e.stdin).into_owned()).collect();
     let (first, second): (Vec<String>, Vec<String>) = (asked(&c1), asked(&c2));
     assert_eq!((first, second), (vec!["bad".to_owned(), "good".to_owned()], vec!["bad".to_owned()]));
+}
+
+/// The whole of two steps on the fake: what the cluster lacks is asked of it, in order, through the one port.
+#[tokio::test]
+async fn what_a_cluster_lacks_is_asked_of_it_in_order() {
+    let hosts = ["c1", "c2", "c3"].map(host);
+    let answer: serde_json::Value = serde_json::from_str(CLUSTER).unwrap();
+    let build = Arc::new(FakeBuild { answer: Some(answer["facts"].clone()).into(), ..FakeBuild::default() });
+    let mut ctx = context(&hosts);
+    ctx.build = Arc::clone(&build) as Arc<dyn BuildPort>;
+    let steps = steps::steps();
+    let pools = steps.iter().find(|s| s.name() == "ceph-pools").unwrap();
+    let changes = pools.probe(&ctx).await.unwrap().changes;
+    assert_eq!(changes.iter().map(|c| c.object.as_str()).collect::<Vec<_>>(), ["pool guests", "pool .rackhand"]);
+    // The recorded cluster does not change: the step gives up after its rounds, having asked each time.
+    pools.apply(&ctx, &changes).await.unwrap();
+    let asked = build.commands.lock().unwrap().clone();
+    let words = |c: &serde_json::Value| c["prefix"].as_str().or(c["init_pool"].as_str()).unwrap().to_owned();
+    let first: Vec<String> = asked.iter().take(4).map(words).collect();
+    assert_eq!(first, ["osd pool create", "guests", "osd pool create", "osd pool application enable"]);
+    assert!(hosts.iter().all(|h| h.asked().iter().all(|e| !e.argv.contains(&"python3".to_owned()))), "no second door");
+}
+
+#[tokio::test]
+async fn a_refusal_of_the_monitors_ends_the_step_and_nothing_more_is_asked() {
+    let hosts = ["c1", "c2", "c3"].map(host);
+    let answer: serde_json::Value = serde_json::from_str(CLUSTER).unwrap();
+    let refusals = [("osd pool create".to_owned(), "EINVAL".to_owned())].into();
+    let build = Arc::new(FakeBuild { answer: Some(answer["facts"].clone()).into(), refusals, ..FakeBuild::default() });
+    let mut ctx = context(&hosts);
+    ctx.build = Arc::clone(&build) as Arc<dyn BuildPort>;
+    let steps = steps::steps();
+    let pools = steps.iter().find(|s| s.name() == "ceph-pools").unwrap();
+    let changes = pools.probe(&ctx).await.unwrap().changes;
+    let failure = pools.apply(&ctx, &changes).await.unwrap_err();
+    assert!(failure.to_string().contains("osd pool create: EINVAL"), "{failure}");
+    assert!(build.commands.lock().unwrap().is_empty());
 }

@@ -1,6 +1,6 @@
 //! What a Ceph step has found to do, and how it is done.
 
-use super::cluster;
+use super::names::{JOIN, SEED};
 use crate::error::Failure;
 use crate::playbook::{Change, check_job};
 use crate::provision::{Ctx, one_of};
@@ -114,7 +114,7 @@ async fn of_host(ctx: &Ctx, via: &str, host: &str, todos: Vec<&Todo>) -> Vec<Fai
 
 async fn run_commands(ctx: &Ctx, via: &str, commands: &mut Vec<Value>) -> Result<(), Failure> {
     let commands = std::mem::take(commands);
-    if commands.is_empty() { Ok(()) } else { cluster::commands(&ctx.fleet, via, &commands).await }
+    if commands.is_empty() { Ok(()) } else { ctx.build.run(via, &commands).await }
 }
 
 async fn host_op(ctx: &Ctx, via: &str, remote: &dyn Remote, op: &Op) -> Result<(), Failure> {
@@ -128,24 +128,24 @@ async fn host_op(ctx: &Ctx, via: &str, remote: &dyn Remote, op: &Op) -> Result<(
             check_job(remote, name, script, *deadline).await?;
             Ok(())
         }
-        Op::Command(command) => cluster::commands(&ctx.fleet, via, std::slice::from_ref(command)).await,
+        Op::Command(command) => ctx.build.run(via, std::slice::from_ref(command)).await,
         Op::Keyring { entity, caps, path, owner } => {
-            let key = cluster::key(&ctx.fleet, via, entity, caps).await?;
+            let key = ctx.build.key(via, entity, caps).await?;
             let dir = path.rsplit_once('/').map_or("/", |(dir, _)| dir);
             remote.check(Exec::argv(["install", "-d", "-o", "ceph", "-g", "ceph", "-m", "0755", dir])).await?;
             Ok(remote.upload(Upload::new(path, key.keyring()).owner(*owner)).await?)
         }
         Op::SeedFrom(source) => {
-            let pack = Exec::argv(["tar", "-C", super::mons::SEED, "-cf", "-", "keyring", "monmap"]);
+            let pack = Exec::argv(["tar", "-C", SEED, "-cf", "-", "keyring", "monmap"]);
             let packed = ctx.remote(source)?.check(pack).await?;
-            let unpack = Exec::argv(["sh", "-c", UNPACK, "sh", super::mons::SEED]).stdin(packed.stdout);
+            let unpack = Exec::argv(["sh", "-c", UNPACK, "sh", SEED]).stdin(packed.stdout);
             remote.check(unpack).await?;
             Ok(())
         }
         Op::SeedFromCluster => {
-            let key = cluster::key(&ctx.fleet, via, "mon.", &[]).await?;
-            let map = cluster::monmap(&ctx.fleet, via).await?;
-            let dir = super::mons::JOIN;
+            let key = ctx.build.key(via, "mon.", &[]).await?;
+            let map = ctx.build.monmap(via).await?;
+            let dir = JOIN;
             remote.check(Exec::argv(["install", "-d", "-o", "ceph", "-g", "ceph", "-m", "0700", dir])).await?;
             remote.upload(Upload::new(format!("{dir}/keyring"), key.keyring()).owner("ceph:ceph")).await?;
             Ok(remote.upload(Upload::new(format!("{dir}/monmap"), map).owner("ceph:ceph")).await?)

@@ -96,7 +96,9 @@ fn a_port_that_belongs_to_another_is_refused_now_and_for_the_next_boot() {
     let slave = with(nic("eno1", 1500), &json!({ "master": "bond0" }));
     let state = host(vec![slave.clone(), kind("bond0", "bond")], &[(INTERFACES, BOND)]);
     refused(&bridge("eno1"), &state, &["eno1 is a port of bond bond0 (/etc/network/interfaces line 7)"]);
-    refused(&Bridge { vlan: Some(4), ..bridge("eno1") }, &state, &["port of bond bond0"]);
+    let advice = "name bond0 as `uplink` of its network, with a `vlan`";
+    refused(&Bridge { vlan: Some(4), ..bridge("eno1") }, &state, &["port of bond bond0", advice]);
+    assert_eq!(refusal(&Bridge { vlan: Some(4), ..bridge("bond0") }, &state), None, "and the advice is taken");
     // Only in the file: the running port is free.
     let state = host(vec![address(nic("eno1", 1500))], &[(INTERFACES, BOND)]);
     refused(&bridge("eno1"), &state, &["/etc/network/interfaces line 7", "bond0 makes uplink eno1 a port of its own"]);
