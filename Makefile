@@ -1,7 +1,7 @@
 # The two commands are `make demo` and `make test`; see README.md.
 # Where rustup puts cargo; a shell that was open before does not know yet.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
-.PHONY: deps build lint deny unit generated model test release demo demo-down lab-tests test-vm bench-move bench-ssh
+.PHONY: deb test-deb book release-notes deps build lint deny unit generated model test release demo demo-down lab-tests test-vm bench-move bench-ssh
 
 deps:
 	bash scripts/deps.sh
@@ -36,6 +36,23 @@ test: deps lint deny unit lab-tests
 
 release: deps
 	cargo build --locked --release
+
+# A Debian package in target/deb: completions, manual pages, the example inventory.
+deb: release
+	bash scripts/deb.sh target/release/rackhand target/deb
+
+# Installs it in a bare Debian and runs it there; root. Not part of `make test`.
+test-deb: deb
+	bash scripts/test-deb.sh target/deb/rackhand_*.deb
+
+# What has changed since the last release, for its announcement.
+release-notes:
+	@awk '/^## \[/ { n++; next } n == 1' CHANGELOG.md
+
+# docs/ as a book with a search, in target/book.
+book:
+	command -v mdbook >/dev/null || cargo install --locked mdbook
+	mdbook build
 
 demo: release
 	bash scripts/demo.sh target/release/rackhand

@@ -97,3 +97,23 @@ fn every_document_is_in_the_list() {
         }
     }
 }
+
+#[test]
+fn every_link_leads_to_a_file_and_every_page_is_in_the_book() {
+    let names = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs"];
+    let pages: Vec<(PathBuf, String)> = names.iter().flat_map(|name| files(name, "md")).collect();
+    let summary = files("docs/SUMMARY.md", "md").remove(0).1;
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let mut seen = 0;
+    for (path, text) in &pages {
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split([')', ' ', '#']).next());
+        for target in targets.filter(|t| !t.is_empty() && !t.contains("://")) {
+            assert!(path.parent().unwrap().join(target).exists(), "{}: {target} does not exist", path.display());
+            seen += 1;
+        }
+        if let Some(page) = path.strip_prefix(&docs).ok().filter(|page| page.as_os_str() != "SUMMARY.md") {
+            assert!(summary.contains(&format!("]({})", page.display())), "docs/SUMMARY.md lacks {}", page.display());
+        }
+    }
+    assert!(seen > 30, "only {seen} links found");
+}
