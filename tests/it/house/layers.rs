@@ -131,29 +131,10 @@ const CIRCLES: &[&[&str]] = &[
     &["ssh/channel.rs", "ssh/exec.rs", "ssh/forward.rs"],
     &["guest/delete.rs", "guest/make.rs", "guest/strangers.rs"],
     &["guest/outlook.rs", "guest/promise.rs", "guest/rack.rs", "guest/survey.rs"],
-    &[
-        "provision/ceph/cluster.rs",
-        "provision/ceph/conf.rs",
-        "provision/ceph/crush.rs",
-        "provision/ceph/disk.rs",
-        "provision/ceph/facts.rs",
-        "provision/ceph/health.rs",
-        "provision/ceph/mgrs.rs",
-        "provision/ceph/mod.rs",
-        "provision/ceph/mons.rs",
-        "provision/ceph/osds.rs",
-        "provision/ceph/pools.rs",
-        "provision/ceph/settings.rs",
-        "provision/ceph/todo.rs",
-        "provision/grip.rs",
-        "provision/lock.rs",
-        "provision/mod.rs",
-        "provision/run.rs",
-    ],
 ];
 
 /// `mod.rs` files that hold more than `mod`, `pub use` and documentation, until they are emptied; none may be added.
-const LOGIC: &[&str] = &["cluster/mod.rs", "libvirt/mod.rs", "provision/ceph/mod.rs", "provision/mod.rs"];
+const LOGIC: &[&str] = &["cluster/mod.rs", "libvirt/mod.rs", "provision/mod.rs"];
 
 #[test]
 fn no_two_files_of_a_room_import_each_other() {
