@@ -48,6 +48,26 @@ impl MonHost {
         text.lines().map(str::to_owned).collect()
     }
 
+    /// A mon of this host, as far as its admin socket goes.
+    fn mon(&self, state: &str) -> tokio::task::JoinHandle<()> {
+        let name = self.name;
+        let socket = tokio::net::UnixListener::bind(self.folder.path().join(format!("ceph-mon.{name}.asok"))).unwrap();
+        let addresses = json!({"addrvec": [{"type": "v2", "addr": format!("{name}:3300"), "nonce": 0}]});
+        let mons = json!([{"rank": 0, "name": name, "public_addrs": addresses}]);
+        let answer = json!({"name": name, "state": state, "monmap": {"mons": mons}}).to_string();
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = socket.accept().await.unwrap();
+                let mut command = Vec::new();
+                while !command.ends_with(b"\0") {
+                    command.push(stream.read_u8().await.unwrap());
+                }
+                stream.write_u32(answer.len() as u32).await.unwrap();
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        })
+    }
+
     async fn link(self: &Arc<Self>) -> Link {
         Link::open(Arc::clone(self) as Arc<dyn Remote>, FSID.parse().unwrap()).await.unwrap()
     }
@@ -220,19 +240,7 @@ async fn the_agent_greets_without_a_quorum_and_answers_what_needs_none() {
     let host = MonHost::new("h1");
     host.told(&json!({"rules": [{"on": "connect", "errno": 110}]}));
     let port = cluster(&[&host]);
-    let socket = tokio::net::UnixListener::bind(host.folder.path().join("ceph-mon.h1.asok")).unwrap();
-    let daemon = tokio::spawn(async move {
-        loop {
-            let (mut stream, _) = socket.accept().await.unwrap();
-            let mut command = Vec::new();
-            while !command.ends_with(b"\0") {
-                command.push(stream.read_u8().await.unwrap());
-            }
-            let answer = br#"{"name": "h1", "state": "probing", "monmap": {"mons": [{"rank": 0, "name": "h1"}]}}"#;
-            stream.write_u32(answer.len() as u32).await.unwrap();
-            stream.write_all(answer).await.unwrap();
-        }
-    });
+    let daemon = host.mon("probing");
     let error = port.create("x", "{}").await.unwrap_err();
     assert!(matches!(error, ClusterError::NoQuorum(_)), "{error}");
     assert!(error.to_string().contains("mon h1 on h1 is probing"), "{error}");
@@ -291,12 +299,13 @@ async fn a_channel_that_breaks_leaves_a_change_unknown_and_a_question_to_another
 #[tokio::test]
 async fn a_mon_host_can_be_asked_by_name() {
     let (one, two) = (MonHost::new("h1"), MonHost::new("h2"));
+    let mons = [one.mon("leader"), two.mon("peon")];
     let port = cluster(&[&one, &two]);
     let status = json!({"prefix": "status"});
     for (target, host, what) in [
-        (Target::MonAt("h2".to_owned()), &two, "mon.h2 status"),
-        (Target::MonAt("h1".to_owned()), &one, "mon.h1 status"),
-        (Target::Mon, &one, "mon status"),
+        (Target::MonAt("h2".to_owned()), &two, "[v2:h2:3300]: status"),
+        (Target::MonAt("h1".to_owned()), &one, "[v2:h1:3300]: status"),
+        (Target::Mon, &one, "any mon: status"),
     ] {
         let answer = port.command(&target, status.clone(), Duration::from_secs(5)).await.unwrap();
         assert_eq!(answer["answered"], true);
@@ -304,6 +313,9 @@ async fn a_mon_host_can_be_asked_by_name() {
     }
     let error = port.command(&Target::MonAt("h9".to_owned()), status, Duration::from_secs(5)).await.unwrap_err();
     assert_eq!(error.to_string(), "cannot ask Ceph: the inventory has no mon host h9");
+    for mon in mons {
+        mon.abort();
+    }
     port.latest_map().await.unwrap();
     assert!(one.ran().contains(&"latest map".to_owned()));
 }

@@ -35,6 +35,12 @@ impl Lease {
         Duration::from_millis(self.term_ms)
     }
 
+    /// The same, held by no process. The object stays, so that its generation never goes back.
+    #[must_use]
+    pub fn freed(self) -> Self {
+        Lease { holder: String::new(), purpose: String::new(), ..self }
+    }
+
     /// Whether a process holds it, or held it when it died.
     pub fn is_held(&self) -> bool {
         !self.holder.is_empty()
@@ -146,9 +152,7 @@ impl Candidate {
     pub async fn resign(&self, port: &dyn ClusterPort) -> Result<(), ClusterError> {
         match fetch::<Lease>(port, &self.object).await? {
             Some((lease, version)) if lease.holder == self.me.holder => {
-                // The object stays, so that its generation never goes back.
-                let free = Lease { holder: String::new(), purpose: String::new(), ..lease };
-                match port.replace(&self.object, &encode(&free)?, version).await {
+                match port.replace(&self.object, &encode(&lease.freed())?, version).await {
                     Ok(_) | Err(ClusterError::Conflict(_)) => Ok(()),
                     Err(error) => Err(error),
                 }

@@ -19,7 +19,7 @@ pub type Keys = BTreeMap<String, String>;
 pub enum Target {
     /// Any monitor.
     Mon,
-    /// The monitor on this host, asked over a channel to that host.
+    /// The monitor on this host, and no other one, asked over a channel to that host.
     MonAt(String),
     /// The active manager.
     Mgr,

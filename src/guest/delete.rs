@@ -5,7 +5,7 @@ use super::outlook::Outlook;
 use super::rack::Rack;
 use super::spec::{Guest, INDEX, Stage};
 use super::stop::{How, stop_one};
-use super::{address, claim};
+use super::{address, claim, hold};
 use crate::cluster::{ClusterError, KeysChange, update};
 use crate::error::{Failure, Kind};
 use crate::ui::{Job, Outcome, Patience};
@@ -40,6 +40,7 @@ pub async fn delete(rack: &Rack, guests: &[Guest]) -> Result<Vec<(String, Result
 }
 
 async fn delete_one(rack: &Rack, outlook: &Outlook, guest: &Guest, job: &Job) -> Result<(), Failure> {
+    hold::wait_out(rack.port(), guest.uuid).await?;
     mark(rack, guest).await?;
     stop_one(rack, outlook, guest, How::Force, job).await?;
     try_join_all(images(guest).iter().map(|image| remove_image(rack, image, job))).await?;
@@ -101,6 +102,7 @@ async fn clear(rack: &Rack, guest: &Guest) -> Result<(), Failure> {
         address::give_back(port, &nic.network, guest.uuid).await?;
     }
     claim::forget(port, guest.uuid).await?;
+    hold::forget(port, guest.uuid).await?;
     let object = Guest::object(guest.uuid);
     let forget = update(port, &object, |_: Option<Guest>| Ok::<_, ClusterError>((None, ())));
     forget.await?;

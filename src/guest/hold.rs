@@ -2,7 +2,7 @@
 //!
 //! A hold is a lease, so it ends with the process that has it: see [`crate::cluster::Lease`].
 
-use crate::cluster::{Candidate, ClusterError, ClusterPort, Lease, Seat, decode, fetch, update};
+use crate::cluster::{Candidate, ClusterError, ClusterPort, Lease, Seat, Version, decode, encode, fetch, update};
 use crate::error::{Failure, Kind};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -33,7 +33,8 @@ pub struct Hold {
 
 impl Hold {
     /// Holds a guest for `reason`, in words that stand after "it is held for". `owner` names the process, and no other
-    /// one ever. It has to be renewed every [`RENEW`].
+    /// one ever. It has to be renewed every [`RENEW`]. The claim and the definition are to be read after it: a guest that is
+    /// on its way, or being deleted, is not for this process.
     ///
     /// # Errors
     /// [`Kind::Busy`] when another process holds it.
@@ -80,24 +81,42 @@ pub async fn all(port: &dyn ClusterPort) -> Result<BTreeMap<Uuid, Lease>, Cluste
 }
 
 /// Makes sure that no process holds a guest, before it is moved or deleted. A hold that is not renewed for its whole
-/// term is of a process that died, and counts no more.
+/// term is of a process that died: it is taken away.
 ///
 /// # Errors
 /// [`Kind::Busy`] as soon as the hold is seen to be renewed.
-pub async fn none(port: &dyn ClusterPort, guest: Uuid) -> Result<(), Failure> {
-    let held_now =
-        || async { Ok::<_, ClusterError>(fetch::<Lease>(port, &object(guest)).await?.map(|(lease, _)| lease)) };
-    let Some(seen) = held_now().await?.filter(Lease::is_held) else { return Ok(()) };
+pub async fn wait_out(port: &dyn ClusterPort, guest: Uuid) -> Result<(), Failure> {
+    let Some((seen, version)) = read(port, guest).await? else { return Ok(()) };
     let since = Instant::now();
     while since.elapsed() < seen.term() {
         sleep(LOOK).await;
-        match held_now().await?.filter(Lease::is_held) {
+        match read(port, guest).await? {
             None => return Ok(()),
-            Some(lease) if lease == seen => {}
-            Some(lease) => return Err(held(guest, &lease)),
+            Some((lease, _)) if lease == seen => {}
+            Some((lease, _)) => return Err(held(guest, &lease)),
         }
     }
-    Ok(())
+    // Over the very version that was watched: a renewal that comes now makes it fail.
+    match port.replace(&object(guest), &encode(&seen.freed())?, version).await {
+        Err(ClusterError::Conflict(_)) => refuse(port, guest).await,
+        written => Ok(written.map(drop)?),
+    }
+}
+
+/// Refuses if a process holds the guest, without waiting. To be asked once the claim is written that says what is
+/// about to happen: whoever takes a hold reads the claim after it, so one of the two sees the other.
+///
+/// # Errors
+/// [`Kind::Busy`] when there is a hold.
+pub async fn refuse(port: &dyn ClusterPort, guest: Uuid) -> Result<(), Failure> {
+    match read(port, guest).await? {
+        Some((lease, _)) => Err(held(guest, &lease)),
+        None => Ok(()),
+    }
+}
+
+async fn read(port: &dyn ClusterPort, guest: Uuid) -> Result<Option<(Lease, Version)>, ClusterError> {
+    Ok(fetch::<Lease>(port, &object(guest)).await?.filter(|(lease, _)| lease.is_held()))
 }
 
 /// Removes what is left of a deleted guest's holds.
@@ -121,14 +140,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_hold_that_lives_refuses_and_one_that_died_is_waited_out() {
         let (port, guest) = (FakeCluster::new(), Uuid::from_u128(7));
-        none(&port, guest).await.unwrap();
+        wait_out(&port, guest).await.unwrap();
         let mut hold = Hold::take(&port, guest, "backup 1 on laptop", "a backup").await.unwrap();
         assert_eq!(all(&port).await.unwrap().keys().collect::<Vec<_>>(), [&guest]);
         let renewed = async {
             sleep(RENEW).await;
             hold.renew(&port).await.unwrap();
         };
-        let (refused, ()) = tokio::join!(none(&port, guest), renewed);
+        let (refused, ()) = tokio::join!(wait_out(&port, guest), renewed);
         let failure = refused.unwrap_err();
         assert_eq!(failure.kind, Kind::Busy);
         assert_eq!(
@@ -137,14 +156,19 @@ mod tests {
         );
         let other = Hold::take(&port, guest, "backup 2 on laptop", "a backup").await.unwrap_err();
         assert_eq!(other.kind, Kind::Busy);
+        assert_eq!(refuse(&port, guest).await.unwrap_err().kind, Kind::Busy);
         // Its process dies.
         let began = Instant::now();
-        none(&port, guest).await.unwrap();
+        wait_out(&port, guest).await.unwrap();
         assert!(began.elapsed() >= TERM && began.elapsed() < TERM + 2 * LOOK);
+        assert!(all(&port).await.unwrap().is_empty());
+        refuse(&port, guest).await.unwrap();
+        // It was only away: its hold is a new one, and another process may have moved the guest meanwhile.
+        hold.renew(&port).await.unwrap();
         hold.release(&port).await.unwrap();
         assert!(all(&port).await.unwrap().is_empty());
         let began = Instant::now();
-        none(&port, guest).await.unwrap();
+        wait_out(&port, guest).await.unwrap();
         assert_eq!(began.elapsed(), Duration::ZERO);
         forget(&port, guest).await.unwrap();
         assert_eq!(port.get(&object(guest)).await.unwrap(), None);

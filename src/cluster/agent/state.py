@@ -23,8 +23,9 @@ class State:
         self.connecting = None
         self.connect_lock = threading.Lock()
         self.connector = ThreadPoolExecutor(1)
+        self.pinned = {}
 
-    def connect(self):
+    def connect(self, addresses=None):
         if MISSING is not None:
             raise Refused("not-installed", MISSING)
         options = {
@@ -36,6 +37,8 @@ class State:
             "log_to_stderr": "false",
             "err_to_stderr": "false",
         }
+        if addresses is not None:
+            options["mon_host"] = addresses
         try:
             handle = rados.Rados(conffile="/etc/ceph/ceph.conf", name="client.admin", conf=options)
         except Exception as error:
@@ -62,6 +65,18 @@ class State:
                 self.connecting = self.connector.submit(self.connect)
             attempt = self.connecting
         return attempt.result()
+
+    def at_mon(self, name):
+        """A connection that asks this mon alone: it neither waits for a dead one nor wanders off to another."""
+        with self.connect_lock:
+            if name not in self.pinned:
+                status = json.loads(ask_socket(asok_of("mon", name), {"prefix": "mon_status", "format": "json"}, 2))
+                mine = [mon for mon in status["monmap"]["mons"] if mon["name"] == name]
+                if not mine:
+                    raise Refused("not-set-up", "mon.%s is not in its own map" % name)
+                vector = [a["type"] + ":" + a["addr"] for a in mine[0]["public_addrs"]["addrvec"]]
+                self.pinned[name] = self.connect("[%s]" % ",".join(vector))
+            return self.pinned[name]
 
     def ioctx(self, pool):
         # One a thread and pool: an ioctx remembers the version of its last operation.
@@ -99,15 +114,14 @@ class State:
     def command(self, target, command, input="", timeout=10):
         text = json.dumps(dict(command, format=command.get("format", "json")))
         data = input.encode()
-        handle = self.rados
+        handle = self.at_mon(target[4:]) if target.startswith("mon.") else self.rados
         in_time()
         if target == "mgr":
             code, out, err = handle.mgr_command(text, data, timeout=timeout)
         elif target.startswith("osd."):
             code, out, err = handle.osd_command(int(target[4:]), text, data, timeout=timeout)
         else:
-            name = target[4:] if target.startswith("mon.") else ""
-            code, out, err = handle.mon_command(text, data, timeout=timeout, target=name)
+            code, out, err = handle.mon_command(text, data, timeout=timeout)
         if code != 0:
             raise OSError(abs(code), err or os.strerror(abs(code)))
         return {"out": out.decode("utf-8", "replace"), "err": err}

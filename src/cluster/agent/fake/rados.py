@@ -169,7 +169,7 @@ class Ioctx:
 
 class Rados:
     def __init__(self, conffile, name, conf):
-        pass
+        self.mons = conf.get("mon_host", "any mon")
 
     def connect(self, timeout):
         act("connect")
@@ -186,6 +186,6 @@ class Rados:
     def wait_for_latest_osdmap(self):
         act("latest map")
 
-    def mon_command(self, text, data, timeout, target):
-        act("mon%s %s" % (target and "." + target, json.loads(text)["prefix"]))
+    def mon_command(self, text, data, timeout):
+        act("%s: %s" % (self.mons, json.loads(text)["prefix"]))
         return 0, b'{"answered": true}', ""
