@@ -1,6 +1,6 @@
 //! What an order for guests comes down to, worked out before anything is made.
 
-use super::address::{self, Wish};
+use super::address::{Pool, Wish};
 use super::claim::{Claim, Phase};
 use super::image::{self, TemplateName, TemplateVersion};
 use super::machine;
@@ -10,7 +10,7 @@ use super::rack::Rack;
 use super::spec::{Desired, Guest, ImageRef, Machine, Stage};
 use super::start::{Started, start_at};
 use crate::error::Failure;
-use crate::inventory::{GuestNetwork, Size};
+use crate::inventory::Size;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
@@ -104,13 +104,11 @@ pub struct Plan {
 /// # Errors
 /// Everything that would make it fail for sure.
 pub async fn plan(rack: &Rack, order: Order) -> Result<Plan, Failure> {
-    let pool = network(rack, &order.network)?;
-    if let Wish::Exactly(wanted) = order.address {
-        if order.names.len() > 1 {
-            return Err(Failure::usage("one address cannot go to several guests").hint("leave --address out"));
-        }
-        address::check(&order.network, pool, wanted)?;
+    let pool = Pool::of(&rack.inventory, &order.network)?;
+    if order.address != Wish::Auto && order.names.len() > 1 {
+        return Err(Failure::usage("one address cannot go to several guests").hint("leave --address out"));
     }
+    pool.check(order.address)?;
     if let Some(host) = order.host.as_deref().filter(|h| rack.hypervisors.get(h).is_err()) {
         return Err(Failure::usage(format!("the inventory has no host `{host}` that runs guests")));
     }
@@ -192,17 +190,6 @@ fn need_of(order: &Order, name: &str) -> super::placement::Need {
         not: BTreeMap::new(),
         priority: order.priority,
     }
-}
-
-pub(super) fn network<'a>(rack: &'a Rack, name: &str) -> Result<&'a GuestNetwork, Failure> {
-    rack.inventory.networks.guests.get(name).ok_or_else(|| {
-        let has: Vec<&str> = rack.inventory.networks.guests.keys().map(String::as_str).collect();
-        let hint = match has.as_slice() {
-            [] => "describe it under networks.guests, and provision".to_owned(),
-            has => format!("it has: {}", has.join(", ")),
-        };
-        Failure::usage(format!("the inventory has no guest network `{name}`")).hint(hint)
-    })
 }
 
 /// Starts guests that were made by a plan, where it has put them.

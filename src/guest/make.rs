@@ -1,7 +1,7 @@
 //! Making guests: every step finds what an earlier, killed run left, and goes on from there.
 
-use super::address::{self, Lease};
-use super::create::{Plan, half_deleted, half_made, network};
+use super::address::{self, Lease, Pool};
+use super::create::{Plan, half_deleted, half_made};
 use super::rack::Rack;
 use super::seed::Seed;
 use super::spec::{Disk, Guest, INDEX, Nic, Stage};
@@ -99,8 +99,8 @@ async fn define(rack: &Rack, plan: &Plan, reserved: &[Reserved]) -> Result<Made,
     let found = try_join_all(found).await?;
     let owners: Vec<Uuid> = reserved.iter().zip(&found).filter(|(_, f)| f.is_none()).map(|(r, _)| r.uuid).collect();
     let order = &plan.order;
-    let pool = network(rack, &order.network)?;
-    let leases = address::take_each(rack.port(), &order.network, pool, &owners, 0, order.address).await?;
+    let pool = Pool::of(&rack.inventory, &order.network)?;
+    let leases = address::take_each(rack.port(), &pool, &owners, 0, order.address).await?;
     let mut leases = leases.into_iter();
     let defined = reserved.iter().zip(found).map(|(reserved, found)| {
         let lease = if found.is_none() { leases.next() } else { None };

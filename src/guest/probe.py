@@ -1,18 +1,21 @@
 """Who answers for addresses on a bridge: probes for all of them at once, answers for a short while. IPv4 by ARP probe
-(RFC 5227), IPv6 by neighbour solicitation from nobody (RFC 4862): neither makes anybody learn anything of us.
+(RFC 5227), IPv6 by neighbour solicitation from the unspecified address (RFC 4862): neither makes a machine learn
+anything of this one. A host does not answer its own probes: its addresses are read.
 
-Arguments: the bridge, the milliseconds to wait, the addresses. Prints `ADDRESS MAC` for each one that answers.
+Arguments: the bridge, the milliseconds to wait, the addresses. Prints `ADDRESS MAC` for each one that answers, and
+`ADDRESS own` for those of this host.
 """
 import select
 import socket
 import struct
+import subprocess
 import sys
 import time
 
 bridge, wait, addresses = sys.argv[1], int(sys.argv[2]) / 1000, sys.argv[3:]
 ARP, IPV4, IPV6, ICMPV6 = 0x0806, 0x0800, 0x86DD, 58
 SOLICITATION, ADVERTISEMENT, TARGET_MAC = 135, 136, b"\x02\x01"
-NOBODY = b"\0" * 16
+UNSPECIFIED = b"\0" * 16
 
 
 def arp_probe(own, target):
@@ -30,9 +33,9 @@ def checksum(data):
 def solicitation(own, target):
     group = b"\xff\x02" + b"\0" * 9 + b"\x01\xff" + target[-3:]
     body = struct.pack("!BBHI", SOLICITATION, 0, 0, 0) + target
-    pseudo = NOBODY + group + struct.pack("!II", len(body), ICMPV6)
+    pseudo = UNSPECIFIED + group + struct.pack("!II", len(body), ICMPV6)
     body = body[:2] + struct.pack("!H", checksum(pseudo + body)) + body[4:]
-    head = struct.pack("!IHBB", 6 << 28, len(body), ICMPV6, 255) + NOBODY + group
+    head = struct.pack("!IHBB", 6 << 28, len(body), ICMPV6, 255) + UNSPECIFIED + group
     return b"\x33\x33\xff" + target[-3:] + own + struct.pack("!H", IPV6) + head + body
 
 
@@ -48,10 +51,21 @@ def advertisement(frame):
     return frame[62:78], mac
 
 
+def addresses_here():
+    """The addresses of this host, as `ip` prints them: `2: eno1    inet 10.0.0.11/24 ...`."""
+    said = subprocess.run(["ip", "-o", "address"], stdout=subprocess.PIPE, check=True).stdout.decode()
+    fields = [line.split() for line in said.splitlines()]
+    return {f[3].split("/")[0] for f in fields if len(f) > 3 and f[2] in ("inet", "inet6")}
+
+
+own_addresses = {socket.inet_pton(socket.AF_INET6 if ":" in a else socket.AF_INET, a) for a in addresses_here()}
 asked, sockets = {}, {}
 for address in addresses:
     six = ":" in address
     kind, family = (IPV6, socket.AF_INET6) if six else (ARP, socket.AF_INET)
+    if socket.inet_pton(family, address) in own_addresses:
+        print(address, "own")
+        continue
     if kind not in sockets:
         sockets[kind] = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(kind))
         sockets[kind].bind((bridge, kind))

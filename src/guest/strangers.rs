@@ -1,9 +1,9 @@
 //! Addresses that strangers have: never given to a guest.
 
-use super::address::{self, Wish};
-use super::create::{Plan, network};
+use super::address::{self, Pool, Wish};
+use super::create::Plan;
 use super::make::change;
-use super::probe;
+use super::probe::{self, Stranger};
 use super::rack::Rack;
 use super::spec::{Guest, Nic};
 use crate::cluster::ClusterError;
@@ -36,12 +36,12 @@ pub(super) async fn settle_addresses(rack: &Rack, plan: &Plan, guests: &[Guest])
         let mut again = Vec::new();
         for n in open {
             let Ok(guest) = &settled[n] else { continue };
-            let Some(mac) = guest.nics.first().and_then(|nic| strangers.get(&nic.address)) else { continue };
+            let Some(stranger) = guest.nics.first().and_then(|nic| strangers.get(&nic.address)) else { continue };
             // A guest of ours that an earlier run made and started already.
-            if guest.nics.iter().any(|nic| nic.mac == *mac) {
+            if guest.nics.iter().any(|nic| *stranger == Stranger::Mac(nic.mac.clone())) {
                 continue;
             }
-            let moved = move_away(rack, plan, guest, mac).await;
+            let moved = move_away(rack, plan, guest, stranger).await;
             if moved.is_ok() {
                 again.push(n);
             }
@@ -54,40 +54,39 @@ pub(super) async fn settle_addresses(rack: &Rack, plan: &Plan, guests: &[Guest])
     }
     for n in open {
         settled[n] = Err(Failure::failed(format!("{STRANGERS} free addresses in a row belong to strangers"))
-            .hint("look at the network's `ranges`: somebody else gives out addresses in them"));
+            .hint("look at the network's `ranges`: something else hands out addresses in them"));
     }
     settled
 }
 
-async fn who_answers(rack: &Rack, plan: &Plan, addresses: &[IpAddr]) -> Result<BTreeMap<IpAddr, String>, Failure> {
-    let network = network(rack, &plan.order.network)?;
+async fn who_answers(rack: &Rack, plan: &Plan, addresses: &[IpAddr]) -> Result<BTreeMap<IpAddr, Stranger>, Failure> {
+    let network = Pool::of(&rack.inventory, &plan.order.network)?.network;
     let Some(host) = plan.guests.first() else { return Ok(BTreeMap::new()) };
     let remote = rack.fleet.get(&host.host)?;
     probe::strangers(remote.as_ref(), &network.bridge, addresses).await
 }
 
 /// Gives a guest another address, or fails it when it was to have exactly this one.
-async fn move_away(rack: &Rack, plan: &Plan, guest: &Guest, mac: &str) -> Result<Guest, Failure> {
+async fn move_away(rack: &Rack, plan: &Plan, guest: &Guest, stranger: &Stranger) -> Result<Guest, Failure> {
     let name = &plan.order.network;
     let Some(nic) = guest.nics.first() else { return Ok(guest.clone()) };
     let port = rack.port();
     if let Wish::Exactly(address) = plan.order.address {
-        return Err(Failure::failed(format!(
-            "address {address} of network {name} is taken by a stranger with MAC {mac}"
-        ))
-        .hint("take another address, or find out who that is"));
+        return Err(Failure::failed(format!("address {address} of network {name} is taken by {stranger}"))
+            .hint("ask for another address, or find out which machine that is"));
     }
-    rack.ui.warn(format!(
-        "{} belongs to a stranger with MAC {mac}; guest {} gets another address",
-        nic.address, guest.name
-    ));
-    match address::mark_stranger(port, name, guest.uuid, 0, nic.address, mac).await {
+    rack.ui.warn(format!("{} belongs to {stranger}; guest {} gets another address", nic.address, guest.name));
+    let at = match stranger {
+        Stranger::Mac(mac) => mac.clone(),
+        host => host.to_string(),
+    };
+    match address::mark_stranger(port, name, guest.uuid, 0, nic.address, &at).await {
         // Noted by a run that was killed right after.
         Ok(()) | Err(ClusterError::Conflict(_)) => {}
         Err(error) => return Err(error.into()),
     }
     address::give_back(port, name, guest.uuid).await?;
-    let lease = address::take(port, name, network(rack, name)?, guest.uuid, 0, Wish::Auto).await?;
+    let lease = address::take(port, &Pool::of(&rack.inventory, name)?, guest.uuid, 0, Wish::Auto).await?;
     let nics = vec![Nic { network: name.clone(), mac: lease.mac, address: lease.address }];
     change(rack, guest, move |guest| guest.nics.clone_from(&nics)).await
 }

@@ -12,6 +12,7 @@ mod model;
 mod schema;
 pub mod secret;
 mod shape;
+mod taken;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -22,3 +23,4 @@ pub use load::{load, parse};
 pub use mistake::{Mistake, Mistakes, Span};
 pub use model::*;
 pub use schema::schema;
+pub use taken::{Owner, Taken, is_edge};

@@ -1,8 +1,8 @@
 //! Addresses: each in its network, none given twice.
 
 use crate::inventory::mistake::{Mistake, Span};
+use crate::inventory::taken::is_edge;
 use crate::inventory::view::{At, NetworkView, View};
-use ipnet::IpNet;
 use std::collections::HashMap;
 use std::net::IpAddr;
 
@@ -58,12 +58,6 @@ fn within(what: &str, address: &At<IpAddr>, network: &NetworkView, mistakes: &mu
         let message = format!("{what} {} is the {name} network's own or broadcast address", address.value);
         mistakes.push(Mistake::new(address.span, message, format!("give another address in {net}")));
     }
-}
-
-/// Whether an address stands for the network or for everybody in it.
-pub(super) fn is_edge(net: &IpNet, address: IpAddr) -> bool {
-    let wide = net.max_prefix_len() - net.prefix_len() >= 2;
-    wide && (address == net.network() || (net.network().is_ipv4() && address == net.broadcast()))
 }
 
 fn twice(what: &str, address: &At<IpAddr>, first: &Use, mistakes: &mut Vec<Mistake>) {

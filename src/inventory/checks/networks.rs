@@ -1,11 +1,10 @@
 //! Networks: MTU and link, overlaps, bridges, ranges.
 
-use super::addresses::is_edge;
 use crate::inventory::mistake::{Mistake, Span};
+use crate::inventory::taken::{Owner, Taken, is_edge};
 use crate::inventory::view::{At, GuestNetworkView, NetworkView, View};
 use crate::inventory::{IpoibMode, LinkKind};
 use std::collections::HashMap;
-use std::net::IpAddr;
 
 /// Smallest MTU that IPv6 allows (RFC 8200); the schema has it too.
 const MIN_MTU: u32 = 1280;
@@ -19,10 +18,11 @@ pub(super) fn check(view: &View, mistakes: &mut Vec<Mistake>) {
         wire(network, mistakes);
     }
     overlaps(view, mistakes);
+    let taken = Taken::of_view(view);
     for network in &view.guest_networks {
         guest_mtu(network, view, mistakes);
         gateway(network, mistakes);
-        ranges(network, view, mistakes);
+        ranges(network, &taken, mistakes);
     }
     shared(view, mistakes);
     ranges_overlap(view, mistakes);
@@ -100,20 +100,9 @@ fn gateway(network: &GuestNetworkView, mistakes: &mut Vec<Mistake>) {
     }
 }
 
-/// Each range in its network, and free of addresses that somebody else has.
-fn ranges(network: &GuestNetworkView, view: &View, mistakes: &mut Vec<Mistake>) {
+/// Each range in its network, and free of addresses that are in use.
+fn ranges(network: &GuestNetworkView, taken: &Taken, mistakes: &mut Vec<Mistake>) {
     let place = format!("networks.guests.{}", network.name.value);
-    let mut taken: Vec<(IpAddr, String)> = Vec::new();
-    for host in &view.hosts {
-        taken.extend(host.address.iter().chain(&host.storage_address).map(|a| (a.value, host.label.clone())));
-        taken.extend(host.bmc.iter().map(|b| (b.address.value, format!("the BMC of {}", host.label))));
-    }
-    taken.extend(network.gateway.iter().map(|g| (g.value, "the gateway".to_owned())));
-    taken.extend(network.dns.iter().map(|d| (d.value, "a name server".to_owned())));
-    for backup in &view.backups {
-        taken.extend(backup.address.iter().map(|a| (a.value, format!("backup storage {}", backup.name.value))));
-    }
-    taken.sort();
     for range in &network.ranges {
         let (first, last) = (range.value.first, range.value.last);
         if let Some(cidr) = &network.cidr {
@@ -132,12 +121,9 @@ fn ranges(network: &GuestNetworkView, view: &View, mistakes: &mut Vec<Mistake>) 
                 ));
             }
         }
-        let mut inside: Vec<String> = taken
-            .iter()
-            .filter(|(address, _)| range.value.contains(address))
-            .map(|(address, owner)| format!("{address} ({owner})"))
-            .collect();
-        inside.dedup();
+        // The edges were told above.
+        let used = taken.within(&range.value).filter(|(_, owner)| !matches!(owner, Owner::Edge(_)));
+        let inside: Vec<String> = used.map(|(address, owner)| format!("{address} ({owner})")).collect();
         if !inside.is_empty() {
             let message = format!("{place}: range {} holds addresses in use: {}", range.value, inside.join(", "));
             let fix = "write ranges around them: guests would take addresses that others answer to";
