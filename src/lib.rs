@@ -14,6 +14,7 @@ pub mod libvirt;
 pub mod movement;
 pub mod playbook;
 pub mod provision;
+pub mod quote;
 pub mod report;
 pub mod ssh;
 pub mod ui;

@@ -1,6 +1,7 @@
 //! Asking a BMC from wherever there is a way to it.
 
-use super::{BmcError, Power, look};
+use super::bmc::look;
+use super::state::{BmcError, Power};
 use crate::host::BmcSeen;
 use crate::inventory::{HostSpec, Inventory, secret};
 use crate::ssh::{Fleet, LocalHost, Remote};
@@ -14,7 +15,10 @@ pub async fn ask(host: &HostSpec, inventory: &Inventory, fleet: &Fleet) -> Optio
     let spec = host.bmc.as_ref()?;
     let password = match secret::resolve(&spec.password, &inventory.base).await {
         Ok(password) => password,
-        Err(failure) => return Some(BmcSeen::Failed { why: failure.to_string(), login: true }),
+        Err(failure) => {
+            let fix = "correct what bmc.password points to";
+            return Some(BmcSeen::Failed { why: failure.to_string(), login: true, fix });
+        }
     };
     let peers = fleet.all().filter(|peer| peer.name() != host.name).take(PEERS).map(Arc::clone);
     let places = std::iter::once(Arc::new(LocalHost) as Arc<dyn Remote>).chain(peers);
@@ -24,16 +28,15 @@ pub async fn ask(host: &HostSpec, inventory: &Inventory, fleet: &Fleet) -> Optio
             Ok(state) => return Some(BmcSeen::Answered { on: state.power == Power::On, serials: state.serials }),
             Err(error) if error.is_about_the_place() => failures.push(error),
             Err(error) => {
-                let login = matches!(error, BmcError::Login { .. });
-                return Some(BmcSeen::Failed { why: format!("BMC {error} (asked from {})", place.name()), login });
+                let (login, fix) = (error.is_about_the_login(), error.remedy());
+                return Some(BmcSeen::Failed { why: format!("BMC {error} (asked from {})", place.name()), login, fix });
             }
         }
     }
-    let why = failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-    if failures.iter().all(|e| matches!(e, BmcError::NoTool { .. })) {
-        return Some(BmcSeen::Untried { why });
-    }
-    let tried = failures.into_iter().filter(|e| !matches!(e, BmcError::NoTool { .. }));
-    let why = tried.map(|e| e.to_string()).collect::<Vec<_>>().join("; ");
-    Some(BmcSeen::Failed { why: format!("BMC: {why}"), login: false })
+    let all = |failures: &[BmcError]| failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    let tried: Vec<BmcError> = failures.iter().filter(|e| !matches!(e, BmcError::NoTool { .. })).cloned().collect();
+    Some(match tried.first() {
+        None => BmcSeen::Untried { why: all(&failures) },
+        Some(error) => BmcSeen::Failed { why: format!("BMC: {}", all(&tried)), login: false, fix: error.remedy() },
+    })
 }

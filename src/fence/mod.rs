@@ -2,6 +2,10 @@
 
 mod ask;
 mod bmc;
+mod ipmi;
+mod redfish;
+mod state;
 
 pub use ask::ask;
-pub use bmc::{BmcError, BmcState, Power, look};
+pub use bmc::look;
+pub use state::{BmcError, BmcState, Power};

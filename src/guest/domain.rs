@@ -3,6 +3,7 @@
 use super::spec::Guest;
 use crate::error::Failure;
 use crate::inventory::{Inventory, Role};
+use crate::quote::xml as xml_text;
 use std::fmt::Write as _;
 use uuid::Uuid;
 
@@ -33,7 +34,7 @@ pub fn xml(guest: &Guest, inventory: &Inventory) -> Result<String, Failure> {
     let mut x = String::new();
     let memory = guest.memory.bytes() >> 10;
     let (cpus, max_cpus) = (guest.cpus, (u64::from(guest.cpus) * HEADROOM).clamp(u64::from(guest.cpus), MAX_CPUS));
-    let virt = &guest.machine.virt;
+    let virt = xml_text(&guest.machine.virt);
     let room = match memory {
         GROWS_FROM.. => format!("  <maxMemory slots='{MEMORY_SLOTS}' unit='KiB'>{}</maxMemory>\n", memory * HEADROOM),
         _ => String::new(),
@@ -43,9 +44,9 @@ pub fn xml(guest: &Guest, inventory: &Inventory) -> Result<String, Failure> {
         "<domain type='{virt}'>\n  <name>{}</name>\n  <uuid>{}</uuid>\n{room}  <memory unit='KiB'>{memory}</memory>\n  <vcpu current='{cpus}'>{max_cpus}</vcpu>\n  \
          <iothreads>1</iothreads>\n  <os>\n    <type arch='x86_64' machine='{}'>hvm</type>\n  </os>\n  \
          <features>\n    <acpi/>\n    <apic/>\n  </features>\n",
-        escape(&guest.name),
+        xml_text(&guest.name),
         guest.uuid,
-        escape(&guest.machine.machine),
+        xml_text(&guest.machine.machine),
     );
     let _ = writeln!(x, "  {}", cpu(&guest.machine.cpu, max_cpus, memory));
     x.push_str(
@@ -73,8 +74,8 @@ pub fn xml(guest: &Guest, inventory: &Inventory) -> Result<String, Failure> {
             x,
             "    <interface type='bridge'>\n      <mac address='{}'/>\n      <source bridge='{}'/>\n      \
              <model type='virtio'/>\n{mtu}      <rom enabled='no'/>\n    </interface>\n",
-            escape(&nic.mac),
-            escape(&network.bridge),
+            xml_text(&nic.mac),
+            xml_text(&network.bridge),
         );
     }
     x.push_str(
@@ -114,8 +115,8 @@ fn rbd_disk(inventory: &Inventory, image: &str, target: &str, boot: Option<u32>,
          <auth username='{CEPH_USER}'>\n        <secret type='ceph' uuid='{}'/>\n      </auth>\n      \
          <source protocol='rbd' name='{}/{}'>\n",
         secret_uuid(inventory.cluster.fsid),
-        escape(&inventory.ceph.pool),
-        escape(image),
+        xml_text(&inventory.ceph.pool),
+        xml_text(image),
     );
     for mon in inventory.with_role(Role::Mon) {
         let _ = writeln!(x, "        <host name='{}'/>", mon.storage_address);
@@ -129,21 +130,6 @@ fn rbd_disk(inventory: &Inventory, image: &str, target: &str, boot: Option<u32>,
     }
     x.push_str("    </disk>\n");
     x
-}
-
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '\'' => out.push_str("&apos;"),
-            '"' => out.push_str("&quot;"),
-            other => out.push(other),
-        }
-    }
-    out
 }
 
 /// An inventory of three hosts for tests.

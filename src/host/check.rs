@@ -52,8 +52,10 @@ pub enum BmcSeen {
     Failed {
         /// Why.
         why: String,
-        /// Whether user or password are wrong.
+        /// Whether it is about user, password or privileges.
         login: bool,
+        /// What helps against it.
+        fix: &'static str,
     },
     /// Nobody who could ask it has the program for it.
     Untried {
@@ -266,10 +268,8 @@ fn twins(seen: &BTreeMap<String, Seen>, found: &mut Vec<Finding>) {
 
 fn bmc_belongs(bmc: &BmcSeen, facts: Option<&Facts>, report: &mut Report<'_>) {
     match bmc {
-        BmcSeen::Failed { why, login: true } => {
-            report.error("bmc-login", why.clone(), "correct bmc.user or what bmc.password points to");
-        }
-        BmcSeen::Failed { why, .. } => report.error("bmc", why.clone(), "check its cable, address and bmc.kind"),
+        BmcSeen::Failed { why, login: true, fix } => report.error("bmc-login", why.clone(), *fix),
+        BmcSeen::Failed { why, fix, .. } => report.error("bmc", why.clone(), *fix),
         BmcSeen::Untried { why } => report.warning("bmc", why.clone(), "`rackhand provision` installs what is missing"),
         BmcSeen::Answered { on, serials } => {
             let Some(facts) = facts else { return };

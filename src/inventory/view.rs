@@ -82,6 +82,9 @@ pub(super) struct BmcView {
     pub address: At<IpAddr>,
     pub port: u16,
     pub port_said: bool,
+    pub kind: Option<BmcKind>,
+    /// Where a fingerprint stands.
+    pub fingerprint: Option<Span>,
 }
 
 pub(super) struct BackupView {
@@ -239,11 +242,14 @@ impl BmcView {
     fn new(node: &Node) -> Option<Self> {
         let port: Option<At<u16>> = read(node, "port");
         let kind: Option<At<BmcKind>> = word(node, "kind");
-        let own = kind.map_or(0, |k| k.value.port());
+        let kind = kind.map(|kind| kind.value);
+        let own = kind.map_or(0, BmcKind::port);
         Some(BmcView {
             address: read(node, "address")?,
             port_said: port.is_some(),
             port: port.map_or(own, |p| p.value),
+            kind,
+            fingerprint: node.get("fingerprint").map(|n| n.span),
         })
     }
 }

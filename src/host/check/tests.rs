@@ -212,7 +212,7 @@ fn every_way_between_hosts_counts() {
 #[test]
 fn a_bmc_must_answer_and_be_this_hosts() {
     let answered = |on, serial: &str| Some(BmcSeen::Answered { on, serials: vec![serial.to_owned()] });
-    let failed = |login| Some(BmcSeen::Failed { why: "x".into(), login });
+    let failed = |login| Some(BmcSeen::Failed { why: "x".into(), login, fix: "y" });
     assert_eq!(after(|s| s.bmc = None), Vec::<String>::new());
     assert_eq!(after(|s| s.bmc = answered(true, "TAG3")), ["error h2 bmc-owner"]);
     assert_eq!(after(|s| s.bmc = answered(false, "TAG2")), ["error h2 bmc-power"]);

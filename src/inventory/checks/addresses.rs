@@ -69,6 +69,10 @@ fn bmcs(view: &View, uses: &HashMap<IpAddr, Use>, mistakes: &mut Vec<Mistake>) {
     let mut seen: HashMap<IpAddr, (&str, u16, bool, Span)> = HashMap::new();
     for host in &view.hosts {
         let Some(bmc) = &host.bmc else { continue };
+        if let (Some(crate::inventory::BmcKind::Ipmi), Some(span)) = (bmc.kind, bmc.fingerprint) {
+            let message = format!("{}: `fingerprint` is for `kind: redfish`, IPMI has no certificate", host.label);
+            mistakes.push(Mistake::new(span, message, "remove it, or write `kind: redfish`"));
+        }
         let address = &bmc.address;
         if let Some(owner) = uses.get(&address.value) {
             let message =

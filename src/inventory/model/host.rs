@@ -1,6 +1,6 @@
 //! A machine: where it is, what it does, how its power is switched.
 
-use super::units::Size;
+use super::units::{KeyPin, Size};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 use std::collections::BTreeMap;
@@ -119,6 +119,9 @@ pub struct BmcSpec {
     pub user: String,
     /// Where the password comes from.
     pub password: SecretRef,
+    /// The key its certificate must have; not checked where none is given. For `kind: redfish`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<KeyPin>,
 }
 
 /// How a BMC is spoken to.

@@ -11,4 +11,4 @@ pub(super) use inventory::resolve;
 pub use inventory::{ClusterIdentity, Inventory, SshDefaults};
 pub use networks::{GuestNetwork, HostNetwork, IpoibMode, LinkKind, MigrationNetwork, Networks};
 pub use storage::{BackupSpec, BackupStorage, CephSpec, FailoverProfile, FailureDomain, GuestDefaults};
-pub use units::{AddressRange, LinkSpeed, Size};
+pub use units::{AddressRange, KeyPin, LinkSpeed, Size};

@@ -26,9 +26,11 @@ fn secret() -> impl Strategy<Value = SecretRef> {
 }
 
 prop_compose! {
-    fn bmc(number: u8)(redfish in any::<bool>(), port in proptest::option::of(1u16..), user in word(), password in secret()) -> BmcSpec {
+    fn bmc(number: u8)(redfish in any::<bool>(), port in proptest::option::of(1u16..), user in word(), password in secret(), pin in proptest::option::of(any::<[u8; 32]>())) -> BmcSpec {
         let kind = if redfish { BmcKind::Redfish } else { BmcKind::Ipmi };
-        BmcSpec { kind, address: v4(10, 2, 0, number + 1), port, user, password }
+        // Only HTTPS has a certificate.
+        let fingerprint = pin.filter(|_| redfish).map(KeyPin::new);
+        BmcSpec { kind, address: v4(10, 2, 0, number + 1), port, user, password, fingerprint }
     }
 }
 
