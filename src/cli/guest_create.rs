@@ -176,11 +176,14 @@ fn order(args: CreateArgs, inventory: &Inventory) -> Result<Order, Failure> {
     };
     let user_data = match &args.user_data {
         Some(file) => {
-            let text = read(file)?;
-            check_user_data(&text, &file.display().to_string())?;
-            text
+            let data = read(file)?;
+            check_user_data(&data, &file.display().to_string())?;
+            data
         }
-        None => user_data_for_keys(&args.ssh_key.iter().map(|file| key(file)).collect::<Result<Vec<_>, _>>()?),
+        None => {
+            let keys = args.ssh_key.iter().map(|file| key(file)).collect::<Result<Vec<_>, _>>()?;
+            user_data_for_keys(&keys).into_bytes()
+        }
     };
     Ok(Order {
         names: names(&args.name, args.count)?,
@@ -199,13 +202,13 @@ fn order(args: CreateArgs, inventory: &Inventory) -> Result<Order, Failure> {
     })
 }
 
-fn read(file: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(file).or_kind(Kind::Usage).while_doing(|| format!("cannot read {}", file.display()))
+fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(file).or_kind(Kind::Usage).while_doing(|| format!("cannot read {}", file.display()))
 }
 
 /// A public key; a private one is refused before it gets anywhere.
 fn key(file: &Path) -> Result<String, Failure> {
-    let text = read(file)?;
+    let text = String::from_utf8_lossy(&read(file)?).into_owned();
     if text.contains("PRIVATE KEY") {
         return Err(Failure::usage(format!("{} is a private key", file.display())).hint("name the .pub file beside it"));
     }

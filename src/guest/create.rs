@@ -33,7 +33,7 @@ pub struct Order {
     /// Its address.
     pub address: Wish,
     /// What cloud-init does; may hold secrets.
-    pub user_data: String,
+    pub user_data: Vec<u8>,
     /// Tags.
     pub tags: BTreeMap<String, String>,
     /// Who goes first.

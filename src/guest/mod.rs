@@ -28,6 +28,7 @@ mod strangers;
 mod survey;
 #[cfg(test)]
 mod tests;
+mod user_data;
 mod view;
 
 pub use delete::{delete, delete_reserved, protect};
@@ -42,7 +43,8 @@ pub use outlook::{Outlook, rooms};
 pub use probe::strangers;
 pub use promise::{Promise, Promises, Turns, enter as enter_promise, read_all as read_promises};
 pub use rack::{Rack, conclude};
-pub use seed::{Seed, check_user_data, user_data_for_keys};
+pub use seed::Seed;
+pub use user_data::{check_user_data, user_data_for_keys};
 pub use select::Selection;
 #[cfg(test)]
 pub(crate) use spec::sample as sample_guest;

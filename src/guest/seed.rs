@@ -3,6 +3,7 @@
 use super::spec::Guest;
 use crate::error::Failure;
 use crate::inventory::GuestNetwork;
+use crate::quote::yaml;
 use std::fmt::Write as _;
 use std::io::{Cursor, Write};
 
@@ -17,7 +18,7 @@ pub struct Seed {
     /// Identity of this instance and its host name.
     pub meta_data: String,
     /// What cloud-init does at the first boot; may hold secrets.
-    pub user_data: String,
+    pub user_data: Vec<u8>,
     /// Addresses of the NICs.
     pub network_config: String,
 }
@@ -29,19 +30,6 @@ impl std::fmt::Debug for Seed {
     }
 }
 
-/// The cloud-config that lets these keys in, where no file is given.
-pub fn user_data_for_keys(keys: &[String]) -> String {
-    let mut text = "#cloud-config\n".to_owned();
-    if !keys.is_empty() {
-        text.push_str("disable_root: false\nssh_authorized_keys:\n");
-        for key in keys {
-            // JSON strings are YAML strings: no key can break out of the list.
-            let _ = writeln!(text, "  - {}", serde_json::Value::from(key.trim()));
-        }
-    }
-    text
-}
-
 impl Seed {
     /// The seed of a guest; `network` finds the networks of its NICs.
     ///
@@ -50,30 +38,32 @@ impl Seed {
     pub fn new<'a>(
         guest: &Guest,
         network: impl Fn(&str) -> Option<&'a GuestNetwork>,
-        user_data: String,
+        user_data: Vec<u8>,
     ) -> Result<Self, Failure> {
-        let meta_data = format!("instance-id: {}\nlocal-hostname: {}\n", guest.uuid, guest.name);
+        let meta_data =
+            format!("instance-id: {}\nlocal-hostname: {}\n", yaml(&guest.uuid.to_string()), yaml(&guest.name));
         let mut text = "version: 2\nethernets:\n".to_owned();
         for (n, nic) in guest.nics.iter().enumerate() {
             let of = network(&nic.network)
                 .ok_or_else(|| Failure::usage(format!("the inventory has no guest network `{}`", nic.network)))?;
+            // Quoted, all of them: `1:2:3:4:5:6:7:8` is a number to base 60 for PyYAML.
             let _ = write!(
                 text,
-                "  net{n}:\n    match:\n      macaddress: \"{}\"\n    set-name: eth{n}\n    dhcp4: false\n    \
-                 addresses:\n      - {}/{}\n",
-                nic.mac,
-                nic.address,
-                of.cidr.prefix_len()
+                "  net{n}:\n    match:\n      macaddress: {}\n    set-name: eth{n}\n    dhcp4: false\n    \
+                 addresses:\n      - {}\n",
+                yaml(&nic.mac),
+                yaml(&format!("{}/{}", nic.address, of.cidr.prefix_len()))
             );
             // The first NIC leads out; two default routes would compete.
             if let (Some(gateway), 0) = (of.gateway, n) {
                 let all = if gateway.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
-                let _ = write!(text, "    routes:\n      - to: {all}\n        via: {gateway}\n");
+                let (to, via) = (yaml(all), yaml(&gateway.to_string()));
+                let _ = write!(text, "    routes:\n      - to: {to}\n        via: {via}\n");
             }
             if !of.dns.is_empty() {
                 text.push_str("    nameservers:\n      addresses:\n");
                 for server in &of.dns {
-                    let _ = writeln!(text, "        - {server}");
+                    let _ = writeln!(text, "        - {}", yaml(&server.to_string()));
                 }
             }
             // 1500 is what a NIC has anyway.
@@ -95,13 +85,13 @@ impl Seed {
         {
             let volume = fatfs::FileSystem::new(&mut disk, fatfs::FsOptions::new())?;
             let files = [
-                ("meta-data", &self.meta_data),
-                ("user-data", &self.user_data),
-                ("network-config", &self.network_config),
+                ("meta-data", self.meta_data.as_bytes()),
+                ("user-data", self.user_data.as_slice()),
+                ("network-config", self.network_config.as_bytes()),
             ];
             for (name, content) in files {
                 let written = volume.root_dir().create_file(name).and_then(|mut file| {
-                    file.write_all(content.as_bytes())?;
+                    file.write_all(content)?;
                     file.flush()
                 });
                 written.map_err(|e| Failure::usage(format!("{name} does not fit into the seed: {e}")))?;
@@ -112,26 +102,14 @@ impl Seed {
     }
 }
 
-/// Refuses user data that no guest would understand.
-///
-/// # Errors
-/// When it is neither cloud-config, a script, nor another kind cloud-init knows.
-pub fn check_user_data(text: &str, name: &str) -> Result<(), Failure> {
-    let known =
-        ["#cloud-config", "#!", "Content-Type:", "MIME-Version:", "#include", "#cloud-boothook", "## template:"];
-    if known.iter().any(|start| text.starts_with(start)) {
-        return Ok(());
-    }
-    Err(Failure::usage(format!(
-        "user data {name} would be ignored by cloud-init: its first line says nothing about its kind"
-    ))
-    .hint("begin it with `#cloud-config`, or with `#!` for a script"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::spec::sample;
+    use super::super::user_data::user_data_for_keys;
     use super::*;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+    use std::net::IpAddr;
     use std::io::Read;
 
     fn network() -> GuestNetwork {
@@ -144,7 +122,7 @@ mod tests {
     #[test]
     fn network_config_has_the_shape_guests_parse() {
         let network = network();
-        let seed = Seed::new(&sample("web1"), |_| Some(&network), user_data_for_keys(&["ssh-ed25519 AAAA me".into()]));
+        let seed = Seed::new(&sample("web1"), |_| Some(&network), user_data_for_keys(&["ssh-ed25519 AAAA me".into()]).into());
         let seed = seed.unwrap();
         insta::assert_snapshot!(seed.network_config, @r#"
         version: 2
@@ -155,21 +133,21 @@ mod tests {
             set-name: eth0
             dhcp4: false
             addresses:
-              - 10.77.1.20/24
+              - "10.77.1.20/24"
             routes:
-              - to: 0.0.0.0/0
-                via: 10.77.1.1
+              - to: "0.0.0.0/0"
+                via: "10.77.1.1"
             nameservers:
               addresses:
-                - 10.77.1.1
+                - "10.77.1.1"
         "#);
-        insta::assert_snapshot!(seed.user_data, @r#"
+        insta::assert_snapshot!(String::from_utf8(seed.user_data).unwrap(), @r#"
         #cloud-config
         disable_root: false
         ssh_authorized_keys:
           - "ssh-ed25519 AAAA me"
         "#);
-        assert!(seed.meta_data.contains("local-hostname: web1\n"));
+        assert!(seed.meta_data.contains("local-hostname: \"web1\"\n"));
     }
 
     #[test]
@@ -185,16 +163,56 @@ mod tests {
         assert_eq!(text, seed.network_config);
     }
 
+    fn read(text: &str) -> Value {
+        serde_saphyr::from_str(text).unwrap()
+    }
+
     #[test]
-    fn user_data_without_a_kind_is_refused() {
-        check_user_data("#cloud-config\n", "x").unwrap();
-        check_user_data("#!/bin/sh\n", "x").unwrap();
-        assert!(check_user_data("packages: []\n", "x").is_err());
+    fn names_that_look_like_other_types_stay_names() {
+        let network = network();
+        for name in ["42", "007", "0x1f", "on", "no", "null", "2026-11-27", "true", "1e3", "0"] {
+            super::super::spec::check_name(name).unwrap();
+            let seed = Seed::new(&sample(name), |_| Some(&network), Vec::new()).unwrap();
+            assert_eq!(read(&seed.meta_data)["local-hostname"], Value::from(name));
+            assert!(seed.meta_data.contains(&format!("local-hostname: \"{name}\"\n")));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_yaml_parser_reads_the_seed_as_it_was_meant(
+            name in "[a-z0-9-]{1,63}",
+            keys in prop::collection::vec(any::<String>(), 0..4),
+            address in any::<[u16; 8]>(),
+            gateway in any::<[u16; 8]>(),
+            dns in prop::collection::vec(any::<[u8; 4]>(), 0..3),
+        ) {
+            let mut network = network();
+            network.cidr = "fd00::/64".parse().unwrap();
+            network.gateway = Some(IpAddr::from(gateway));
+            network.dns = dns.iter().map(|a| IpAddr::from(*a)).collect();
+            let mut guest = sample(&name);
+            guest.nics[0].address = IpAddr::from(address);
+            let seed = Seed::new(&guest, |_| Some(&network), user_data_for_keys(&keys).into()).unwrap();
+            let meta = json!({"instance-id": guest.uuid.to_string(), "local-hostname": name});
+            prop_assert_eq!(read(&seed.meta_data), meta);
+            let config = read(&seed.network_config);
+            let nic = &config["ethernets"]["net0"];
+            prop_assert_eq!(&nic["match"]["macaddress"], &Value::from(guest.nics[0].mac.clone()));
+            prop_assert_eq!(&nic["addresses"], &json!([format!("{}/64", IpAddr::from(address))]));
+            prop_assert_eq!(&nic["routes"], &json!([{"to": "::/0", "via": IpAddr::from(gateway).to_string()}]));
+            if !dns.is_empty() {
+                prop_assert_eq!(&nic["nameservers"]["addresses"], &json!(network.dns));
+            }
+            let user = read(std::str::from_utf8(&seed.user_data).unwrap());
+            let trimmed: Vec<&str> = keys.iter().map(|key| key.trim()).collect();
+            prop_assert_eq!(user.get("ssh_authorized_keys").cloned().unwrap_or(json!([])), json!(trimmed));
+        }
     }
 
     #[test]
     fn too_much_user_data_is_refused() {
-        let seed = Seed { meta_data: String::new(), user_data: "x".repeat(2 << 20), network_config: String::new() };
+        let seed = Seed { meta_data: String::new(), user_data: vec![b'x'; 2 << 20], network_config: String::new() };
         assert!(seed.disk().unwrap_err().to_string().contains("user-data does not fit"));
     }
 }

@@ -63,4 +63,9 @@ fn a_stranger_is_found_by_both_kinds_of_address_and_a_free_address_is_nobodys() 
     assert_eq!(segment.probe(&["10.77.9.5", "10.77.9.6"]), ["10.77.9.5 52:54:00:00:00:99"]);
     assert_eq!(segment.probe(&["fd00:77::5", "fd00:77::6"]), ["fd00:77::5 52:54:00:00:00:99"]);
     assert_eq!(segment.probe(&["10.77.9.5", "fd00:77::5"]).len(), 2);
+    // The host that asks does not answer itself.
+    for address in ["10.77.9.1/24", "fd00:77::1/64 nodad"] {
+        ip(&format!("-n {} address add dev br-lan {address}", segment.host));
+    }
+    assert_eq!(segment.probe(&["10.77.9.1", "fd00:77::1", "10.77.9.6"]), ["10.77.9.1 own", "fd00:77::1 own"]);
 }
