@@ -1,9 +1,10 @@
 //! `rackhand image`.
 
 use super::Context;
+use crate::cluster::Unread;
 use crate::error::Failure;
 use crate::guest::image::{self, Template, TemplateName};
-use crate::guest::{Import, import, shown_source};
+use crate::guest::{Import, import, offer, shown_source};
 use crate::ui::Table;
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -28,7 +29,7 @@ enum ImageCommand {
     Publish(NameArgs),
 }
 
-/// Import a disk image, qcow2 or raw, as a new version.
+/// Import a disk image as a new version: raw, qcow2, VMDK, VDI, VHD, VHDX, QED, the disk of an OVA; compressed ones too.
 ///
 /// New guests get the new version as soon as it is complete, and never before.
 #[derive(Debug, Args)]
@@ -67,6 +68,8 @@ fn sha256(text: &str) -> Result<String, String> {
 #[derive(Serialize)]
 struct Listing {
     images: Vec<Template>,
+    /// State objects that cannot be read.
+    unread: Vec<Unread>,
 }
 
 /// Runs `rackhand image ...`.
@@ -78,8 +81,12 @@ pub async fn run(args: ImageArgs, context: &Context) -> Result<(), Failure> {
         ImageCommand::Import(args) => run_import(args, context).await,
         ImageCommand::List => {
             let rack = context.cluster().await?;
-            let images = image::list(rack.port()).await?;
-            context.ui.result("rackhand.image-list/1", &Listing { images }, |listing| table(&listing.images))
+            let (images, unread) = image::list(rack.port()).await?;
+            for object in &unread {
+                context.ui.warn(format!("{}; see `rackhand doctor`", object.why));
+            }
+            let listing = Listing { images, unread };
+            context.ui.result("rackhand.image-list/1", &listing, |listing| table(&listing.images))
         }
         ImageCommand::Show(args) => {
             let rack = context.cluster().await?;
@@ -91,16 +98,18 @@ pub async fn run(args: ImageArgs, context: &Context) -> Result<(), Failure> {
         }
         ImageCommand::Remove(args) => {
             let rack = context.cluster().await?;
-            image::find(rack.port(), &args.name).await?;
+            offer::removable(rack.port(), &args.name).await?;
             let name = args.name.to_string();
             if context.would("remove", &[&name])? {
                 return Ok(());
             }
             let all = if args.name.version.is_none() { " with all its versions" } else { "" };
             context.confirm(&format!("remove image {name}{all}?")).await?;
-            let removed = image::remove(&rack, &args.name).await?;
+            let removed = offer::remove(rack.port(), &args.name).await?;
             let versions: Vec<String> = removed.iter().map(ToString::to_string).collect();
-            context.ui.note(format!("image {}: version {} removed", args.name.name, versions.join(", ")));
+            let what =
+                if versions.is_empty() { "all of it".to_owned() } else { format!("version {}", versions.join(", ")) };
+            context.ui.note(format!("image {}: {what} removed", args.name.name));
             context.did("remove", &name, true)
         }
         ImageCommand::Publish(args) => {

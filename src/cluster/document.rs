@@ -70,13 +70,31 @@ pub async fn fetch<T: Document>(port: &dyn ClusterPort, name: &str) -> Result<Op
     }
 }
 
-/// Reads all documents whose name begins with `prefix`.
+/// A state object that this version cannot read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unread {
+    /// Its name.
+    pub object: String,
+    /// Why it cannot be read.
+    pub why: String,
+}
+
+/// Reads all documents whose name begins with `prefix`; one that cannot be read does not hide the others.
 ///
 /// # Errors
-/// When the cluster cannot be asked or an object has another format.
-pub async fn all<T: Document>(port: &dyn ClusterPort, prefix: &str) -> Result<Vec<T>, ClusterError> {
-    let objects = port.list(prefix).await?;
-    objects.iter().map(|object| decode(&object.name, &object.data)).collect()
+/// When the cluster cannot be asked.
+pub async fn readable<T: Document>(
+    port: &dyn ClusterPort,
+    prefix: &str,
+) -> Result<(Vec<T>, Vec<Unread>), ClusterError> {
+    let (mut read, mut unread) = (Vec::new(), Vec::new());
+    for object in port.list(prefix).await? {
+        match decode(&object.name, &object.data) {
+            Ok(value) => read.push(value),
+            Err(error) => unread.push(Unread { object: object.name, why: error.to_string() }),
+        }
+    }
+    Ok((read, unread))
 }
 
 /// Changes a document by compare-and-swap: `change` gets what is there (or nothing) and returns what shall be there

@@ -23,7 +23,7 @@ mod tests;
 pub use build::{BuildPort, Builder, EntityKey, FakeBuild};
 pub use ceph::{CephStatus, HealthCheck, status};
 pub use connect::Cluster;
-pub use document::{Document, all, decode, encode, fetch, update};
+pub use document::{Document, Unread, decode, encode, fetch, readable, update};
 pub use error::ClusterError;
 pub use fake::FakeCluster;
 pub use lease::{Candidate, Lease, Seat};

@@ -192,7 +192,9 @@ mod tests {
         let place = FakeRemote::new("h2").rule(|exec| {
             let script = String::from_utf8_lossy(&exec.stdin).into_owned();
             match (exec.argv[3].as_str(), exec.argv[7].as_str(), script.contains("fru print")) {
-                ("17", ..) => answers(1, "", &refused("Error in open session response message : no matching cipher suite")),
+                ("17", ..) => {
+                    answers(1, "", &refused("Error in open session response message : no matching cipher suite"))
+                }
                 (_, "ADMINISTRATOR", _) => {
                     answers(1, "", &refused("RAKP 2 message indicates an error : unauthorized role requested"))
                 }
@@ -223,10 +225,7 @@ mod tests {
                 "Error in open session response message : no matching cipher suite",
                 "10.0.0.111 answered strangely: it takes none of the cipher suites 17, 3",
             ),
-            (
-                "",
-                "no answer from 10.0.0.111, asked from h2: Error: Unable to establish IPMI v2 / RMCP+ session",
-            ),
+            ("", "no answer from 10.0.0.111, asked from h2: Error: Unable to establish IPMI v2 / RMCP+ session"),
         ];
         for (line, expected) in table {
             let place = FakeRemote::new("h2").rule(move |_| answers(1, "", &refused(line)));

@@ -54,7 +54,11 @@ fn state(bmc: &BmcSpec, system: &Value) -> Result<BmcState, BmcError> {
     };
     // Dell's service tag, which the host sees as its serial number, is the SKU.
     let serials = ["SKU", "SerialNumber", "UUID"].map(|name| text(system, name));
-    Ok(BmcState { power, serials: serials.into_iter().filter(|s| !s.is_empty()).collect(), model: text(system, "Model") })
+    Ok(BmcState {
+        power,
+        serials: serials.into_iter().filter(|s| !s.is_empty()).collect(),
+        model: text(system, "Model"),
+    })
 }
 
 /// Whether a path may be asked for: it is one of the service, of visible ASCII that no text it goes into takes for more
@@ -65,9 +69,13 @@ fn is_fine(path: &str) -> bool {
 }
 
 /// The path of a redirection, if it stays with this service.
-fn redirected<'u>(bmc: &BmcSpec, url: &'u str) -> Option<&'u str> {
-    let rest = url.strip_prefix(&base(bmc)).or_else(|| url.strip_prefix(&format!("https://{}", url_host(bmc.address))))?;
-    is_fine(rest).then_some(rest)
+fn redirected(bmc: &BmcSpec, url: &str) -> Option<String> {
+    // curl puts user and password into it.
+    let (host, path) = url.strip_prefix("https://")?.split_once('/')?;
+    let url = format!("https://{}/{path}", host.rsplit('@').next().unwrap_or_default());
+    let rest =
+        url.strip_prefix(&base(bmc)).or_else(|| url.strip_prefix(&format!("https://{}", url_host(bmc.address))))?;
+    is_fine(rest).then(|| rest.to_owned())
 }
 
 fn base(bmc: &BmcSpec) -> String {
@@ -88,9 +96,9 @@ async fn get(place: &dyn Remote, bmc: &BmcSpec, password: &Secret, path: &str) -
             }
             "301" | "302" | "307" | "308" => {
                 let Some(next) = redirected(bmc, &onward) else {
-                    return Err(strange(bmc, &format!("{path} redirects to {}", plain(&onward, 80))));
+                    return Err(strange(bmc, &format!("{path} redirects to somewhere outside of this service")));
                 };
-                path = next.to_owned();
+                path = next;
             }
             code => return Err(refusal(bmc, &path, code, &body)),
         }

@@ -119,7 +119,9 @@ impl BmcError {
             Self::Unreachable { .. } => "check its cable, address and bmc.kind",
             Self::Login { .. } => "correct bmc.user or what bmc.password points to",
             Self::Privilege { .. } => "give the user the privilege OPERATOR on the BMC; switching the power needs it",
-            Self::Occupied { .. } => "close sessions on the BMC, or wait until it ends idle ones; if it stays so, reset it",
+            Self::Occupied { .. } => {
+                "close sessions on the BMC, or wait until it ends idle ones; if it stays so, reset it"
+            }
             Self::Certificate { .. } => {
                 "find out whether the BMC's certificate was replaced before correcting bmc.fingerprint: another machine \
                  may answer at its address"
@@ -152,12 +154,7 @@ pub(super) fn unreachable(place: &dyn Remote, bmc: &BmcSpec, output: &Output) ->
 }
 
 /// Runs a program that asks the BMC.
-pub(super) async fn run(
-    place: &dyn Remote,
-    exec: Exec,
-    bmc: &BmcSpec,
-    tool: &'static str,
-) -> Result<Output, BmcError> {
+pub(super) async fn run(place: &dyn Remote, exec: Exec, bmc: &BmcSpec, tool: &'static str) -> Result<Output, BmcError> {
     match place.run(exec).await {
         Ok(output) if output.status == 127 => Err(BmcError::NoTool { place: place.name().to_owned(), tool }),
         Ok(output) => Ok(output),

@@ -11,7 +11,7 @@
 //! * What a start has made stands still until its claim was read once more. Whoever finds that his claim went elsewhere
 //!   ends what he has started.
 
-use crate::cluster::{ClusterError, ClusterPort, Document, decode, update};
+use crate::cluster::{ClusterError, ClusterPort, Document, Unread, decode, update};
 use crate::libvirt::Token;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -254,13 +254,23 @@ pub async fn read(port: &dyn ClusterPort, uuid: Uuid) -> Result<Claim, ClusterEr
 /// # Errors
 /// When the cluster cannot be asked.
 pub async fn all(port: &dyn ClusterPort) -> Result<BTreeMap<Uuid, Claim>, ClusterError> {
-    let mut claims = BTreeMap::new();
+    Ok(readable(port).await?.0)
+}
+
+/// All claims by guest, and those that cannot be read: such a guest is left alone by all that would change its claim.
+///
+/// # Errors
+/// When the cluster cannot be asked.
+pub async fn readable(port: &dyn ClusterPort) -> Result<(BTreeMap<Uuid, Claim>, Vec<Unread>), ClusterError> {
+    let (mut claims, mut unread) = (BTreeMap::new(), Vec::new());
     for object in port.list(PREFIX).await? {
-        if let Some(uuid) = object.name.strip_prefix(PREFIX).and_then(|u| u.parse().ok()) {
-            claims.insert(uuid, decode(&object.name, &object.data)?);
+        let Some(uuid) = object.name.strip_prefix(PREFIX).and_then(|u| u.parse().ok()) else { continue };
+        match decode(&object.name, &object.data) {
+            Ok(claim) => drop(claims.insert(uuid, claim)),
+            Err(error) => unread.push(Unread { object: object.name, why: error.to_string() }),
         }
     }
-    Ok(claims)
+    Ok((claims, unread))
 }
 
 /// Replaces a claim by another one if it still is `seen`; tells what is there afterwards and whether it is ours.

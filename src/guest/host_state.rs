@@ -1,9 +1,12 @@
 //! What the cluster remembers of a host.
 
-use crate::cluster::{ClusterError, ClusterPort, Document, all, update};
+use crate::cluster::{ClusterError, ClusterPort, Document, readable, update};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use uuid::Uuid;
+
+/// What the names of hosts' state objects begin with.
+const PREFIX: &str = "host.";
 
 /// A host's standing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -37,16 +40,23 @@ impl Document for HostState {
 impl HostState {
     /// The state object of a host.
     pub fn object(name: &str) -> String {
-        format!("host.{name}")
+        format!("{PREFIX}{name}")
     }
 }
 
-/// What is remembered of all hosts.
+/// What is remembered of all hosts. One whose state cannot be read takes no guests: it may be in maintenance.
 ///
 /// # Errors
 /// When the cluster cannot be asked.
 pub async fn read(port: &dyn ClusterPort) -> Result<BTreeMap<String, HostState>, ClusterError> {
-    Ok(all::<HostState>(port, "host.").await?.into_iter().map(|h| (h.name.clone(), h)).collect())
+    let (hosts, unread) = readable::<HostState>(port, PREFIX).await?;
+    let unread = unread.into_iter().filter_map(|object| {
+        let name = object.object.strip_prefix(PREFIX)?.to_owned();
+        let by = "rackhand".to_owned();
+        let maintenance = Maintenance { since: jiff::Timestamp::UNIX_EPOCH, by, why: Some(object.why) };
+        Some(HostState { name, maintenance: Some(maintenance), left: BTreeMap::new() })
+    });
+    Ok(hosts.into_iter().chain(unread).map(|host| (host.name.clone(), host)).collect())
 }
 
 /// Puts a host into maintenance, or takes it out of it; tells whether that changed anything.
@@ -84,5 +94,8 @@ mod tests {
         assert!(read(&port).await.unwrap()["h1"].maintenance.is_some());
         assert!(set_maintenance(&port, "h1", None).await.unwrap());
         assert!(read(&port).await.unwrap()["h1"].maintenance.is_none());
+        port.create("host.h2", "{").await.unwrap();
+        let all = read(&port).await.unwrap();
+        assert!(all["h1"].maintenance.is_none() && all["h2"].maintenance.is_some(), "it may be in maintenance");
     }
 }

@@ -1,30 +1,34 @@
 //! Importing a template: sent to a host, converted there into a disk image, and only then offered.
 
-use super::image::{BASE, Template, TemplateVersion, discard, locked};
-use super::inspect::{DiskFile, inspect};
+use super::image::{BASE, Importing, Template, TemplateVersion};
+use super::inspect::{DiskFile, HEAD, inspect, inspect_packed, packed};
+use super::offer::{abandon, begin, offer, renew, sweep};
 use super::rack::Rack;
-use crate::cluster::{ClusterError, fetch, update};
-use crate::error::{Failure, Kind, LocalExt, ResultExt};
+use super::source::{SILENCE, local_file, open, shown};
+use crate::error::{Failure, Kind};
 use crate::inventory::{Role, Size};
-use crate::ssh::{Channel, Exec, Remote};
+use crate::quote::plain;
+use crate::ssh::{Channel, Exec, LocalHost, Remote};
 use crate::ui::Job;
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 const SCRIPT: &str = include_str!("import.sh");
-/// Disk images that are being written and not offered yet.
-const PARTIAL: &str = "import.";
 /// Bytes sent at once.
 const PIECE: usize = 256 << 10;
 /// Longest conversion: 2 TiB at 200 MB/s take three hours.
 const CONVERT: Duration = Duration::from_secs(4 * 3600);
-/// Longest silence while a file is sent.
-const SILENCE: Duration = Duration::from_secs(60);
+/// Time between two signs of life.
+const RENEW: Duration = Duration::from_secs(600);
+/// A disk has whole pieces of this many bytes; a file may have a few less.
+const WHOLE: u64 = 4096;
 
 /// What to import.
 #[derive(Clone, Debug)]
@@ -42,7 +46,7 @@ pub struct Import {
 /// Imports a new version of a template and makes it the current one.
 ///
 /// # Errors
-/// When the file is no disk image, does not arrive, or cannot be converted; nothing is offered then.
+/// When the file is not a disk image, does not arrive, or cannot be converted; nothing is offered then.
 pub async fn import(rack: &Rack, order: &Import) -> Result<TemplateVersion, Failure> {
     let job = rack.ui.job(format!("import {}", order.name));
     match run(rack, order, &job).await {
@@ -58,151 +62,168 @@ pub async fn import(rack: &Rack, order: &Import) -> Result<TemplateVersion, Fail
 }
 
 async fn run(rack: &Rack, order: &Import, job: &Job) -> Result<TemplateVersion, Failure> {
-    let (path, _spool) = local_file(&order.source, job).await?;
-    let file = std::fs::File::open(&path).or_kind(Kind::Usage).while_doing(|| path.display().to_string())?;
+    let file = local_file(&order.source, job).await?;
     let source = shown(&order.source);
-    let disk = inspect(&source, file)?;
+    let disk = look(&source, &file.path).await?;
     if let Some(doubt) = disk.doubt.filter(|_| !order.force) {
         return Err(
             Failure::usage(format!("{source} would not boot: {doubt}")).hint("pass --force to import it all the same")
         );
     }
-    let partial = format!("{PARTIAL}{}", Uuid::new_v4());
-    sweep(rack).await;
-    let sha256 = match send(rack, order, &path, &disk, &partial, job).await {
-        Ok(sha256) => sha256,
-        Err(failure) => {
-            // What is left of it is nobody's; if it is still open, the next import clears it away.
-            let _ = rack.port().image_remove(&partial).await;
-            return Err(failure);
-        }
+    clear_away(rack).await;
+    let remote = worker(rack, &disk).await?;
+    let image = Template::image_name(Uuid::new_v4());
+    let entry = Importing { image: image.clone(), by: rack.run.by.clone(), seen: Timestamp::now() };
+    begin(rack.port(), &order.name, &entry).await?;
+    let made = tokio::select! {
+        made = make(rack, order, &remote, &file.path, &disk, &image, job) => made,
+        failure = stay_alive(rack, &order.name, &image) => Err(failure),
     };
-    job.step("offers it");
-    locked(rack, &order.name, offer(rack, order, &partial, sha256)).await
-}
-
-fn is_url(source: &str) -> bool {
-    source.starts_with("http://") || source.starts_with("https://")
-}
-
-/// A source as it may be seen by everybody: a URL without its user, password and query, which may let somebody in.
-pub fn shown(source: &str) -> String {
-    let Some((scheme, rest)) = source.split_once("://").filter(|_| is_url(source)) else { return source.to_owned() };
-    let rest = rest.split(['?', '#']).next().unwrap_or_default();
-    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let host = host.rsplit('@').next().unwrap_or_default();
-    format!("{scheme}://{host}{path}")
-}
-
-/// The line by which curl is told a URL where nobody else sees it.
-fn told_to_curl(url: &str) -> String {
-    format!("url = \"{}\"\n", url.replace('\\', r"\\").replace('"', r#"\""#))
-}
-
-/// The file on this machine; what comes from elsewhere is kept in a temporary file.
-async fn local_file(source: &str, job: &Job) -> Result<(PathBuf, Option<tempfile::NamedTempFile>), Failure> {
-    let url = is_url(source);
-    if !url && source != "-" {
-        return Ok((PathBuf::from(source), None));
+    // An offer whose outcome is not known may have been made: its disk image stays.
+    if let Err(failure) = &made
+        && failure.kind != Kind::Unknown
+        && let Err(left) = abandon(rack.port(), &order.name, &image).await
+    {
+        tracing::info!(%left, image, "a later import clears it away");
     }
-    if source.contains(char::is_control) {
-        return Err(Failure::usage(format!("`{}` is no URL", shown(source).escape_debug())));
-    }
-    let spool = tempfile::NamedTempFile::new().while_doing(|| "cannot keep the file here".to_owned())?;
-    let mut to = tokio::fs::File::create(spool.path()).await?;
-    if url {
-        let mut curl = tokio::process::Command::new("curl");
-        curl.args(["--fail", "--silent", "--show-error", "--location", "--proto", "=http,https"]);
-        // A server that says nothing for as long as a host may: the download has no other deadline, for it may be large.
-        let silence = SILENCE.as_secs().to_string();
-        curl.args(["--connect-timeout", "20", "--speed-limit", "1", "--speed-time", &silence, "--config", "-"]);
-        let mut child =
-            curl.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).spawn();
-        let child = child.as_mut().map_err(|e| Failure::failed(format!("cannot run curl: {e}")))?;
-        if let Some(mut stdin) = child.stdin.take() {
-            stdin.write_all(told_to_curl(source).as_bytes()).await?;
-        }
-        if let Some(from) = child.stdout.take() {
-            copy(from, &mut to, job, "fetched").await?;
-        }
-        let mut said = String::new();
-        if let Some(mut stderr) = child.stderr.take() {
-            stderr.read_to_string(&mut said).await?;
-        }
-        if !child.wait().await?.success() {
-            let said = said.trim().replace(source, &shown(source));
-            return Err(Failure::failed(format!("cannot fetch {}: {said}", shown(source))));
-        }
-    } else {
-        copy(tokio::io::stdin(), &mut to, job, "read").await?;
-    }
-    to.sync_all().await?;
-    Ok((spool.path().to_owned(), Some(spool)))
+    made
 }
 
-async fn copy(
-    mut from: impl AsyncRead + Unpin,
-    to: &mut tokio::fs::File,
+/// Sends and converts the file, and offers what came of it.
+async fn make(
+    rack: &Rack,
+    order: &Import,
+    remote: &Arc<dyn Remote>,
+    path: &Path,
+    disk: &DiskFile,
+    image: &str,
     job: &Job,
-    what: &str,
-) -> Result<(), Failure> {
-    let mut piece = vec![0; PIECE];
-    let mut done = 0;
-    loop {
-        let n = from.read(&mut piece).await?;
-        if n == 0 {
-            return Ok(());
-        }
-        to.write_all(&piece[..n]).await?;
-        done += n as u64;
-        job.progress(0, 0, format!("{} MiB {what}", done >> 20));
+) -> Result<TemplateVersion, Failure> {
+    let target = format!("{}/{image}", rack.inventory.ceph.pool);
+    let sha256 = send(remote.as_ref(), order, path, disk, &target, job).await?;
+    job.step("offers it");
+    let port = rack.port();
+    let size = match port.image(image).await? {
+        Some(found) => found.size,
+        None => return Err(Failure::failed(format!("disk image {image} is gone: another run cleared it away"))),
+    };
+    let whole = size.next_multiple_of(WHOLE);
+    if whole != size {
+        port.image_resize(image, whole).await?;
     }
+    port.snapshot_create(image, BASE, true).await?;
+    let imported = Timestamp::now();
+    let version = |number| TemplateVersion {
+        version: number,
+        image: image.to_owned(),
+        size: Size(whole),
+        sha256: sha256.clone(),
+        source: shown(&order.source),
+        imported,
+    };
+    offer(port, &order.name, image, version).await
+}
+
+/// Shows now and then that the import is alive; ends when another run has taken it for dead.
+async fn stay_alive(rack: &Rack, name: &str, image: &str) -> Failure {
+    loop {
+        tokio::time::sleep(RENEW).await;
+        match renew(rack.port(), name, image, Timestamp::now()).await {
+            Ok(true) => {}
+            Ok(false) => return Failure::failed("another run took this import for dead and cleared it away"),
+            // The entry is good for hours.
+            Err(error) => tracing::info!(%error, "cannot show that the import is alive"),
+        }
+    }
+}
+
+/// Clears away what killed runs left; an import goes on without it.
+async fn clear_away(rack: &Rack) {
+    match sweep(rack.port(), Timestamp::now()).await {
+        Ok(cleared) => {
+            for image in cleared {
+                rack.ui.note(format!("cleared away disk image {image}, which a killed run left"));
+            }
+        }
+        Err(failure) => tracing::info!(%failure, "cannot clear away what killed runs left"),
+    }
+}
+
+/// Looks at a file, and into it where it is compressed.
+async fn look(source: &str, path: &Path) -> Result<DiskFile, Failure> {
+    let mut file = open(path)?;
+    if let Some(disk) = inspect(source, &file)? {
+        return Ok(disk);
+    }
+    let mut head = [0; 8];
+    std::io::Seek::rewind(&mut file)?;
+    let read = file.read(&mut head)?;
+    let Some(program) = packed(&head[..read]) else {
+        return Err(Failure::failed(format!("{source} changes while it is read")));
+    };
+    let script = "command -v \"$1\" >/dev/null || exit 127; \"$1\" -dc <\"$2\" | head -c \"$3\"; exit 0";
+    let path = path.display().to_string();
+    let exec = Exec::argv(["sh", "-c", script, "sh", program, &path, &HEAD.to_string()]).as_login();
+    let output = LocalHost.run(exec).await?;
+    if output.status == 127 {
+        let text = format!("{source} is compressed with {program}, which this machine has not to look into it");
+        return Err(Failure::usage(text).hint(format!("install {program}, or unpack it first")));
+    }
+    inspect_packed(source, program, file.metadata()?.len(), &output.stdout)
 }
 
 /// A host that has Ceph's keys and QEMU's tools and answers.
-async fn worker(rack: &Rack) -> Result<Arc<dyn Remote>, Failure> {
-    let mut last = None;
+async fn worker(rack: &Rack, disk: &DiskFile) -> Result<Arc<dyn Remote>, Failure> {
+    let mut reasons = Vec::new();
     let both = rack.inventory.with_role(Role::Mon).filter(|h| h.has(Role::Guests));
     let rest = rack.inventory.with_role(Role::Mon).filter(|h| !h.has(Role::Guests));
     for host in both.chain(rest) {
         let remote = rack.fleet.get(&host.name)?;
-        let probe = Exec::argv(["sh", "-c", "command -v qemu-img"]).deadline(Duration::from_secs(10));
-        match remote.run(probe).await {
+        let tools = ["qemu-img"].into_iter().chain(disk.unpack);
+        let script = "for tool; do command -v \"$tool\" >/dev/null || { echo \"$tool\"; exit 1; }; done";
+        let words = ["sh", "-c", script, "sh"].into_iter().chain(tools);
+        match remote.run(Exec::argv(words).deadline(Duration::from_secs(10))).await {
             Ok(output) if output.ok() => return Ok(remote),
-            Ok(_) => last = Some(format!("{} has no qemu-img", host.name)),
-            Err(error) => last = Some(error.to_string()),
+            Ok(output) => reasons.push(format!("{} has no {}", host.name, output.text().trim())),
+            Err(error) => reasons.push(error.to_string()),
         }
     }
-    Err(Failure::failed(format!("no mon host can convert it: {}", last.unwrap_or_default())))
+    let failure = Failure::failed(format!("no mon host can convert it: {}", reasons.join("; ")));
+    Err(match disk.unpack {
+        Some(program) => failure.hint(format!("install {program} on a mon host, or unpack the file first")),
+        None => failure,
+    })
 }
 
-/// Sends the file to a host and has it converted into `partial`; tells its checksum.
+/// Sends the file to a host and has it converted into `target`; tells its checksum.
 async fn send(
-    rack: &Rack,
+    remote: &dyn Remote,
     order: &Import,
     path: &Path,
     disk: &DiskFile,
-    partial: &str,
+    target: &str,
     job: &Job,
 ) -> Result<String, Failure> {
-    let remote = worker(rack).await?;
-    let target = format!("{}/{partial}", rack.inventory.ceph.pool);
     let (length, limit) = (disk.length.to_string(), CONVERT.as_secs().to_string());
-    let exec = Exec::argv(["sh", "-c", SCRIPT, "sh", &length, disk.format, &target, &limit]);
-    let (mut stdin, stdout, _guard) = remote.channel(exec).await.map(Channel::into_parts)?;
+    let words = ["sh", "-c", SCRIPT, "sh", &length, disk.format, target, &limit, disk.unpack.unwrap_or_default()];
+    let (mut stdin, stdout, _guard) = remote.channel(Exec::argv(words)).await.map(Channel::into_parts)?;
+    let (begin, end) = (disk.offset, disk.offset + disk.length);
     let feed = async {
         let mut file = tokio::fs::File::open(path).await?;
-        let (mut hash, mut piece, mut sent) = (Sha256::new(), vec![0; PIECE], 0);
+        let (mut hash, mut piece, mut read) = (Sha256::new(), vec![0; PIECE], 0);
         loop {
             let n = file.read(&mut piece).await?;
             if n == 0 {
                 break;
             }
+            // The sum is that of the file, the host gets the disk in it.
             hash.update(&piece[..n]);
-            let sending = tokio::time::timeout(SILENCE, stdin.write_all(&piece[..n]));
+            let within = |at: u64| usize::try_from(at.clamp(read, read + n as u64) - read).unwrap_or(n);
+            let part = &piece[within(begin)..within(end)];
+            let sending = tokio::time::timeout(SILENCE, stdin.write_all(part));
             sending.await.map_err(|_| Failure::failed(format!("host {} takes no more bytes", remote.name())))??;
-            sent += n as u64;
-            job.progress(sent, disk.length, format!("{} MiB sent", sent >> 20));
+            read += n as u64;
+            job.progress(read.clamp(begin, end) - begin, disk.length, format!("{} MiB sent", read >> 20));
         }
         stdin.flush().await?;
         let sum = hex(&hash.finalize());
@@ -252,7 +273,7 @@ async fn follow(mut stdout: impl AsyncRead + Unpin, host: &str, job: &Job) -> Re
                 return Ok(());
             }
             if let Some(why) = line.strip_prefix("FAIL ") {
-                return Err(Failure::failed(format!("host {host}: {why}")));
+                return Err(Failure::failed(format!("host {host}: {}", plain(why, 300))));
             }
             if let Some(percent) = percent(&line) {
                 job.progress(percent, 100, "converting");
@@ -274,83 +295,5 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// Clears away what killed imports left: disk images that were never offered and that nobody has open.
-async fn sweep(rack: &Rack) {
-    let Ok(images) = rack.port().images().await else { return };
-    for image in images.iter().filter(|name| name.starts_with(PARTIAL)) {
-        let idle = rack.port().image_users(image).await.is_ok_and(|users| users.watchers.is_empty());
-        if idle && rack.port().image_remove(image).await.is_ok() {
-            rack.ui.note(format!("cleared away {image}, left by an import that was killed"));
-        }
-    }
-}
-
-/// Gives the disk image its name, its snapshot, and last its entry: from then on it is there.
-async fn offer(rack: &Rack, order: &Import, partial: &str, sha256: String) -> Result<TemplateVersion, Failure> {
-    let port = rack.port();
-    let object = Template::object(&order.name);
-    let found = fetch::<Template>(port, &object).await?.map(|(template, _)| template);
-    let versions = found.map(|t| t.versions).unwrap_or_default();
-    let number = versions.iter().map(|v| v.version).max().unwrap_or(0) + 1;
-    let image = Template::image_name(&order.name, number);
-    // Left by an import that was killed right here; no guest can stand on what was never offered.
-    discard(port, &image).await?;
-    port.image_rename(partial, &image).await?;
-    port.snapshot_create(&image, BASE, true).await?;
-    let size = port.image(&image).await?.map_or(0, |i| i.size);
-    let version = TemplateVersion {
-        version: number,
-        image,
-        size: Size(size),
-        sha256,
-        source: shown(&order.source),
-        imported: jiff::Timestamp::now(),
-    };
-    let add = update(port, &object, |found: Option<Template>| {
-        let mut template =
-            found.unwrap_or_else(|| Template { name: order.name.clone(), current: 0, versions: Vec::new() });
-        template.versions.push(version.clone());
-        template.current = number;
-        Ok::<_, ClusterError>((Some(template), ()))
-    });
-    add.await?;
-    Ok(version)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_lets_somebody_in_is_neither_shown_nor_kept() {
-        let table = [
-            ("https://me:s3cret@images.example/a/b.qcow2", "https://images.example/a/b.qcow2"),
-            ("https://me:p@ss@images.example:8443/b.raw?X-Signature=s3cret#x", "https://images.example:8443/b.raw"),
-            ("http://images.example?token=s3cret", "http://images.example"),
-            ("https://images.example/who@where.raw", "https://images.example/who@where.raw"),
-            ("/tmp/what?@x.raw", "/tmp/what?@x.raw"),
-            ("-", "-"),
-        ];
-        for (source, seen) in table {
-            assert_eq!(shown(source), seen);
-        }
-        assert_eq!(told_to_curl(r#"http://x/a"b\c"#), "url = \"http://x/a\\\"b\\\\c\"\n");
-    }
-
-    #[test]
-    fn progress_of_qemu_img_is_read() {
-        assert_eq!(percent("(12.34/100%)"), Some(12));
-        assert_eq!(percent("RECEIVED"), None);
-    }
-
-    #[tokio::test]
-    async fn what_the_host_says_is_followed_to_its_end() {
-        let job = crate::ui::Ui::hidden().job("x");
-        follow(&b"RECEIVED\n    (0.00/100%)\r    (100.00/100%)\r\nDONE\n"[..], "h1", &job).await.unwrap();
-        let failure = follow(&b"FAIL qemu-img ended with 1: no space\n"[..], "h1", &job).await.unwrap_err();
-        assert_eq!(failure.to_string(), "host h1: qemu-img ended with 1: no space");
-        let lost = follow(&b"RECEIVED\n"[..], "h1", &job).await.unwrap_err();
-        assert_eq!(lost.to_string(), "connection to host h1 lost");
-        job.done("");
-    }
-}
+mod tests;

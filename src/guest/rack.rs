@@ -3,7 +3,7 @@
 use super::claim::Run;
 use super::promise::Turns;
 use super::spec::{Guest, INDEX};
-use crate::cluster::{Cluster, ClusterPort, all, fetch};
+use crate::cluster::{Cluster, ClusterPort, fetch, readable};
 use crate::error::{Failure, Kind};
 use crate::inventory::{Inventory, Role};
 use crate::libvirt::Hypervisors;
@@ -75,12 +75,15 @@ impl Rack {
         self.port.as_ref()
     }
 
-    /// All guests, by name.
+    /// All guests, by name; one whose definition cannot be read is told of and does not hide the others.
     ///
     /// # Errors
     /// When the cluster cannot be asked.
     pub async fn guests(&self) -> Result<Vec<Guest>, Failure> {
-        let mut guests: Vec<Guest> = all(self.port(), "guest.").await?;
+        let (mut guests, unread) = readable::<Guest>(self.port(), "guest.").await?;
+        for object in unread {
+            self.ui.warn(format!("{}; see `rackhand doctor`", object.why));
+        }
         guests.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(guests)
     }

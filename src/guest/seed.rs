@@ -109,8 +109,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use serde_json::{Value, json};
-    use std::net::IpAddr;
     use std::io::Read;
+    use std::net::IpAddr;
 
     fn network() -> GuestNetwork {
         serde_json::from_value(serde_json::json!({
@@ -122,7 +122,8 @@ mod tests {
     #[test]
     fn network_config_has_the_shape_guests_parse() {
         let network = network();
-        let seed = Seed::new(&sample("web1"), |_| Some(&network), user_data_for_keys(&["ssh-ed25519 AAAA me".into()]).into());
+        let seed =
+            Seed::new(&sample("web1"), |_| Some(&network), user_data_for_keys(&["ssh-ed25519 AAAA me".into()]).into());
         let seed = seed.unwrap();
         insta::assert_snapshot!(seed.network_config, @r#"
         version: 2

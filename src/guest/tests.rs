@@ -3,7 +3,6 @@
 use super::address::Wish;
 use super::claim::{self, Claim, Phase, Run, Swap};
 use super::create::{self, Order};
-use super::image::{BASE, Template, TemplateVersion};
 use super::spec::{Guest, INDEX, Machine, Stage};
 use super::*;
 use crate::cluster::{ClusterPort, FakeCluster, encode};
@@ -25,19 +24,7 @@ struct World {
 /// Three hosts, the template `tiny`, and strangers at these addresses.
 async fn world(strangers: &str) -> World {
     let cluster = Arc::new(FakeCluster::new());
-    let image = Template::image_name("tiny", 1);
-    cluster.image_create(&image, 32 << 20).await.unwrap();
-    cluster.snapshot_create(&image, BASE, true).await.unwrap();
-    let version = TemplateVersion {
-        version: 1,
-        image,
-        size: Size::mib(32),
-        sha256: String::new(),
-        source: "tiny.raw".into(),
-        imported: jiff::Timestamp::UNIX_EPOCH,
-    };
-    let template = Template { name: "tiny".into(), current: 1, versions: vec![version] };
-    cluster.create(&Template::object("tiny"), &encode(&template).unwrap()).await.unwrap();
+    image::sample(&cluster, "tiny").await;
     let machine = Machine { machine: "pc-q35-7.2".into(), virt: "qemu".into(), cpu: "<cpu/>".into() };
     cluster.create("machine", &encode(&machine).unwrap()).await.unwrap();
     let hosts = FakeRack::new(["h1", "h2", "h3"]);

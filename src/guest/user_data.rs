@@ -80,7 +80,10 @@ fn text(data: &[u8]) -> Result<(), Wrong> {
         return Err(wrong("it is neither text in UTF-8 nor gzip", "save it as UTF-8"));
     };
     if text.starts_with('\u{feff}') {
-        return Err(wrong("it begins with a byte order mark, behind which cloud-init finds no kind", "save it as UTF-8 without one"));
+        return Err(wrong(
+            "it begins with a byte order mark, behind which cloud-init finds no kind",
+            "save it as UTF-8 without one",
+        ));
     }
     if text.contains('\0') {
         return Err(wrong("it holds a NUL byte", "save it as plain text"));
@@ -100,7 +103,10 @@ fn mime(text: &str) -> Result<(), Wrong> {
     let header = text.split("\n\n").next().unwrap_or_default().split("\r\n\r\n").next().unwrap_or_default();
     let header = header.to_ascii_lowercase();
     if header.contains("multipart/") && !header.contains("boundary=") {
-        return Err(wrong("its MIME header names no boundary between its parts", "make it with `cloud-init devel make-mime`"));
+        return Err(wrong(
+            "its MIME header names no boundary between its parts",
+            "make it with `cloud-init devel make-mime`",
+        ));
     }
     Ok(())
 }
@@ -108,7 +114,8 @@ fn mime(text: &str) -> Result<(), Wrong> {
 /// cloud-init passes over blanks before the first word, and over its case.
 fn by_first_line(text: &str) -> Result<(), Wrong> {
     let text = text.trim_start();
-    let lower = text.get(..text.len().min(64)).map_or_else(|| text.chars().take(64).collect(), str::to_owned).to_lowercase();
+    let lower =
+        text.get(..text.len().min(64)).map_or_else(|| text.chars().take(64).collect(), str::to_owned).to_lowercase();
     let begins = |word: &str| lower.starts_with(word);
     if begins(TEMPLATE) {
         let rest = text.split_once('\n').map_or("", |(_, rest)| rest);
@@ -137,12 +144,16 @@ fn kind(text: &str, template: bool) -> Result<(), Wrong> {
             if fine { Ok(()) } else { Err(wrong("its JSON patch is not JSON", "correct it")) }
         }
         Some("#!") if first.len() > 2 && text[..text.find('\n').unwrap_or(text.len())].ends_with('\r') => Err(wrong(
-            format!("its lines end in CR LF: the guest would look for the program `{}` with a carriage return", plain(&first[2..], 60)),
+            format!(
+                "its lines end in CR LF: the guest would look for the program `{}` with a carriage return",
+                plain(&first[2..], 60)
+            ),
             "save it with LF alone (dos2unix)",
         )),
         Some("#!") if first[2..].trim().is_empty() => Err(wrong("its `#!` names no program", "write `#!/bin/sh`")),
         Some("#include" | "#include-once") => {
-            let lines = text.lines().map(|l| l.trim_start_matches("#include-once").trim_start_matches("#include").trim());
+            let lines =
+                text.lines().map(|l| l.trim_start_matches("#include-once").trim_start_matches("#include").trim());
             let urls = lines.filter(|line| !line.is_empty() && !line.starts_with('#')).count();
             if urls > 0 { Ok(()) } else { Err(wrong("it includes no URL", "write one URL a line behind `#include`")) }
         }
@@ -163,7 +174,8 @@ fn config(text: &str, archive: bool) -> Result<(), Wrong> {
         Ok(serde_json::Value::Object(_)) if !archive => Ok(()),
         Ok(serde_json::Value::Array(_)) if archive => Ok(()),
         Ok(_) => {
-            let what = if archive { "an archive holds a list of parts" } else { "a cloud-config holds `key: value` pairs" };
+            let what =
+                if archive { "an archive holds a list of parts" } else { "a cloud-config holds `key: value` pairs" };
             Err(wrong(format!("{what}, this holds something else"), "see docs.cloud-init.io for its form"))
         }
         // It has something that YAML has and JSON has not.
@@ -176,7 +188,10 @@ fn unknown(text: &str, lower: &str) -> Wrong {
     let squeezed: String = lower.chars().filter(char::is_ascii_alphanumeric).collect();
     let trimmed = text.trim_start();
     if lower.starts_with("#upstart-job") {
-        return wrong("it is an upstart job, which cloud-init does not run any more", "make a script of it: `#!/bin/sh`");
+        return wrong(
+            "it is an upstart job, which cloud-init does not run any more",
+            "make a script of it: `#!/bin/sh`",
+        );
     }
     if squeezed.starts_with("cloudconfig") {
         return wrong(
@@ -185,16 +200,25 @@ fn unknown(text: &str, lower: &str) -> Wrong {
         );
     }
     if lower.starts_with("content-type:") {
-        return wrong("it is a MIME message without a `MIME-Version:` line, which cloud-init does not take for one", "add `MIME-Version: 1.0` to its header");
+        return wrong(
+            "it is a MIME message without a `MIME-Version:` line, which cloud-init does not take for one",
+            "add `MIME-Version: 1.0` to its header",
+        );
     }
     if lower.starts_with("<powershell") || lower.starts_with("<script") || lower.starts_with("rem cmd") {
-        return wrong("it is for Windows (cloudbase-init), cloud-init would ignore it", "begin it with `#cloud-config`, or with `#!` for a script");
+        return wrong(
+            "it is for Windows (cloudbase-init), cloud-init would ignore it",
+            "begin it with `#cloud-config`, or with `#!` for a script",
+        );
     }
     if lower.starts_with("<!doctype") || lower.starts_with("<html") {
         return wrong("it is a web page", "check where it was fetched from");
     }
     if trimmed.starts_with('{') && trimmed.contains("\"ignition\"") {
-        return wrong("it is an Ignition config, which cloud-init does not read", "begin it with `#cloud-config`, or with `#!` for a script");
+        return wrong(
+            "it is an Ignition config, which cloud-init does not read",
+            "begin it with `#cloud-config`, or with `#!` for a script",
+        );
     }
     if ["I2Nsb3VkLWNvbmZpZ", "IyEv", "I2luY2x1ZGU", "H4sI"].iter().any(|start| trimmed.starts_with(start)) {
         return wrong("it is base64, which cloud-init does not decode", "decode it first: base64 -d");
@@ -263,14 +287,23 @@ mod tests {
             (b"\xef\xbb\xbf#cloud-config\n", "it begins with a byte order mark, behind which cloud-init finds no kind"),
             (b"\xff\xfe#\0c\0", "it is UTF-16"),
             (b"#cloud-config\nx: \xe9\n", "it is neither text in UTF-8 nor gzip"),
-            (b"#!/bin/sh\r\necho\r\n", "its lines end in CR LF: the guest would look for the program `/bin/sh` with a carriage return"),
+            (
+                b"#!/bin/sh\r\necho\r\n",
+                "its lines end in CR LF: the guest would look for the program `/bin/sh` with a carriage return",
+            ),
             (b"#!\necho\n", "its `#!` names no program"),
             (b"#include\n# none\n", "it includes no URL"),
             (b"## template: jinja\n", "it is a template of nothing"),
             (b"## template: jinja\nx: 1\n", "cloud-init would ignore it: its first line says nothing about its kind"),
             (b"#upstart-job\n", "it is an upstart job, which cloud-init does not run any more"),
-            (b"Content-Type: multipart/mixed; boundary=x\n\n--x\n", "it is a MIME message without a `MIME-Version:` line, which cloud-init does not take for one"),
-            (b"MIME-Version: 1.0\nContent-Type: multipart/mixed\n\n--x\n", "its MIME header names no boundary between its parts"),
+            (
+                b"Content-Type: multipart/mixed; boundary=x\n\n--x\n",
+                "it is a MIME message without a `MIME-Version:` line, which cloud-init does not take for one",
+            ),
+            (
+                b"MIME-Version: 1.0\nContent-Type: multipart/mixed\n\n--x\n",
+                "its MIME header names no boundary between its parts",
+            ),
             (b"<powershell>\n", "it is for Windows (cloudbase-init), cloud-init would ignore it"),
             (b"{\"ignition\": {}}", "it is an Ignition config, which cloud-init does not read"),
             (b"I2Nsb3VkLWNvbmZpZwo=\n", "it is base64, which cloud-init does not decode"),

@@ -72,7 +72,8 @@ mod tests {
     /// What curl itself reads: the name of the file it writes to.
     fn read_by_curl(value: &str) -> String {
         let dir = tempfile::tempdir().unwrap();
-        let config = CurlConfig::new().flag("silent").set("url", "file:///dev/null").unwrap().set("output", value).unwrap();
+        let config =
+            CurlConfig::new().flag("silent").set("url", "file:///dev/null").unwrap().set("output", value).unwrap();
         let mut child = std::process::Command::new("curl")
             .args(["-q", "--config", "-"])
             .current_dir(dir.path())

@@ -27,7 +27,8 @@ mod tests {
 
     #[test]
     fn words_that_look_like_other_types_stay_strings() {
-        for text in ["on", "no", "null", "~", "42", "007", "0x1f", "1e3", "2026-11-27", "1:20", "", "- a", "a: b", "#x"] {
+        for text in ["on", "no", "null", "~", "42", "007", "0x1f", "1e3", "2026-11-27", "1:20", "", "- a", "a: b", "#x"]
+        {
             assert_eq!(yaml(text), format!("\"{text}\""));
             assert_eq!(read(&format!("key: {}\n", yaml(text))), text);
         }

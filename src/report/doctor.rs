@@ -39,7 +39,22 @@ fn ceph(seen: &Seen) -> Vec<Finding> {
         )
     });
     let checks = ceph.checks.iter().map(|c| Finding::new(severity(&c.severity), "ceph", &c.summary, fix(&c.code)));
-    unread.chain(checks).collect()
+    unread.chain(checks).chain(unreadable(seen)).collect()
+}
+
+/// State objects that cannot be read: everything else goes on without them.
+fn unreadable(seen: &Seen) -> Vec<Finding> {
+    let objects = seen.ceph.iter().flat_map(|ceph| &ceph.unreadable);
+    let fix = |object: &str| match object.strip_prefix(crate::guest::image::PREFIX) {
+        Some(name) => format!("`rackhand image remove {name}` clears it away, if no disks stand on it"),
+        None => "a newer rackhand may have written it: use that one".to_owned(),
+    };
+    objects
+        .map(|unread| {
+            let object = format!("state object {}", unread.object);
+            Finding::new(Severity::Error, object, format!("it cannot be read: {}", unread.why), fix(&unread.object))
+        })
+        .collect()
 }
 
 fn hosts(status: &Status) -> Vec<Finding> {

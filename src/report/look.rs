@@ -1,10 +1,11 @@
 //! Looks at hosts, hypervisors and the cluster at once; each has its own deadline and delays nobody else.
 
 use super::pulse::{Pulse, pulse};
-use crate::cluster::{CephStatus, Cluster, ClusterError, ClusterPort, Target, all, status};
+use crate::cluster::{CephStatus, Cluster, ClusterError, ClusterPort, Target, Unread, readable, status};
 use crate::error::Failure;
 use crate::fence;
 use crate::guest::claim::{self, Claim};
+use crate::guest::image::{self, Template};
 use crate::guest::{Guest, HostState, Live, Promises, Survey, read_host_states, read_promises};
 use crate::host::BmcSeen;
 use crate::inventory::{HostSpec, Inventory, Role};
@@ -54,6 +55,8 @@ pub struct CephSeen {
     pub osds: Vec<Osd>,
     /// Why what is kept in the cluster (all that follows) cannot be read, though the monitors answer.
     pub unread: Option<String>,
+    /// State objects that this version cannot read.
+    pub unreadable: Vec<Unread>,
     /// The guests it knows.
     pub guests: Vec<Guest>,
     /// Who may run them.
@@ -315,8 +318,9 @@ async fn ask_ceph(inventory: &Inventory, fleet: &Fleet, until: &Until) -> Result
     let hosts = inventory.with_role(Role::Guests).map(|host| host.name.as_str());
     let kept = async {
         tokio::try_join!(
-            all::<Guest>(port, "guest."),
-            claim::all(port),
+            readable::<Guest>(port, "guest."),
+            claim::readable(port),
+            readable::<Template>(port, image::PREFIX),
             read_host_states(port),
             read_promises(port, hosts)
         )
@@ -329,8 +333,9 @@ async fn ask_ceph(inventory: &Inventory, fleet: &Fleet, until: &Until) -> Result
     let (status, tree) = mons?;
     let mut seen = CephSeen { status, osds: read_tree(&tree), ..CephSeen::default() };
     match kept {
-        Some(Ok(Ok((guests, claims, states, promises)))) => {
-            seen = CephSeen { guests, claims, states, promises, ..seen };
+        Some(Ok(Ok(((guests, bad_guests), (claims, bad_claims), (_, bad_images), states, promises)))) => {
+            let unreadable = [bad_guests, bad_claims, bad_images].concat();
+            seen = CephSeen { unreadable, guests, claims, states, promises, ..seen };
             seen.guests.sort_by(|a, b| a.name.cmp(&b.name));
         }
         Some(Ok(Err(error))) => seen.unread = Some(error.to_string()),

@@ -95,6 +95,7 @@ fn seen() -> Seen {
     };
     let osd = |id, host: &str, up| Osd { id, host: host.into(), up };
     let ceph = CephSeen {
+        unreadable: Vec::new(),
         status,
         osds: vec![osd(0, "h1", true), osd(1, "h2", true), osd(2, "h3", false)],
         claims: BTreeMap::from([(db.uuid, claim)]),

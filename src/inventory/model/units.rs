@@ -213,7 +213,9 @@ mod tests {
         for text in ["512M", "4G", "1T", "64K", "0K", "2097664B", "1B"] {
             assert_eq!(text.parse::<Size>().unwrap().to_string(), text);
         }
-        for text in ["", "4", "4X", "-1G", "+1G", "99999999999T", "4Ü", "B", "KB", "1KB", "4BiB", "18446744073709551616B"] {
+        for text in
+            ["", "4", "4X", "-1G", "+1G", "99999999999T", "4Ü", "B", "KB", "1KB", "4BiB", "18446744073709551616B"]
+        {
             assert!(text.parse::<Size>().is_err(), "{text}");
         }
         assert_eq!("100G".parse::<LinkSpeed>().unwrap(), LinkSpeed(100_000));

@@ -70,9 +70,7 @@ fn imports(text: &str) -> Vec<String> {
 fn allowed(from: &str, to: &str) -> bool {
     if from == to || GROUND.contains(&to) {
         // The ground floor has its own order: inventory over ui over error.
-        return !GROUND.contains(&from)
-            || from == to
-            || matches!((from, to), ("inventory", _) | ("ui", "error"));
+        return !GROUND.contains(&from) || from == to || matches!((from, to), ("inventory", _) | ("ui", "error"));
     }
     match (ROOMS.iter().position(|r| *r == from), ROOMS.iter().position(|r| *r == to)) {
         (Some(from), Some(to)) => from < to,

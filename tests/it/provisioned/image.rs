@@ -111,8 +111,11 @@ fn an_image_comes_as_qcow2_from_the_web_or_raw_on_stdin_and_boots() {
     let raw = File::open(tiny_file(&rack)).unwrap();
     let piped = rack.command(&["image", "import", "piped", "-"]).stdin(raw).output().unwrap();
     assert!(piped.status.success(), "{}", stderr(&piped));
-    let sums =
-        rack.ssh(&host, "for i in web piped; do rbd export --no-progress guests/image.$i.v1@base - | sha256sum; done");
+    let images = rack.json(&["image", "list"]);
+    let images = images["images"].as_array().unwrap().iter().filter(|i| i["name"] == "web" || i["name"] == "piped");
+    let images: Vec<&str> = images.map(|i| i["versions"][0]["image"].as_str().unwrap()).collect();
+    let export = |image: &&str| format!("rbd export --no-progress guests/{image}@base - | sha256sum;");
+    let sums = rack.ssh(&host, &images.iter().map(export).collect::<String>());
     let sums: Vec<&str> = sums.lines().collect();
     assert_eq!(sums[0], sums[1]);
 }
