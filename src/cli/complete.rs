@@ -51,7 +51,7 @@ fn guests(typed: &OsStr) -> Vec<CompletionCandidate> {
 fn images(typed: &OsStr) -> Vec<CompletionCandidate> {
     let names = ask(async |rack: &Rack| {
         let images = image::list(rack.port()).await.ok()?;
-        Some(images.into_iter().map(|image| image.name).collect())
+        Some(images.0.into_iter().map(|image| image.name).collect())
     });
     matching(names, typed)
 }

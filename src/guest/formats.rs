@@ -114,6 +114,12 @@ fn vmdk(head: &[u8]) -> Option<Result<&'static str, Wrong>> {
     Some(Ok("vmdk"))
 }
 
+/// Where a VDI ends at the earliest: behind the blocks it says it has. QEMU reads zeros for what is missing.
+pub(super) fn vdi_end(head: &[u8]) -> u64 {
+    let (data, block, blocks) = (little(head, 0x158, 4), little(head, 0x178, 4), little(head, 0x184, 4));
+    blocks.saturating_mul(block).saturating_add(data)
+}
+
 fn vhd(footer: &[u8]) -> Option<Result<&'static str, Wrong>> {
     match big(footer, 60, 4) {
         VHD_FIXED | VHD_DYNAMIC => Some(Ok("vpc")),

@@ -109,7 +109,7 @@ async fn make(
     };
     let whole = size.next_multiple_of(WHOLE);
     if whole != size {
-        port.image_resize(image, whole).await?;
+        port.image_grow(image, whole).await?;
     }
     port.snapshot_create(image, BASE, true).await?;
     let imported = Timestamp::now();

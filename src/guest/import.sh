@@ -7,8 +7,8 @@ fail() { printf 'FAIL %s\n' "$*"; exit 0; }
 dir=$(mktemp -d /var/tmp/rackhand-import.XXXXXX) || fail "no temporary directory"
 trap 'rm -rf "$dir"' EXIT HUP TERM INT PIPE
 image=$dir/image
-# Bytes that may be written: the monitor beside it stops when a twentieth of its file system is left.
-room() { df --output=avail,size -B1 "$dir" | awk 'END { room = $1 - $2 / 10; printf "%.0f", (room > 0 ? room : 0) }'; }
+# Bytes that may be written: the monitor beside it stops when a twentieth of its file system is left (mon_data_avail_crit).
+room() { df --output=avail,size -B1 "$dir" | awk 'END { room = $1 - $2 / 18; printf "%.0f", (room > 0 ? room : 0) }'; }
 room=$(room)
 [ "$room" -gt "$size" ] || fail "/var/tmp has $room bytes to spare, $size are needed"
 head -c "$size" >"$image"

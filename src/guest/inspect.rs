@@ -107,6 +107,11 @@ fn piece(file: &mut (impl Read + Seek), at: u64, length: usize) -> Result<Vec<u8
 fn judge(name: &str, head: &[u8], tail: &[u8], length: u64) -> Result<DiskFile, Failure> {
     let disk = |format, doubt| DiskFile { format, unpack: None, offset: 0, length, doubt };
     match formats::virtual_disk(head, tail) {
+        Some(Ok("vdi")) if length > 0 && formats::vdi_end(head) > length => {
+            return Err(
+                Failure::usage(format!("{name} cannot be imported: its end is missing")).hint("fetch or copy it again")
+            );
+        }
         Some(Ok(format)) => return Ok(disk(format, None)),
         Some(Err(wrong)) => {
             let failure = Failure::usage(format!("{name} cannot be imported: {}", wrong.what));

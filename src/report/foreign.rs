@@ -37,7 +37,8 @@ pub(super) fn unmanaged(seen: &Seen) -> Vec<Finding> {
             false => Finding::new(Severity::Warning, format!("host {host}"), what, cure),
         }
     };
-    let unknown = seen.survey.seen.iter().filter(|(uuid, _)| !guests.contains(uuid));
+    let unread = |uuid: &Uuid| ceph.unreadable.iter().any(|unread| unread.object == Guest::object(*uuid));
+    let unknown = seen.survey.seen.iter().filter(|(uuid, _)| !guests.contains(uuid) && !unread(uuid));
     unknown.flat_map(|(_, places)| places.iter().map(one)).collect()
 }
 

@@ -3,7 +3,7 @@
 use super::look::{CephSeen, LiveSeen, NoCeph, Osd, Seen, Silent};
 use super::pulse::Pulse;
 use super::{assemble, examine, findings_table, status_table};
-use crate::cluster::CephStatus;
+use crate::cluster::{CephStatus, Unread};
 use crate::error::Failure;
 use crate::guest::claim::{Claim, Phase};
 use crate::guest::{
@@ -141,6 +141,21 @@ fn what_the_monitors_say_is_shown_when_the_storage_stands_still() {
     let findings = examine(&status, &seen);
     assert!(findings[0].what.starts_with("guests' definitions cannot be read"), "{}", findings[0].what);
     assert!(findings.iter().all(|f| !f.what.contains("which is no guest")), "nobody knows whose domains these are");
+}
+
+#[test]
+fn an_object_that_cannot_be_read_is_named_and_its_guest_is_not_taken_for_a_stranger() {
+    let mut seen = seen();
+    let ceph = seen.ceph.as_mut().expect("Ceph answers");
+    let lost = ceph.guests.remove(3);
+    let unread = |object: String| Unread { why: format!("state object {object}: EOF"), object };
+    ceph.unreadable = vec![unread("image.tiny".to_owned()), unread(Guest::object(lost.uuid))];
+    let findings = examine(&assemble(&rack(), &seen, Timestamp::UNIX_EPOCH), &seen);
+    let image = findings.iter().find(|f| f.object == "state object image.tiny").expect("it is named");
+    assert!(image.fix.contains("`rackhand image remove tiny`"), "{}", image.fix);
+    assert!(findings.iter().any(|f| f.object.ends_with(&lost.uuid.to_string())));
+    let stranger = format!("`{}`, which is no guest", lost.name);
+    assert!(findings.iter().all(|f| !f.what.contains(&stranger)), "advice to destroy it");
 }
 
 #[test]

@@ -39,7 +39,15 @@ async fn a_compressed_file_is_looked_into() {
 
 /// Runs the host's script on a file; `info` is what qemu-img is to say of it, `{}` for the file's path.
 fn on_host(file: &[u8], format: &str, unpack: &str, info: &str) -> (String, Vec<u8>) {
+    on_host_with(10_000, file, format, unpack, info)
+}
+
+/// The same, with so many bytes free of a file system of 18,000.
+fn on_host_with(free: u32, file: &[u8], format: &str, unpack: &str, info: &str) -> (String, Vec<u8>) {
     let dir = tempfile::tempdir().unwrap();
+    let df = dir.path().join("df");
+    std::fs::write(&df, format!("#!/bin/sh\necho '  Avail 1B-blocks'\necho '{free} 18000'\n")).unwrap();
+    assert!(Command::new("chmod").arg("755").arg(&df).status().unwrap().success());
     let tool = dir.path().join("qemu-img");
     let out = dir.path().join("converted");
     let stand_in = format!(
@@ -77,6 +85,19 @@ fn the_host_converts_what_it_is_sent_and_unpacks_it_first() {
     assert_eq!(on_host(&packed, "raw", "gzip", plain), ("DONE".into(), b"the disk".to_vec()));
     let (said, made) = on_host(&packed[..packed.len() - 4], "raw", "gzip", plain);
     assert!(said.starts_with("FAIL gzip cannot unpack it: ") && made.is_empty(), "{said}");
+}
+
+#[test]
+fn a_file_that_would_fill_the_host_is_refused_before_and_after_it_is_unpacked() {
+    let plain = r#"{"filename": "{}", "format": "raw"}"#;
+    let (said, _) = on_host_with(1_004, b"disk", "raw", "", plain);
+    assert_eq!(said, "FAIL /var/tmp has 4 bytes to spare, 4 are needed");
+    assert_eq!(on_host_with(1_005, b"disk", "raw", "", plain).0, "DONE");
+    let mut writer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    writer.write_all(&[0; 100_000]).unwrap();
+    let (said, made) = on_host(&writer.finish().unwrap(), "raw", "gzip", plain);
+    assert_eq!(said, "FAIL unpacked it has more than the 9000 bytes that /var/tmp can spare");
+    assert!(made.is_empty());
 }
 
 #[test]

@@ -85,6 +85,14 @@ fn what_refers_to_other_files_is_refused() {
 }
 
 #[test]
+fn a_vdi_whose_end_is_missing_is_refused() {
+    let parts: [(usize, &[u8]); 5] =
+        [(0x40, b"\x7f\x10\xda\xbe"), (0x4c, &[1]), (0x158, &[0, 0x10]), (0x178, &[0, 0x10]), (0x184, &[2])];
+    assert_eq!(format(&with(3 << 12, &parts)), "vdi");
+    assert_eq!(refused(&with((3 << 12) - 512, &parts)), "x cannot be imported: its end is missing");
+}
+
+#[test]
 fn what_is_not_a_disk_image_is_named_and_no_force_is_offered() {
     let table: [(Vec<u8>, &str); 17] = [
         (vec![], "it is empty"),

@@ -86,7 +86,7 @@ async fn an_import_that_shows_life_or_still_writes_is_left_alone() {
     assert!(renew(&port, "tiny", &image, later(3)).await.unwrap());
     sweep(&port, later(7)).await.unwrap();
     assert_eq!(port.images().await.unwrap(), std::slice::from_ref(&image));
-    let writer = ImageUser { address: "10.0.0.1:0/1".into(), client: "client.1".into() };
+    let writer = ImageUser { address: "10.0.0.1:0/1".into(), client: "client.1".into(), cookie: String::new() };
     port.use_image(&image, ImageUsers { watchers: vec![writer], lockers: vec![] });
     sweep(&port, later(99)).await.unwrap();
     assert_eq!(objects(&port).await.len(), 1);

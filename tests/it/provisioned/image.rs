@@ -120,6 +120,60 @@ fn an_image_comes_as_qcow2_from_the_web_or_raw_on_stdin_and_boots() {
     assert_eq!(sums[0], sums[1]);
 }
 
+/// The tiny image in another format, made by a line of shell that has `$raw`, `$out` and the current directory.
+fn made_by(rack: &Rack, directory: &Path, name: &str, line: &str) -> PathBuf {
+    let file = directory.join(name);
+    let made = Command::new("sh")
+        .args(["-ec", line])
+        .current_dir(directory)
+        .env("raw", tiny_file(rack))
+        .env("out", &file)
+        .status()
+        .unwrap();
+    assert!(made.success(), "{line}");
+    file
+}
+
+#[test]
+fn every_format_becomes_the_same_disk_and_an_unreadable_object_hides_none() {
+    let rack = Rack::provisioned();
+    let _names = Names::of(&rack, &["vmdk", "vdi", "vhd", "vhdx", "qed", "ova", "gz", "xz", "odd", "broken"]);
+    let directory = tempfile::tempdir().unwrap();
+    let to = |format: &str| format!("qemu-img convert -q -f raw -O {format} \"$raw\" \"$out\"");
+    let stream = "qemu-img convert -q -f raw -O vmdk -o subformat=streamOptimized \"$raw\"";
+    let table = [
+        ("vmdk", format!("{stream} \"$out\"")),
+        ("vdi", to("vdi")),
+        ("vhd", to("vpc")),
+        ("vhdx", to("vhdx")),
+        ("qed", to("qed")),
+        ("ova", format!("{stream} disk1.vmdk; echo '<Envelope/>' >a.ovf; tar -cf \"$out\" a.ovf disk1.vmdk")),
+        ("gz", "gzip -c <\"$raw\" >\"$out\"".to_owned()),
+        ("xz", "qemu-img convert -q -f raw -O qcow2 \"$raw\" x.qcow2; xz -1 -c <x.qcow2 >\"$out\"".to_owned()),
+        // A number of sectors that is not one of any larger unit.
+        ("odd", "cp \"$raw\" \"$out\"; head -c 512 /dev/zero >>\"$out\"".to_owned()),
+    ];
+    for (name, line) in &table {
+        let file = made_by(&rack, directory.path(), name, line);
+        rack.ok(&["image", "import", name, file.to_str().unwrap()]);
+    }
+    let host = rack.hosts().remove(0);
+    rack.ssh(&host, "printf '{' | rados -p .rackhand put image.broken -");
+    let listed = rack.ok(&["image", "list", "-o", "json"]);
+    assert!(stderr(&listed).contains("image.broken"), "{}", stderr(&listed));
+    let images: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+    let (length, sum) = (std::fs::metadata(tiny_file(&rack)).unwrap().len(), sha256(&tiny_file(&rack)));
+    for (name, _) in &table {
+        let image = images["images"].as_array().unwrap().iter().find(|i| i["name"] == *name).expect(name);
+        let disk = image["versions"][0]["image"].as_str().unwrap();
+        let line = format!("rbd export --no-progress guests/{disk}@base - | head -c {length} | sha256sum");
+        assert_eq!(rack.ssh(&host, &line).split_whitespace().next().unwrap(), sum, "{name}");
+    }
+    assert!(rack.run(&["doctor"]).stdout.windows(12).any(|w| w == b"image.broken"));
+    rack.ok(&["image", "remove", "broken", "--yes"]);
+    assert!(!stderr(&rack.ok(&["image", "list"])).contains("broken"));
+}
+
 #[test]
 fn what_is_no_image_or_not_the_one_meant_is_refused_and_leaves_nothing() {
     let rack = Rack::provisioned();
