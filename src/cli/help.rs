@@ -107,7 +107,8 @@ mod tests {
         let mut shown: Vec<&str> =
             command.get_subcommands().filter(|c| !c.is_hide_set()).map(Command::get_name).collect();
         shown.push("help");
-        (grouped.sort_unstable(), shown.sort_unstable());
+        grouped.sort_unstable();
+        shown.sort_unstable();
         assert_eq!(grouped, shown);
     }
 

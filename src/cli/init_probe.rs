@@ -416,8 +416,8 @@ mod tests {
     #[test]
     fn a_network_that_provision_would_refuse_is_not_drafted() {
         let mut seen: Vec<_> = (1..=3).map(host).collect();
-        let mut args = InitArgs::default();
-        args.guest_ranges = vec!["10.0.0.100-10.0.0.120".parse().unwrap()];
+        let guest_ranges = vec!["10.0.0.100-10.0.0.120".parse().unwrap()];
+        let args = InitArgs { guest_ranges, ..InitArgs::default() };
         let guests = |seen: &[Probed]| {
             let text = from_facts(&args, seen).unwrap().to_yaml();
             parse("f.yaml", &text).map_err(|m| m.to_string()).unwrap().networks.guests.len()
