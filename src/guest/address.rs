@@ -437,6 +437,24 @@ mod tests {
         assert_eq!(port.keys(&object("lan")).await.unwrap().len(), 2, "nothing leaks");
     }
 
+    #[tokio::test]
+    async fn whatever_changes_meanwhile_all_of_a_guests_entries_are_given_back() {
+        for seed in 0..64 {
+            let port = FakeCluster::seeded(seed);
+            let owner = Uuid::from_u128(1);
+            let lease = auto(&port, 1).await.unwrap();
+            // Its address goes to a stranger between the look and the change: one entry of the two is another one's then.
+            let (marked, given) = tokio::join!(
+                mark_stranger(&port, "lan", owner, 0, lease.address, "52:00:00:00:00:01"),
+                give_back(&port, "lan", owner)
+            );
+            given.unwrap();
+            let left = port.keys(&object("lan")).await.unwrap();
+            assert!(left.values().all(|by| !by.starts_with(&owner.to_string())), "seed {seed}: {left:?}");
+            assert_eq!(left.len(), usize::from(marked.is_ok()), "seed {seed}: {left:?}");
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
 

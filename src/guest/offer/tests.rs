@@ -45,17 +45,63 @@ async fn objects(port: &FakeCluster) -> Vec<String> {
 
 #[tokio::test]
 async fn importers_at_once_get_a_version_and_a_disk_image_each() {
-    let port = FakeCluster::new();
-    let versions = join_all((1..=8).map(|id| import(&port, "tiny", id, 4))).await;
+    for seed in 0..32 {
+        importers_at_once(&FakeCluster::seeded(seed)).await;
+    }
+}
+
+async fn importers_at_once(port: &FakeCluster) {
+    let versions = join_all((1..=8).map(|id| import(port, "tiny", id, 4))).await;
     let mut numbers: Vec<u32> = versions.iter().flatten().map(|v| v.version).collect();
     numbers.sort_unstable();
     assert_eq!(numbers, (1..=8).collect::<Vec<_>>());
-    let template = get(&port, "tiny").await.unwrap();
+    let template = get(port, "tiny").await.unwrap();
     assert_eq!((template.current, template.versions.len(), template.importing.len()), (8, 8, 0));
     for version in versions.into_iter().flatten() {
         let kept = template.version(Some(version.version)).unwrap();
-        assert_eq!(*kept, version, "nobody else's content under this number");
+        assert_eq!(*kept, version, "another one's content under this number");
         assert!(port.image(&kept.image).await.unwrap().unwrap().snapshots.iter().any(|s| s.name == BASE));
+    }
+}
+
+#[tokio::test]
+async fn a_removal_an_import_a_clone_and_a_sweep_at_once_end_well_defined() {
+    for seed in 0..64 {
+        let port = FakeCluster::seeded(seed);
+        let name = sample(&port, "tiny").await;
+        let version = find(&port, &name).await.unwrap().1;
+        let base = version.base();
+        let notes = Keys::new();
+        let (removed, again, imported, cloned, _) = tokio::join!(
+            remove(&port, &name),
+            remove(&port, &name),
+            import(&port, "tiny", 7, 4),
+            port.image_clone(&base, "vm.1.disk0", 0, &notes),
+            sweep(&port, START),
+        );
+        let images = port.images().await.unwrap();
+        let offered = get(&port, "tiny").await.map(|t| t.versions).unwrap_or_default();
+        // What is offered is whole, what a disk stands on is there, and the import lost nothing.
+        for version in &offered {
+            let found = port.image(&version.image).await.unwrap();
+            let whole = found.is_some_and(|image| image.snapshots.iter().any(|s| s.name == BASE));
+            assert!(whole, "seed {seed}: version {} without its disk", version.version);
+        }
+        if cloned.is_ok() {
+            assert!(images.contains(&base.image), "seed {seed}");
+        }
+        let imported = imported.unwrap();
+        let kept = offered.iter().any(|v| v.image == imported.image);
+        let taken = [&removed, &again].iter().any(|r| r.as_ref().is_ok_and(|v| v.contains(&imported.version)));
+        assert!(kept || taken, "seed {seed}: {removed:?} {again:?}");
+        // Whatever was left over, later runs clear it away.
+        if cloned.is_ok() {
+            port.image_remove("vm.1.disk0").await.unwrap();
+        }
+        sweep(&port, START).await.unwrap();
+        sweep(&port, START).await.unwrap();
+        let offered = get(&port, "tiny").await.map(|t| t.versions).unwrap_or_default();
+        assert_eq!(port.images().await.unwrap().len(), offered.len(), "seed {seed}");
     }
 }
 
