@@ -146,9 +146,6 @@ fn system(host: &HostSpec, facts: &Facts, report: &mut Report<'_>) {
     if short != host.name {
         let what = format!("calls itself {}", facts.hostname);
         report.error("hostname", what, format!("run `hostnamectl set-hostname {}` on it", host.name));
-    } else if facts.hostname != host.name {
-        let what = format!("calls itself {}", facts.hostname);
-        report.warning("hostname", what, format!("`rackhand provision` renames it to {}", host.name));
     }
     if facts.exec_latency.is_some_and(|latency| latency > SLOW_EXEC) {
         let milliseconds = facts.exec_latency.unwrap_or_default() * 1000.0;

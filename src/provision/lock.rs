@@ -99,8 +99,17 @@ async fn try_take(remote: &dyn Remote, owner: &str) -> Result<Result<Held, Strin
     let mut lines = BufReader::new(stdout).lines();
     match timeout(ANSWER, lines.next_line()).await {
         Ok(Ok(Some(line))) if line == "held" => {}
-        Ok(Ok(Some(line))) => return Ok(Err(line.strip_prefix("busy ").unwrap_or("somebody").to_owned())),
-        _ => return Err(Failure::failed(format!("host {}: no answer to the request for its lock", remote.name()))),
+        Ok(Ok(Some(line))) if line.starts_with("busy") => {
+            let who = line.trim_start_matches("busy").trim();
+            return Ok(Err(if who.is_empty() { "another run".to_owned() } else { who.to_owned() }));
+        }
+        _ => {
+            let said = guard.stderr();
+            let why = said.lines().rfind(|line| !line.trim().is_empty()).map(|line| format!(": {}", line.trim()));
+            let host = remote.name();
+            let text = format!("host {host}: no answer to the request for its lock{}", why.unwrap_or_default());
+            return Err(Failure::failed(text));
+        }
     }
     let (stop, mut stopped) = oneshot::channel::<()>();
     let alive = Arc::new(AtomicBool::new(true));

@@ -82,7 +82,11 @@ fn hosts(status: &Status) -> Vec<Finding> {
             add(Severity::Error, what, "`rackhand provision` starts what is stopped; else look at the disk".to_owned());
         }
         if host.libvirt == Some(false) {
-            add(Severity::Error, "libvirt does not answer".to_owned(), "`rackhand provision` mends it".to_owned());
+            add(
+                Severity::Error,
+                "libvirt does not answer".to_owned(),
+                "`rackhand check` says what its sshd forbids; `rackhand provision` starts what is stopped".to_owned(),
+            );
         }
         if pulse.clock_offset.is_some_and(|o| o.abs() > SKEW) {
             let what = format!("its clock is off by {:.0} ms", pulse.clock_offset.unwrap_or_default() * 1000.0);

@@ -94,10 +94,14 @@ impl Output {
     /// The last lines of stderr (else of stdout), for an error message.
     pub fn tail(&self) -> String {
         let bytes = if self.stderr.iter().all(u8::is_ascii_whitespace) { &self.stdout } else { &self.stderr };
-        let text = String::from_utf8_lossy(bytes);
-        let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|l| !l.is_empty()).collect();
-        lines[lines.len().saturating_sub(5)..].join("\n")
+        last_lines(&String::from_utf8_lossy(bytes))
     }
+}
+
+/// The last lines of a text that say something, for an error message.
+pub(super) fn last_lines(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+    lines[lines.len().saturating_sub(5)..].join("\n")
 }
 
 /// How a command on a host can fail; whether it ran is part of the type.

@@ -1,12 +1,12 @@
 //! Recording the key a host presents, once, so that every later connection can insist on it.
 
+use super::arguments;
 use super::control::{ControlDir, quoted};
 use super::diagnose::{Target, diagnose};
 use super::effective::Effective;
 use super::exec::RemoteError;
 use super::jump::way_through;
 use crate::inventory::{HostSpec, Inventory};
-use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -38,13 +38,7 @@ impl HostKey {
         let address = host.address.to_string();
         let failed = |reason: String| RemoteError::Unreachable { host: host.name.clone(), reason };
         let dir = ControlDir::new(connect, &[]).map_err(|e| failed(format!("no directory for sockets: {e}")))?;
-        let mut arguments: Vec<OsString> = Vec::new();
-        if let Some(port) = host.port.or(inventory.ssh.port) {
-            arguments.extend(["-p".into(), port.to_string().into()]);
-        }
-        if let Some(user) = host.user.as_ref().or(inventory.ssh.user.as_ref()) {
-            arguments.extend(["-l".into(), user.into()]);
-        }
+        let arguments = arguments::login(inventory, host);
         let effective = Effective::of(dir.config(), &arguments, &address).await;
         let effective = effective.ok_or_else(|| failed("`ssh -G` does not accept its configuration".to_owned()))?;
         let file = file_of(inventory, &effective);

@@ -3,7 +3,7 @@
 //! The unit's name makes a job happen once: starting it again only attaches to it, whether it runs or has ended, until
 //! it is forgotten.
 
-use super::exec::{Exec, Remote, RemoteError, RemoteExt};
+use super::exec::{Exec, Remote, RemoteError, RemoteExt, last_lines};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -170,12 +170,6 @@ impl Job {
             _ => Err(RemoteError::Lost { host, command, reason: "it is gone without saying how it ended".to_owned() }),
         }
     }
-}
-
-/// The last lines of a log, for an error message.
-fn last_lines(log: &str) -> String {
-    let lines: Vec<&str> = log.lines().map(str::trim_end).filter(|l| !l.is_empty()).collect();
-    lines[lines.len().saturating_sub(5)..].join("\n")
 }
 
 fn parse(text: &str) -> JobStatus {

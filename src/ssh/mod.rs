@@ -1,5 +1,6 @@
 //! Commands on hosts: one runner, deadlines on both ends, at most four in flight a host.
 
+mod arguments;
 mod channel;
 mod command_line;
 mod connect_limit;

@@ -1,9 +1,10 @@
 //! A host over OpenSSH's own multiplexing, so that the operator's ssh configuration, jump hosts and keys just work.
 
+use super::arguments;
 use super::channel::Channel;
 use super::command_line::{Mark, command_line, short};
 use super::connect_limit::ConnectLimit;
-use super::control::{ControlDir, quoted};
+use super::control::ControlDir;
 use super::diagnose::{Target, diagnose, is_beyond_a_proxy, is_crowded, not_started};
 use super::effective::Effective;
 use super::exec::{Exec, Output, Remote, RemoteError};
@@ -78,25 +79,11 @@ impl SshHost {
         let defaults = &inventory.ssh;
         let user = host.user.as_ref().or(defaults.user.as_ref());
         let known_hosts = defaults.known_hosts.as_ref().map(|file| inventory.path(file));
-        let mut arguments: Vec<OsString> = Vec::new();
-        let mut push = |words: &[&str]| arguments.extend(words.iter().map(OsString::from));
-        if let Some(user) = user {
-            push(&["-l", user]);
-        }
-        if let Some(port) = host.port.or(defaults.port) {
-            push(&["-p", &port.to_string()]);
-        }
-        if defaults.identity.is_some() {
-            push(&["-o", "IdentitiesOnly=yes"]);
-        }
-        if let Some(file) = &known_hosts {
-            push(&["-o", &format!("UserKnownHostsFile={}", quoted(file))]);
-        }
         SshHost {
             name: host.name.clone(),
             address: host.address.to_string(),
             known_hosts,
-            arguments,
+            arguments: arguments::all(inventory, host),
             jump: defaults.jump.clone(),
             is_root: user.map(|user| user == "root"),
             sudo: AtomicBool::new(user.is_some_and(|user| user != "root")),

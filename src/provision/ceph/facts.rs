@@ -285,4 +285,54 @@ mod tests {
         assert_eq!(facts.unit("ceph-mon@h9"), UnitState::default());
         assert_eq!(facts.unit("ceph-mgr@h9"), UnitState::default());
     }
+
+    /// Two block devices, and in place of what looks at them programs that answer as a host with an encrypted OSD on LVM
+    /// (`one`) and a multipath device (`two`) does.
+    #[cfg(feature = "lab-tests")]
+    #[test]
+    fn an_encrypted_osd_and_a_multipath_device_are_seen_in_two_calls_of_lvm() {
+        use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let disks = ["one", "two"].map(|name| at(name).display().to_string());
+        for (disk, minor) in disks.iter().zip([198, 199]) {
+            mknod(disk.as_str(), SFlag::S_IFBLK, Mode::S_IRUSR, makedev(7, minor)).unwrap();
+        }
+        let log = at("calls").display().to_string();
+        let tags = "ceph.cluster_fsid=5a2f6f7e-2c1b-4f5e-9c39-0d4f0a3c7b11,ceph.encrypted=1,ceph.osd_id=4";
+        for (program, body) in [
+            (
+                "lsblk",
+                "case $* in\n*MAJ:MIN*/one) echo sdb 8:16 ;;\n*MAJ:MIN*/two) echo dm-3 254:3 ;;\n\
+                 */one) printf 'sdb sdb disk \\ndm-0 ceph--a-osd--block--b lvm \\ndm-1 crypted crypt \\n' ;;\n\
+                 */two) echo dm-3 mpatha mpath ;;\nesac",
+            ),
+            ("pvs", "echo '  8 16 ceph-a 1000 1'"),
+            ("lvs", &format!("echo '  ceph-a osd-block-b {tags}'; echo '  vg0 root'")),
+            (
+                "systemctl",
+                "case $* in *ceph-osd@4*) printf 'ActiveState=active\\nUnitFileState=enabled-runtime\\n' ;; esac",
+            ),
+            ("wipefs", "true"),
+            ("blockdev", "echo 4398046511104"),
+            ("cmp", "case $* in */two*) exit 0 ;; *) exit 1 ;; esac"),
+            ("dd", "true"),
+        ] {
+            std::fs::write(at(program), format!("#!/bin/sh\necho {program} >>{log}\n{body}\n")).unwrap();
+            std::fs::set_permissions(at(program), std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
+        let mut command = std::process::Command::new("sh");
+        let output = command.args(["-c", SCRIPT, "sh", "h1"]).args(&disks).env("PATH", path).output().unwrap();
+        let facts = parse(&String::from_utf8_lossy(&output.stdout));
+        let [one, two] = &facts.disks[..] else { panic!("{:?}", facts.disks) };
+        assert_eq!((one.group.as_deref(), one.volumes.len()), (Some("ceph-a"), 1));
+        assert_eq!(one.volumes[0], ("osd-block-b".to_owned(), tags.to_owned()));
+        assert!(facts.units["ceph-osd@4"].good(), "it runs, though its label cannot be read: {:?}", facts.units);
+        assert!(two.children.is_empty() && two.clean && two.group.is_none(), "{two:?}");
+        let calls = std::fs::read_to_string(&log).unwrap();
+        let count = |program: &str| calls.lines().filter(|line| *line == program).count();
+        assert_eq!((count("pvs"), count("lvs")), (1, 1));
+    }
 }
