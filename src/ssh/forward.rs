@@ -166,7 +166,8 @@ pub async fn sshd_limits(remote: &dyn Remote) -> Result<SshdLimits, super::Remot
     let output = remote.check(Exec::script(SETTINGS, [QUIET_SOCKET])).await?;
     let settings = Settings::read(&output.text());
     let mut limits = SshdLimits { max_sessions: settings.max_sessions, ..SshdLimits::default() };
-    if settings.socket && !passes(remote).await {
+    // A socket's owner may hang up for reasons of its own: only a setting that forbids is held against sshd.
+    if settings.socket && !settings.forbids.is_empty() && !passes(remote).await {
         limits.forwarding = settings.why(QUIET_SOCKET);
     }
     Ok(limits)
