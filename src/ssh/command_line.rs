@@ -14,7 +14,7 @@ use std::time::Duration;
 /// is asked to run does not write the mark.
 const BEGIN: char = '\u{1e}';
 /// Writes the mark on both streams, then becomes the command.
-const START: &str = r#"printf "\036%s\n" "$0"; printf "\036%s\n" "$0" >&2; exec "$@""#;
+const START: &str = r#"printf "\036%s\n" "$1"; printf "\036%s\n" "$1" >&2; shift; exec "$@""#;
 
 /// What a command's own output begins after; another one for each command.
 #[derive(Clone, Debug)]
@@ -45,7 +45,7 @@ pub(super) fn command_line(exec: &Exec, sudo: bool, deadline: Option<Duration>, 
         // Writing to a String cannot fail.
         let _ = write!(line, "timeout -k 5 {:.3} ", deadline.as_secs_f64().max(0.001));
     }
-    let _ = write!(line, "sh -c {} {} {}; exit $?", quote(START), mark.0, join(&exec.argv));
+    let _ = write!(line, "sh -c {} sh {} {}; exit $?", quote(START), mark.0, join(&exec.argv));
     format!("exec sh -c 'eval \"$(printf %b \"{}\")\"'", escaped(&line))
 }
 
