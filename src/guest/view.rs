@@ -55,6 +55,19 @@ impl std::fmt::Display for State {
     }
 }
 
+/// What a domain says of itself; the claim may know more.
+impl From<DomainState> for State {
+    fn from(state: DomainState) -> Self {
+        match state {
+            DomainState::Running => State::Running,
+            DomainState::Paused | DomainState::Suspended => State::Paused,
+            DomainState::Stopping => State::Stopping,
+            DomainState::Crashed => State::Crashed,
+            DomainState::Off | DomainState::Unknown => State::Unknown,
+        }
+    }
+}
+
 /// A guest as it is shown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct GuestView {
@@ -139,17 +152,10 @@ pub fn view(guest: &Guest, claim: Option<&Claim>, survey: &Survey) -> GuestView 
     let place = survey.place(guest.uuid);
     let (state, host, reason) = match (place, claim.and_then(|claim| survey.hidden(claim))) {
         (Some((host, domain)), _) => {
-            let state = match domain.state {
-                DomainState::Running => State::Running,
-                DomainState::Paused | DomainState::Suspended => State::Paused,
-                DomainState::Stopping => State::Stopping,
-                DomainState::Crashed => State::Crashed,
-                DomainState::Off | DomainState::Unknown => State::Unknown,
-            };
             let state = match claim {
                 Some(claim) if claim.phase == Phase::Moving => State::Moving,
                 Some(claim) if survey.is_half_started(guest.uuid, claim) => State::Starting,
-                _ => state,
+                _ => State::from(domain.state),
             };
             let reason = (state != State::Running).then(|| domain.reason.clone());
             (state, Some(host.clone()), reason)

@@ -17,13 +17,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use uuid::Uuid;
 
 /// How long the cluster may take to say everything.
 const CEPH: Duration = Duration::from_secs(15);
 /// The same, once a host is known to be silent: what waits for it then is told as waiting.
-const CEPH_WITHOUT_A_HOST: Duration = Duration::from_millis(2600);
+const CEPH_WITHOUT_A_HOST: Duration = Duration::from_millis(2500);
 /// How long reading what is kept in the cluster may take: it stands still until a dead host's OSDs are noticed.
 const KEPT: Duration = Duration::from_secs(6);
 /// Deadline of one question to the monitors.
@@ -32,8 +32,8 @@ const QUESTION: Duration = Duration::from_secs(8);
 const LIVE: Duration = Duration::from_secs(8);
 /// A host that has not answered by then has its BMC asked meanwhile.
 const BMC_AFTER: Duration = Duration::from_millis(800);
-/// How long a BMC may take once its host is given up.
-const BMC: Duration = Duration::from_millis(700);
+/// How long the BMC of a host that does not answer may take, from the beginning on.
+const BMC: Duration = Duration::from_millis(2500);
 
 /// An OSD as Ceph sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -191,6 +191,7 @@ async fn host(inventory: &Inventory, fleet: &Fleet, roll: &RollCall, remote: Arc
         }
         pulse(remote.as_ref()).await.map_err(|error| error.to_string())
     };
+    let until = Instant::now() + BMC;
     let bmc = async {
         sleep(BMC_AFTER).await;
         power(inventory, fleet, name).await
@@ -209,7 +210,7 @@ async fn host(inventory: &Inventory, fleet: &Fleet, roll: &RollCall, remote: Arc
     };
     let power = match on {
         Some(power) => power,
-        None => timeout(BMC_AFTER + BMC, bmc).await.ok().flatten(),
+        None => timeout_at(until, bmc).await.ok().flatten(),
     };
     Err(Silent { error, power })
 }
@@ -391,11 +392,11 @@ mod tests {
 
     #[test]
     fn a_silent_ceph_is_told_from_a_dead_host() {
-        let told = |silent: &[&str]| ceph_is_silent(&rack(), &pulses(silent), Duration::from_millis(2600));
-        insta::assert_snapshot!(told(&[]).why, @"Ceph does not answer within 2.6 s, though 3 of 3 mon hosts do");
+        let told = |silent: &[&str]| ceph_is_silent(&rack(), &pulses(silent), Duration::from_millis(2500));
+        insta::assert_snapshot!(told(&[]).why, @"Ceph does not answer within 2.5 s, though 3 of 3 mon hosts do");
         insta::assert_snapshot!(
             told(&["h3"]).why,
-            @"Ceph does not answer within 2.6 s, though 2 of 3 mon hosts do: h3 does not answer, and the other monitors may still be electing a leader"
+            @"Ceph does not answer within 2.5 s, though 2 of 3 mon hosts do: h3 does not answer, and the other monitors may still be electing a leader"
         );
         insta::assert_snapshot!(told(&["h2", "h3"]).why, @"Ceph has no quorum: of 3 mon hosts h2, h3 do not answer");
     }
@@ -423,7 +424,7 @@ mod tests {
             until.shorten(CEPH);
         };
         let (late, ()) = tokio::join!(until.wait(std::future::pending::<()>()), shorten);
-        assert_eq!((late, until.waited().as_millis()), (None, 2600));
+        assert_eq!((late, until.waited().as_millis()), (None, 2500));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::cluster::CephStatus;
 use crate::guest::placement::{self, HostRoom, Need, Place, Planner};
 use crate::guest::{Guest, GuestView, State, need, rooms, view};
 use crate::inventory::{HostSpec, Inventory, Role};
+use crate::libvirt::Domain;
 use jiff::Timestamp;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -25,7 +26,7 @@ pub struct Status {
     pub hosts: Vec<HostLine>,
     /// Why guests and maintenance are not known, though the monitors answer.
     pub guests_error: Option<String>,
-    /// The guests, by name.
+    /// The guests, by name; where they are not known, what the hosts that answer run.
     pub guests: Vec<GuestLine>,
 }
 
@@ -91,6 +92,8 @@ pub enum Protection {
     Unprotected,
     /// It does not run.
     Off,
+    /// The guests' definitions cannot be read.
+    Unknown,
 }
 
 impl std::fmt::Display for Protection {
@@ -98,7 +101,7 @@ impl std::fmt::Display for Protection {
         f.write_str(match self {
             Protection::Protected => "protected",
             Protection::Unprotected => "UNPROTECTED",
-            Protection::Off => "",
+            Protection::Off | Protection::Unknown => "",
         })
     }
 }
@@ -118,7 +121,10 @@ pub fn assemble(inventory: &Inventory, seen: &Seen, now: Timestamp) -> Status {
         ceph_error: error,
         guests_error: ceph.unread.clone(),
         hosts: inventory.hosts.iter().map(|h| host_line(inventory, h, seen, ceph, &rooms)).collect(),
-        guests: ceph.guests.iter().map(|g| guest_line(g, seen, ceph, &homes, now)).collect(),
+        guests: match seen.ceph.as_ref().is_ok_and(|ceph| ceph.unread.is_none()) {
+            true => ceph.guests.iter().map(|g| guest_line(g, seen, ceph, &homes, now)).collect(),
+            false => running(seen),
+        },
     }
 }
 
@@ -180,6 +186,24 @@ fn guest_line(
         protection,
         protection_why: why,
     }
+}
+
+/// What the hosts that answer run, where the cluster does not tell the guests.
+fn running(seen: &Seen) -> Vec<GuestLine> {
+    let domains = seen.survey.seen.values().flatten().filter(|(_, domain)| domain.state.has_process());
+    let line = |(host, domain): &(String, Domain)| GuestLine {
+        name: domain.name.clone(),
+        uuid: domain.uuid,
+        state: domain.state.into(),
+        host: Some(host.clone()),
+        addresses: Vec::new(),
+        uptime: None,
+        protection: Protection::Unknown,
+        protection_why: None,
+    };
+    let mut lines: Vec<GuestLine> = domains.map(line).collect();
+    lines.sort_by(|a, b| a.name.cmp(&b.name));
+    lines
 }
 
 /// For each running guest: nothing when there is a place for it if its host is lost, else why not. Each host's loss is

@@ -52,15 +52,17 @@ pub fn status_table(status: &Status) -> String {
             format!("{}{why}", guest.protection),
         ]);
     }
-    if status.ceph.is_none() {
-        text.push_str("\n\nguests: not known, since Ceph does not answer");
-    } else if let Some(why) = &status.guests_error {
-        let _ = write!(text, "\n\nguests: not known: {why}");
-    } else if status.guests.is_empty() {
-        text.push_str("\n\nno guests");
-    } else {
-        let _ = write!(text, "\n\n{}", guests.render());
-    }
+    let unknown = match (&status.ceph, &status.guests_error) {
+        (None, _) => Some("guests: not known, since Ceph does not answer".to_owned()),
+        (_, Some(why)) => Some(format!("guests: not known: {why}")),
+        _ => None,
+    };
+    let _ = match (unknown, status.guests.is_empty()) {
+        (Some(unknown), true) => write!(text, "\n\n{unknown}"),
+        (Some(unknown), false) => write!(text, "\n\n{unknown}; the hosts that answer run:\n\n{}", guests.render()),
+        (None, true) => write!(text, "\n\nno guests"),
+        (None, false) => write!(text, "\n\n{}", guests.render()),
+    };
     text
 }
 
