@@ -1,7 +1,7 @@
 # The two commands are `make demo` and `make test`; see README.md.
 # Where rustup puts cargo; a shell that was open before does not know yet.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
-.PHONY: deb test-deb book release-notes deps build lint deny unit generated model test release demo demo-down lab-tests test-vm bench-move bench-ssh
+.PHONY: deb test-deb book release-notes deps build lint deny unit generated model test release demo demo-down lab-tests test-vm bench-move bench-scale bench-ssh
 
 deps:
 	bash scripts/deps.sh
@@ -66,6 +66,10 @@ lab-tests: deps
 # A host with a kernel of its own, for what containers cannot show. Not part of `make test`: see docs/lab-vm.md.
 test-vm: deps
 	bash scripts/test-vm.sh
+
+# A hundred hosts and five thousand guests in memory. Not part of `make test`: see docs/scale.md.
+bench-scale: deps
+	cargo bench --locked --bench scale
 
 bench-move: release
 	bash bench/move.sh target/release/rackhand

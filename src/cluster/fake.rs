@@ -28,6 +28,8 @@ struct Inner {
     locks: BTreeMap<String, (String, String)>,
     images: BTreeMap<String, FakeImage>,
     answers: BTreeMap<String, Value>,
+    /// What each request takes.
+    round_trip: Duration,
     broken: Option<ClusterError>,
     /// Nothing that takes space is written.
     full: bool,
@@ -75,6 +77,11 @@ impl FakeCluster {
         self.lock_inner().answers.insert(prefix.to_owned(), value);
     }
 
+    /// Makes each request take a round trip from now on.
+    pub fn slow(&self, round_trip: Duration) {
+        self.lock_inner().round_trip = round_trip;
+    }
+
     /// Makes every request fail with this error, or work again.
     pub fn breaks(&self, error: Option<ClusterError>) {
         self.lock_inner().broken = error;
@@ -104,6 +111,10 @@ impl FakeCluster {
         &self,
         work: impl FnOnce(&mut Inner) -> Result<T, ClusterError> + Send,
     ) -> Result<T, ClusterError> {
+        let round_trip = self.lock_inner().round_trip;
+        if !round_trip.is_zero() {
+            tokio::time::sleep(round_trip).await;
+        }
         self.pause().await;
         let done = {
             let mut inner = self.lock_inner();

@@ -5,6 +5,7 @@ use super::fake_host::FakeHost;
 use super::types::{Domain, DomainState, JobOperation};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -80,6 +81,10 @@ pub(super) struct World {
     pub(super) mute: BTreeSet<Uuid>,
     pub(super) holds: BTreeMap<(String, FakeRequest), Sender>,
     pub(super) held: Vec<Message>,
+    /// What each call takes.
+    pub(super) round_trip: Duration,
+    /// Requests that each host works on at the moment, and the most at a time so far.
+    pub(super) busy: BTreeMap<String, (usize, usize)>,
 }
 
 impl std::fmt::Debug for World {
@@ -191,6 +196,16 @@ impl FakeRack {
     /// Makes a destination `qemu+tls://ADDRESS/system` mean this host.
     pub fn address(&self, address: &str, host: &str) {
         self.world().addresses.insert(address.to_owned(), host.to_owned());
+    }
+
+    /// Makes each call to a host take a round trip from now on.
+    pub fn slow(&self, round_trip: Duration) {
+        self.world().round_trip = round_trip;
+    }
+
+    /// The most requests that any host had at a time.
+    pub fn busiest(&self) -> usize {
+        self.world().busy.values().map(|(_, most)| *most).max().unwrap_or_default()
     }
 
     /// Makes something go wrong from now on.

@@ -48,6 +48,8 @@ impl FakeHost {
         token: Token,
         act: impl FnOnce(&FakeHost) -> Result<T, VirtError> + Send + 'static,
     ) -> Result<T, VirtError> {
+        let _busy = self.busy();
+        self.trip().await;
         drop(self.world()?);
         if token.is_late() {
             return Err(VirtError::Late { host: self.name.clone(), call });
@@ -65,6 +67,23 @@ impl FakeHost {
             Sender::Lost => Err(self.lost(call)),
             Sender::Waits => told.await.unwrap_or_else(|_| Err(self.lost(call))),
         }
+    }
+
+    /// One round trip.
+    async fn trip(&self) {
+        let round_trip = self.rack.world().round_trip;
+        if !round_trip.is_zero() {
+            tokio::time::sleep(round_trip).await;
+        }
+    }
+
+    /// Counts a request that the host works on, until the count is dropped.
+    fn busy(&self) -> Busy<'_> {
+        let mut world = self.rack.world();
+        let (now, most) = world.busy.entry(self.name.clone()).or_default();
+        *now += 1;
+        *most = (*most).max(*now);
+        Busy(self)
     }
 
     /// Waits in vain for a QEMU that answers nothing.
@@ -122,6 +141,17 @@ impl FakeHost {
     }
 }
 
+/// A request that a host works on.
+struct Busy<'a>(&'a FakeHost);
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        if let Some((now, _)) = self.0.rack.world().busy.get_mut(&self.0.name) {
+            *now -= 1;
+        }
+    }
+}
+
 /// The text of an element; attributes as they stand belong to `tag`.
 fn text(xml: &str, tag: &str) -> Option<String> {
     let (_, rest) = xml.split_once(&format!("<{tag}>"))?;
@@ -143,10 +173,12 @@ impl Hypervisor for FakeHost {
     }
 
     async fn domains(&self) -> Result<Vec<Domain>, VirtError> {
+        self.trip().await;
         Ok(self.world()?.domains.get(&self.name).map(|d| d.values().cloned().collect()).unwrap_or_default())
     }
 
     async fn domain(&self, uuid: Uuid) -> Result<Option<Domain>, VirtError> {
+        self.trip().await;
         if self.has(FakeFault::LooksLate) {
             tokio::time::sleep(Duration::from_secs(5)).await;
         }
@@ -245,6 +277,7 @@ impl Hypervisor for FakeHost {
     }
 
     async fn node(&self) -> Result<Node, VirtError> {
+        self.trip().await;
         drop(self.world()?);
         Ok(Node { memory: MEMORY, cpus: 16, sockets: 1, cores: 8, threads: 2 })
     }
