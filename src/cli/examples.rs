@@ -51,6 +51,7 @@ pub(super) const EXAMPLES: &[(&str, &[&str])] = &[
     ("guest start", &["rackhand guest start web-1", "rackhand guest start --all"]),
     ("guest stop", &["rackhand guest stop 'web-*'", "rackhand guest stop web-1 --timeout 5m"]),
     ("guest reboot", &["rackhand guest reboot web-1", "rackhand guest reboot web-1 --force"]),
+    ("guest resume", &["rackhand guest resume web-1"]),
     ("guest delete", &["rackhand guest delete web-3", "rackhand guest delete --tag stage=test --dry-run"]),
     ("guest protect", &["rackhand guest protect on web-1", "rackhand guest protect off web-1"]),
     ("guest console", &["rackhand guest console web-1"]),

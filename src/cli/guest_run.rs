@@ -1,4 +1,4 @@
-//! `rackhand guest start`, `stop`, `reboot`, `delete`, `protect`.
+//! `rackhand guest start`, `stop`, `reboot`, `resume`, `delete`, `protect`.
 
 use super::Context;
 use super::guest_selection::{GuestNames, GuestSelection};
@@ -41,6 +41,15 @@ pub struct RebootArgs {
     /// Reset at once, without shutting down.
     #[arg(long)]
     force: bool,
+}
+
+/// Let guests go on that stand still: after a disk that failed, or paused by another tool.
+///
+/// A guest that was handed over by a broken move is not resumed: its memory may be older than its disk.
+#[derive(Debug, Args)]
+pub struct ResumeArgs {
+    #[command(flatten)]
+    selection: GuestSelection,
 }
 
 /// Delete guests with their disks; running guests are stopped at once.
@@ -169,6 +178,21 @@ pub async fn reboot(args: RebootArgs, context: &Context) -> Result<(), Failure> 
         return Ok(());
     }
     end(context, "reboot", guest::reboot(&rack, &guests, args.force).await, |()| ("rebooted", None))
+}
+
+/// Runs `rackhand guest resume`.
+///
+/// # Errors
+/// When a guest cannot be resumed.
+pub async fn resume(args: ResumeArgs, context: &Context) -> Result<(), Failure> {
+    let rack = context.rack().await?;
+    let guests = args.selection.resolve(&rack).await?;
+    if dry(context, "resume", &guests)? {
+        return Ok(());
+    }
+    end(context, "resume", guest::resume(&rack, &guests).await, |(host, already)| {
+        (if *already { "unchanged" } else { "resumed" }, Some(host.clone()))
+    })
 }
 
 /// Runs `rackhand guest delete`.

@@ -11,6 +11,8 @@ mod connect;
 mod document;
 mod error;
 mod fake;
+#[cfg(test)]
+mod faulty;
 mod first;
 mod lease;
 mod port;
@@ -26,6 +28,8 @@ pub use connect::Cluster;
 pub use document::{Document, Unread, decode, encode, fetch, readable, update};
 pub use error::ClusterError;
 pub use fake::FakeCluster;
+#[cfg(test)]
+pub(crate) use faulty::FaultyCluster;
 pub use lease::{Candidate, Lease, Seat};
 pub use port::{
     ClusterPort, Entry, Image, ImageUser, ImageUsers, Keys, KeysChange, Object, Parent, Snapshot, Target, Version,

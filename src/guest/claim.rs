@@ -1,15 +1,15 @@
 //! Who may run a guest: one state object a guest, changed by compare-and-swap.
 //!
-//! The rules that keep a guest from running twice:
+//! The rules that keep a guest from running twice; `settlement.rs` has the order of steps.
 //!
-//! * Nobody starts a guest without having written a claim for one host, and a claim is written only over the very
-//!   version that was read.
-//! * Whoever wrote a `starting` or `moving` claim asks the host to do it within the claim's [`Window`], or not at all.
-//! * Such a claim of somebody else is left alone until it was watched unchanged for [`TAKE_OVER`], when its writer
-//!   cannot act on it any more.
-//! * A claim goes from a host to another one only after that host was asked and has no such guest.
-//! * What a start has made stands still until its claim was read once more. Whoever finds that his claim went elsewhere
-//!   ends what he has started.
+//! * Nothing starts or moves a guest without having written a claim, and a claim is written only over the very version
+//!   that was read.
+//! * Every write makes its generation one higher. What is asked of a host carries the generation of the claim it stands
+//!   on, and the host refuses what is older than the highest one it has seen.
+//! * A `starting` or `moving` claim of another operation is left alone until it was watched unchanged for [`TAKE_OVER`].
+//!   Then it is taken over in place, older requests are revoked on each of its hosts, and those are looked at. Only then
+//!   it is freed or goes elsewhere; a host that cannot be asked stays named.
+//! * What a start has made stands still until its claim was read once more.
 
 use crate::cluster::{ClusterError, ClusterPort, Document, Unread, decode, update};
 use crate::libvirt::Token;
@@ -113,6 +113,18 @@ impl Claim {
         }
     }
 
+    /// The same claim in other hands: where the guest may be stays as it is.
+    #[must_use]
+    pub fn taken_over(&self, run: &Run) -> Claim {
+        Claim {
+            generation: self.generation + 1,
+            run: run.id.clone(),
+            by: run.by.clone(),
+            process: run.process.clone(),
+            ..self.clone()
+        }
+    }
+
     /// The claim of a guest that was seen running on a host.
     #[must_use]
     pub fn running(&self, host: &str) -> Claim {
@@ -128,10 +140,13 @@ impl Claim {
     /// The claim of a guest that was seen gone everywhere it might run.
     #[must_use]
     pub fn freed(&self) -> Claim {
+        // What was starting there never ran there.
+        let ran = self.host.clone().filter(|_| self.phase != Phase::Starting);
+        let last = ran.or_else(|| self.last.clone());
         Claim {
             generation: self.generation + 1,
             phase: Phase::Free,
-            last: self.host.clone().or_else(|| self.last.clone()),
+            last,
             host: None,
             target: None,
             started: None,
@@ -175,6 +190,12 @@ impl Run {
         let pid = std::process::id();
         let process = i32::try_from(pid).ok().and_then(process).unwrap_or_default();
         Run { id: Uuid::new_v4().to_string(), by: format!("{user}@{host} (process {pid})"), process }
+    }
+
+    /// One operation of this run: of two that go on side by side, each knows its own claims.
+    #[must_use]
+    pub fn operation(&self) -> Run {
+        Run { id: Uuid::new_v4().to_string(), ..self.clone() }
     }
 }
 

@@ -159,10 +159,10 @@ pub async fn plan(rack: &Rack, order: Order) -> Result<Plan, Failure> {
     Ok(Plan { order, template, machine, index, unstarted, outlook, guests: planned, there })
 }
 
-/// Whether a guest was never started, or is just being started: by somebody else, who is waited for, or by a run that was
-/// killed there.
+/// Whether a guest has never run, or is just being started: by another run, which is waited for, or by one that was killed
+/// there.
 fn not_yet_started(claim: &Claim) -> bool {
-    claim.phase == Phase::Starting || *claim == Claim::default()
+    claim.phase == Phase::Starting || claim.phase == Phase::Free && claim.last.is_none()
 }
 
 pub(super) fn half_deleted(name: &str) -> Failure {

@@ -5,12 +5,14 @@ use super::outlook::Outlook;
 use super::rack::Rack;
 use super::spec::{Guest, INDEX, Stage};
 use super::stop::{How, stop_one};
+use super::survey::may_run;
 use super::{address, claim, hold};
-use crate::cluster::{ClusterError, KeysChange, update};
+use crate::cluster::{ClusterError, KeysChange, fetch, update};
 use crate::error::{Failure, Kind};
 use crate::ui::{Job, Outcome, Patience};
 use futures::future::{join_all, try_join_all};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 /// How long a disk may stay open after its guest is gone: a killed client's watch runs out after 30 s.
@@ -39,12 +41,40 @@ pub async fn delete(rack: &Rack, guests: &[Guest]) -> Result<Vec<(String, Result
     Ok(join_all(deletes).await)
 }
 
-async fn delete_one(rack: &Rack, outlook: &Outlook, guest: &Guest, job: &Job) -> Result<(), Failure> {
+pub(super) async fn delete_one(rack: &Rack, outlook: &Outlook, guest: &Guest, job: &Job) -> Result<(), Failure> {
+    let begun = guest.stage == Stage::Deleting;
+    if !begun {
+        may_be_deleted(rack, outlook, guest).await?;
+    }
     hold::wait_out(rack.port(), guest.uuid).await?;
     mark(rack, guest).await?;
-    stop_one(rack, outlook, guest, How::Force, job).await?;
+    if let Err(failure) = stop_one(rack, outlook, guest, How::Force, job).await {
+        // Nothing of it is gone yet: where it is certain that it goes on as it was, it can be used as it was.
+        if !begun && matches!(failure.kind, Kind::Refused | Kind::Busy | Kind::Failed) {
+            unmark(rack, guest).await?;
+        }
+        return Err(failure);
+    }
     try_join_all(images(guest).iter().map(|image| remove_image(rack, image, job))).await?;
     clear(rack, guest).await
+}
+
+/// Looks for what would stop a deletion half-way, before anything is changed.
+async fn may_be_deleted(rack: &Rack, outlook: &Outlook, guest: &Guest) -> Result<(), Failure> {
+    if outlook.survey.place(guest.uuid).is_none()
+        && let Some((host, why)) = outlook.survey.hidden(&outlook.claim(guest.uuid))
+    {
+        return Err(may_run(&host, &why));
+    }
+    for disk in &guest.disks {
+        let image = rack.port().image(&disk.image).await?;
+        if let Some(snapshot) = image.as_ref().and_then(|image| image.snapshots.first()) {
+            let (image, snapshot) = (&disk.image, &snapshot.name);
+            return Err(Failure::refused(format!("its disk {image} has the snapshot {snapshot}"))
+                .hint(format!("remove the snapshot first, for example with `rbd snap rm {image}@{snapshot}`")));
+        }
+    }
+    Ok(())
 }
 
 /// All disk images of a guest.
@@ -67,6 +97,20 @@ async fn mark(rack: &Rack, guest: &Guest) -> Result<(), Failure> {
             .hint(format!("take the protection away with `rackhand guest protect off {}`", guest.name)));
     }
     Ok(())
+}
+
+/// Takes back that it is being deleted, and with it the wish that it be down.
+async fn unmark(rack: &Rack, guest: &Guest) -> Result<(), Failure> {
+    let object = Guest::object(guest.uuid);
+    let (stage, desired) = (guest.stage, guest.desired);
+    let unmarked = update(rack.port(), &object, |found: Option<Guest>| {
+        let back = |found: Guest| match found.stage {
+            Stage::Deleting => Guest { stage, desired, ..found },
+            Stage::Creating | Stage::Ready => found,
+        };
+        Ok::<_, ClusterError>((found.map(back), ()))
+    });
+    Ok(unmarked.await?)
 }
 
 async fn remove_image(rack: &Rack, image: &str, job: &Job) -> Result<(), Failure> {
@@ -119,13 +163,26 @@ pub(super) async fn forget_name(rack: &Rack, name: &str, uuid: Uuid) -> Result<(
 
 /// Clears away a name whose guest was never defined: its run was killed right after reserving it.
 ///
+/// The name goes first. A run that is still at it looks for its name once it has written the definition, so that one of
+/// the two sees the other.
+///
 /// # Errors
-/// When the cluster cannot be asked.
+/// When another run has defined the guest meanwhile, or the cluster cannot be asked.
 pub async fn delete_reserved(rack: &Rack, name: &str, uuid: Uuid) -> Result<(), Failure> {
+    forget_name(rack, name, uuid).await?;
+    if fetch::<Guest>(rack.port(), &Guest::object(uuid)).await?.is_some() {
+        // A run that looked before has a complete guest by now: the name is its own.
+        match rack.port().change_keys(INDEX, &KeysChange::default().add(name, uuid.to_string())).await {
+            Ok(()) | Err(ClusterError::Conflict(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        return Err(Failure::msg(Kind::Busy, format!("guest {name} is being made by another run"))
+            .hint("run the same command again once that has ended"));
+    }
     for network in rack.inventory.networks.guests.keys() {
         address::give_back(rack.port(), network, uuid).await?;
     }
-    forget_name(rack, name, uuid).await
+    Ok(())
 }
 
 /// Protects guests from being deleted, or no longer.

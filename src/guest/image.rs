@@ -224,7 +224,7 @@ pub async fn publish(port: &dyn ClusterPort, name: &str, version: u32) -> Result
 
 /// A template with two versions, for tests.
 #[cfg(test)]
-pub(super) async fn sample(port: &crate::cluster::FakeCluster, name: &str) -> TemplateName {
+pub(crate) async fn sample(port: &crate::cluster::FakeCluster, name: &str) -> TemplateName {
     let mut template = Template::empty(name);
     for version in 1..=2 {
         let image = Template::image_name(Uuid::new_v5(&Uuid::NAMESPACE_DNS, format!("{name}-{version}").as_bytes()));

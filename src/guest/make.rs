@@ -6,7 +6,7 @@ use super::rack::Rack;
 use super::seed::Seed;
 use super::spec::{Disk, Guest, INDEX, Nic, Stage};
 use super::strangers::settle_addresses;
-use crate::cluster::{ClusterError, Keys, KeysChange, encode, fetch, update};
+use crate::cluster::{ClusterError, Keys, KeysChange, Version, encode, fetch, update};
 use crate::error::{Failure, Kind};
 use crate::ui::Patience;
 use futures::future::{join_all, try_join_all};
@@ -153,12 +153,25 @@ async fn write(rack: &Rack, plan: &Plan, reserved: &Reserved, lease: Lease) -> R
     };
     let text = encode(&guest)?;
     match rack.port().create(&Guest::object(uuid), &text).await {
-        Ok(_) => Ok(guest),
+        Ok(version) => still_reserved(rack, &guest, version).await.map(|()| guest),
         Err(ClusterError::Exists(_)) => {
             Err(Failure::msg(Kind::Busy, format!("guest {name} is being made by another run")))
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether the name was not cleared away while the definition was written; takes the definition back where it was.
+async fn still_reserved(rack: &Rack, guest: &Guest, version: Version) -> Result<(), Failure> {
+    let index = rack.port().keys(INDEX).await?;
+    if index.get(&guest.name).is_some_and(|uuid| *uuid == guest.uuid.to_string()) {
+        return Ok(());
+    }
+    rack.port().remove(&Guest::object(guest.uuid), version).await?;
+    for nic in &guest.nics {
+        address::give_back(rack.port(), &nic.network, guest.uuid).await?;
+    }
+    Err(Failure::msg(Kind::Busy, format!("guest {} was deleted meanwhile", guest.name)))
 }
 
 /// Makes disks and seed at once.

@@ -1,18 +1,20 @@
 //! Stopping and rebooting guests.
 
-use super::claim::{Claim, Phase, Swap};
+use super::claim::{self, Claim, Phase, Run, Swap};
+use super::desired::set_desired;
 use super::live::Live;
 use super::outlook::Outlook;
 use super::rack::Rack;
+use super::settlement::{Courtesy, Settled, Settlement};
 use super::spec::{Desired, Guest};
-use super::start::{may_run, outlast, read, set_desired, swap};
-use super::survey::{Standing, Survey};
+use super::survey::{Standing, Survey, may_run, stands_still};
 use crate::error::{Failure, Kind};
-use crate::libvirt::{Hypervisor, Token};
+use crate::libvirt::{Domain, DomainState, Hypervisor, Token};
 use crate::ui::{Job, Outcome, Patience};
 use futures::future::join_all;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// How long a guest may take to shut itself down, unless told otherwise.
 pub const SHUTDOWN: Duration = Duration::from_secs(90);
@@ -23,6 +25,8 @@ const DESTROY: Duration = Duration::from_secs(30);
 const PRESS: Duration = Duration::from_secs(10);
 /// Time between two looks.
 const POLL: Duration = Duration::from_millis(200);
+/// Rounds of a stop when others get in between.
+const ROUNDS: usize = 16;
 
 /// Guests that go down are waited for.
 const PATIENCE: Patience = Patience {
@@ -71,40 +75,27 @@ pub(super) async fn stop_one(
         keep_what_would_be_lost(rack, outlook, guest).await?;
     }
     set_desired(rack, guest, Desired::Stopped).await?;
+    let run = rack.run.operation();
+    let stopping = Stopping { rack, guest, how, job, run };
     let mut claim = outlook.claim(guest.uuid);
     let mut newer: Option<Survey> = None;
     let mut ran = false;
-    loop {
+    for _ in 0..ROUNDS {
         let survey = newer.as_ref().unwrap_or(&outlook.survey);
-        match survey.standing(guest.uuid, &claim, &rack.run) {
-            Standing::Runs(seen) => {
-                // Of a guest on its way the source goes first: nobody is tempted then to let it go on with old memory.
-                let source = claim.host.clone().filter(|_| how == How::Force);
-                let host = source.filter(|host| survey.places(guest.uuid).any(|(at, _)| at == host)).unwrap_or(seen);
-                let hypervisor = rack.hypervisors.get(&host)?;
-                end(&hypervisor, guest, how, claim.token(), job).await?;
+        let over = match survey.place(guest.uuid) {
+            Some(place) => {
                 ran = true;
-                // It was nowhere else, as long as its claim is what it was.
-                let here = claim.phase == Phase::Running && claim.host.as_deref() == Some(host.as_str());
-                if here && survey.is_alone(guest.uuid, &claim) && free(rack, guest, &claim).await? {
-                    return Ok(ran);
-                }
+                stopping.end_copy(survey, &claim, place).await?
             }
-            Standing::MayRun { host, why } => return Err(may_run(&host, &why)),
-            Standing::Pending => {
-                if outlast(rack, guest, &claim, job).await? {
-                    return Ok(ran);
-                }
-            }
-            Standing::Free => {
-                if free(rack, guest, &claim).await? {
-                    return Ok(ran);
-                }
-            }
+            None => stopping.settle(survey, &claim).await?,
+        };
+        if over {
+            return Ok(ran);
         }
-        claim = read(rack, guest).await?;
+        claim = claim::read(rack.port(), guest.uuid).await?;
         newer = Some(Survey::take(&rack.hypervisors, false).await);
     }
+    Err(Failure::msg(Kind::Busy, format!("guest {} is started and stopped by others all the time", guest.name)))
 }
 
 /// Refuses to stop a guest that writes to something which its next start knows nothing of, and names what else it has beside
@@ -124,12 +115,68 @@ async fn keep_what_would_be_lost(rack: &Rack, outlook: &Outlook, guest: &Guest) 
     Ok(())
 }
 
-/// Frees the claim that was read before the hosts were asked; `false` when it changed since, and is somebody else's.
-async fn free(rack: &Rack, guest: &Guest, claim: &Claim) -> Result<bool, Failure> {
-    if claim.phase == Phase::Free {
-        return Ok(read(rack, guest).await? == *claim);
+/// One guest that is stopped.
+struct Stopping<'a> {
+    rack: &'a Rack,
+    guest: &'a Guest,
+    how: How,
+    job: &'a Job,
+    run: Run,
+}
+
+impl Stopping<'_> {
+    /// Ends a copy that was seen; tells whether that was all there is to do.
+    async fn end_copy(&self, survey: &Survey, claim: &Claim, seen: &(String, Domain)) -> Result<bool, Failure> {
+        let (guest, force) = (self.guest, self.how == How::Force);
+        let pending = matches!(claim.phase, Phase::Starting | Phase::Moving);
+        let mut claim = claim.clone();
+        if force && pending {
+            // Whoever is at it is refused from now on, where its copies are ended.
+            match self.settlement().take_over(&claim).await? {
+                Some(mine) => claim = mine,
+                None => return Ok(false),
+            }
+        }
+        // Of a guest on its way the source goes first: nobody is tempted then to let it go on with old memory.
+        let source = claim.host.as_deref().filter(|_| force);
+        let first = source.and_then(|host| survey.places(guest.uuid).find(|(at, _)| at == host));
+        let (host, domain) = first.unwrap_or(seen);
+        if !force && domain.state != DomainState::Running {
+            return Err(stands_still(&guest.name, host, domain.state, &domain.reason)
+                .hint(format!("or pull its plug with `rackhand guest stop --force {}`", guest.name)));
+        }
+        end(&self.rack.hypervisors.get(host)?, guest, self.how, claim.token(), self.job).await?;
+        // It was nowhere else, as long as its claim is what it was.
+        let here = claim.phase == Phase::Running && claim.host.as_deref() == Some(host.as_str());
+        Ok(here && survey.is_alone(guest.uuid, &claim) && self.free(&claim).await?)
     }
-    Ok(swap(rack, guest, claim, &claim.freed()).await? == Swap::Ours)
+
+    /// Frees the claim of a guest that was seen nowhere; tells whether that could be done.
+    async fn settle(&self, survey: &Survey, claim: &Claim) -> Result<bool, Failure> {
+        match survey.standing(self.guest.uuid, claim) {
+            Standing::MayRun { host, why } => Err(may_run(&host, &why)),
+            Standing::Free => self.free(claim).await,
+            Standing::Pending => {
+                let courtesy = if self.how == How::Force { Courtesy::None } else { Courtesy::Wait };
+                Ok(self.settlement().settle(claim, courtesy).await? == Settled::Free)
+            }
+            Standing::Runs(_) | Standing::Stands { .. } => Ok(false),
+        }
+    }
+
+    fn settlement(&self) -> Settlement<'_> {
+        let (rack, job, run) = (self.rack, self.job, &self.run);
+        Settlement { rack, guest: self.guest.uuid, name: &self.guest.name, run, job, urgency: rack.ui.urgency() }
+    }
+
+    /// Frees the claim that was read before the hosts were asked; `false` when it changed since.
+    async fn free(&self, claim: &Claim) -> Result<bool, Failure> {
+        let (port, uuid) = (self.rack.port(), self.guest.uuid);
+        if claim.phase == Phase::Free {
+            return Ok(claim::read(port, uuid).await? == *claim);
+        }
+        Ok(claim::swap(port, uuid, claim, &claim.freed()).await? == Swap::Ours)
+    }
 }
 
 /// Ends a running domain and waits until it is gone.
@@ -180,15 +227,20 @@ async fn end(
     }
 }
 
-/// Reboots guests: asks them to, or presses the reset button.
+/// Reboots guests: asks them to, or presses the reset button. One that stands still hears neither.
 pub async fn reboot(rack: &Rack, guests: &[Guest], force: bool) -> Vec<(String, Result<(), Failure>)> {
     let survey = &Survey::take(&rack.hypervisors, false).await;
     let reboots = guests.iter().map(|guest| async move {
         let job = rack.ui.job(format!("reboot {}", guest.name));
         let result: Result<(), Failure> = async {
             let hypervisor = rack.hypervisors.get(&survey.host_of(rack, guest).await?)?;
+            if let Some((host, domain)) = survey.place(guest.uuid)
+                && domain.state != DomainState::Running
+            {
+                return Err(stands_still(&guest.name, host, domain.state, &domain.reason));
+            }
             let asked = if force { hypervisor.reset(guest.uuid).await } else { hypervisor.reboot(guest.uuid).await };
-            asked.map_err(Failure::from)
+            Ok(asked?)
         }
         .await;
         job.conclude(&result, |()| (Outcome::Done, if force { "reset" } else { "asked to" }.to_owned()));

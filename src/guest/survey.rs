@@ -1,6 +1,6 @@
 //! What runs where, asked from the hosts themselves.
 
-use super::claim::{self, Claim, Phase, Run};
+use super::claim::{self, Claim, Phase};
 use super::rack::Rack;
 use super::spec::Guest;
 use crate::error::Failure;
@@ -35,8 +35,17 @@ fn silent(host: &str, reason: String) -> VirtError {
 pub enum Standing {
     /// It runs here.
     Runs(String),
-    /// Somebody is starting or moving it: nobody else may start it before that is over.
+    /// It is starting or moving: its claim has to be settled first.
     Pending,
+    /// It has a process here that does not run.
+    Stands {
+        /// The host.
+        host: String,
+        /// What it is doing instead.
+        state: DomainState,
+        /// Why, in libvirt's words.
+        reason: String,
+    },
     /// Nothing speaks against a start anywhere.
     Free,
     /// It may run on a host that does not answer.
@@ -46,6 +55,24 @@ pub enum Standing {
         /// Why it does not answer.
         why: String,
     },
+}
+
+/// The failure of whatever would need to know that a guest does not run on a silent host.
+pub(super) fn may_run(host: &str, why: &str) -> Failure {
+    Failure::refused(format!("it may still run on {host}, which does not answer ({why})"))
+        .hint(format!("bring {host} back, or make sure that it is off: a guest must never run twice"))
+}
+
+/// The failure of whatever needs a guest that runs, where it has a process that does not.
+pub(super) fn stands_still(name: &str, host: &str, state: DomainState, reason: &str) -> Failure {
+    let failure = Failure::failed(format!("it stands still on {host} ({state}: {reason})"));
+    match (state, reason) {
+        (DomainState::Paused, "ioerror") => failure.hint(format!(
+            "its disk failed: see that Ceph is well with `rackhand status`, then let it go on with `rackhand guest resume {name}`"
+        )),
+        (DomainState::Paused, _) => failure.hint(format!("let it go on with `rackhand guest resume {name}`")),
+        _ => failure.hint(format!("end it with `rackhand guest stop --force {name}`, then start it anew")),
+    }
 }
 
 impl Survey {
@@ -137,22 +164,26 @@ impl Survey {
 
     /// What a start has to reckon with. The claim has to be read *before* the survey was taken: a start that ended in
     /// between would otherwise be missed by both.
-    pub fn standing(&self, uuid: Uuid, claim: &Claim, run: &Run) -> Standing {
-        if let Some((host, _)) = self.place(uuid) {
+    pub fn standing(&self, uuid: Uuid, claim: &Claim) -> Standing {
+        let place = self.place(uuid);
+        if let Some((host, _)) = place.filter(|(_, domain)| domain.state == DomainState::Running) {
             return Standing::Runs(host.clone());
         }
-        if let Some((host, why)) = self.hidden(claim) {
-            return Standing::MayRun { host, why };
-        }
-        match claim.phase {
-            Phase::Starting | Phase::Moving if claim.run != run.id => Standing::Pending,
-            _ => Standing::Free,
+        let pending = matches!(claim.phase, Phase::Starting | Phase::Moving);
+        match (place, self.hidden(claim)) {
+            (_, Some((host, why))) => Standing::MayRun { host, why },
+            _ if pending => Standing::Pending,
+            (Some((host, domain)), None) => {
+                Standing::Stands { host: host.clone(), state: domain.state, reason: domain.reason.clone() }
+            }
+            (None, None) => Standing::Free,
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::claim::Run;
     use super::*;
     use crate::libvirt::{FakeFault, FakeRack};
 
@@ -161,7 +192,7 @@ mod tests {
     }
 
     async fn standing(rack: &FakeRack, claim: &Claim) -> Standing {
-        Survey::take(&rack.hypervisors(), false).await.standing(Uuid::nil(), claim, &run("me"))
+        Survey::take(&rack.hypervisors(), false).await.standing(Uuid::nil(), claim)
     }
 
     #[tokio::test]
@@ -196,12 +227,24 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_somebody_began_is_left_to_him() {
+    async fn what_was_begun_has_to_be_settled_first() {
         let rack = FakeRack::new(["h1", "h2"]);
         let theirs = Claim::default().starting("h2", &run("a"));
         assert_eq!(standing(&rack, &theirs).await, Standing::Pending);
         assert_eq!(standing(&rack, &theirs.moving("h2", "h1", &run("a"))).await, Standing::Pending);
-        assert_eq!(standing(&rack, &Claim::default().starting("h2", &run("me"))).await, Standing::Free);
+        rack.put_as("h2", "web", Uuid::nil(), DomainState::Paused);
+        assert_eq!(standing(&rack, &theirs).await, Standing::Pending, "it was made, and never let go on");
+    }
+
+    #[tokio::test]
+    async fn a_process_that_does_not_run_is_told_apart() {
+        let rack = FakeRack::new(["h1", "h2"]);
+        rack.put("h1", "web", Uuid::nil());
+        rack.turn("h1", Uuid::nil(), DomainState::Paused, "ioerror");
+        let stands = Standing::Stands { host: "h1".into(), state: DomainState::Paused, reason: "ioerror".into() };
+        assert_eq!(standing(&rack, &Claim::default()).await, stands);
+        let failure = stands_still("web", "h1", DomainState::Paused, "ioerror");
+        assert!(failure.hints[0].contains("rackhand guest resume web"), "{failure:?}");
     }
 
     #[tokio::test]

@@ -1,7 +1,5 @@
 //! A rack of hypervisors in memory, for tests of what is built on top.
 
-use super::Hypervisors;
-use super::fake_host::FakeHost;
 use super::types::{Domain, DomainState, JobOperation};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -108,10 +106,9 @@ impl FakeRack {
         FakeRack { world: Arc::new(Mutex::new(world)), aborted: Arc::default() }
     }
 
-    /// The hypervisors of its hosts.
-    pub fn hypervisors(&self) -> Hypervisors {
-        let names: Vec<String> = self.world().domains.keys().cloned().collect();
-        Hypervisors::of(names.into_iter().map(|name| Arc::new(FakeHost::new(name, self.clone())) as _))
+    /// The names of its hosts.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.world().domains.keys().cloned().collect()
     }
 
     /// Puts a running domain of 1 GiB on a host.
@@ -155,6 +152,11 @@ impl FakeRack {
     /// Stops a guest's QEMU process: its monitor answers no more.
     pub fn mute(&self, uuid: Uuid) {
         self.world().mute.insert(uuid);
+    }
+
+    /// Puts a domain of this name and another id on a host.
+    pub fn name_taken(&self, host: &str, name: &str) {
+        self.put_as(host, name, Uuid::from_u128(u128::MAX - 1), DomainState::Off);
     }
 
     /// Holds the next such request to a host back until [`FakeRack::release`]; its sender waits.
@@ -222,6 +224,11 @@ impl FakeRack {
     pub fn places(&self, uuid: Uuid) -> Vec<(String, DomainState)> {
         let world = self.world();
         world.domains.iter().filter_map(|(host, d)| d.get(&uuid).map(|d| (host.clone(), d.state))).collect()
+    }
+
+    /// How many domains there are on all hosts.
+    pub fn domains(&self) -> usize {
+        self.world().domains.values().map(BTreeMap::len).sum()
     }
 
     /// The changes asked for so far, `HOST VERB NAME`.

@@ -2,9 +2,9 @@
 
 use super::fake::{FakeFault, FakeRack, FakeRequest, Sender, World};
 use super::types::{BlockInfo, Domain, DomainState, JobKind, JobOperation, JobStats, MigrateParams, Node};
-use super::{Hypervisor, LifecycleEvents, Token, VirtError};
+use super::{Hypervisor, Hypervisors, LifecycleEvents, Token, VirtError};
 use async_trait::async_trait;
-use std::sync::MutexGuard;
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use uuid::Uuid;
@@ -20,11 +20,15 @@ pub(super) struct FakeHost {
     rack: FakeRack,
 }
 
-impl FakeHost {
-    pub(super) fn new(name: String, rack: FakeRack) -> Self {
-        FakeHost { name, rack }
+impl FakeRack {
+    /// The hypervisors of its hosts.
+    pub fn hypervisors(&self) -> Hypervisors {
+        let host = |name| Arc::new(FakeHost { name, rack: self.clone() }) as Arc<dyn Hypervisor>;
+        Hypervisors::of(self.names().into_iter().map(host))
     }
+}
 
+impl FakeHost {
     fn lost(&self, call: &'static str) -> VirtError {
         VirtError::Lost { host: self.name.clone(), call, message: "the fake lost it".into() }
     }
@@ -194,7 +198,8 @@ impl Hypervisor for FakeHost {
         let kib = text(xml, "memory unit='KiB'").and_then(|m| m.parse::<u64>().ok());
         let memory = kib.unwrap_or(1 << 20) << 10;
         let make = move |host: &FakeHost| {
-            if host.rack.places(uuid).iter().any(|(at, _)| *at == host.name) {
+            let taken = |domain: &Domain| domain.uuid == uuid || domain.name == name;
+            if host.rack.world().domains.get(&host.name).is_some_and(|all| all.values().any(taken)) {
                 let message = format!("domain '{name}' already exists");
                 return Err(VirtError::Exists { host: host.name.clone(), call, message });
             }

@@ -5,6 +5,8 @@ mod error;
 mod events;
 mod fake;
 mod fake_host;
+#[cfg(test)]
+mod faulty;
 #[allow(unsafe_code)]
 mod ffi;
 mod guarded;
@@ -16,6 +18,8 @@ mod virt_host;
 pub use error::VirtError;
 pub use events::{Lifecycle, LifecycleEvent, LifecycleEvents};
 pub use fake::{FakeFault, FakeRack, FakeRequest};
+#[cfg(test)]
+pub(crate) use faulty::faulty_hypervisors;
 pub use hosts::Hypervisors;
 pub use token::{Token, Window};
 pub use types::{BlockInfo, Domain, DomainState, JobKind, JobOperation, JobStats, MigrateParams, Node};

@@ -4,13 +4,12 @@ use super::options::Options;
 use super::plan::{Facts, Move, Placed, Stay};
 use super::preflight::Pairs;
 use super::run::PATIENCE;
-use super::settle::Found;
 use super::transfer::{Transfer, finish};
 use crate::error::Failure;
 use crate::guest::claim::{self, Claim, Phase};
 use crate::guest::placement::{Closed, Need};
-use crate::guest::{Guest, Outlook, Rack};
-use crate::ui::Urgency;
+use crate::guest::{Courtesy, Guest, Outlook, Rack, Settled, Settlement};
+use crate::ui::{Outcome, Urgency};
 use futures::future::join_all;
 use std::collections::BTreeMap;
 use tokio::sync::watch;
@@ -55,7 +54,7 @@ pub async fn gather(
 ) -> Result<Facts, Failure> {
     let mut facts = Facts { link: link(rack), ..Facts::default() };
     if change {
-        finish_moves(rack, wanted, options, urgency, &mut facts).await?;
+        finish_begun(rack, wanted, options, urgency, &mut facts).await?;
     }
     let outlook = Outlook::take(rack).await?;
     (facts.guests, facts.hidden) = placed(&outlook);
@@ -120,53 +119,92 @@ pub fn answers(facts: &Facts, host: &str) -> Result<(), Failure> {
     }
 }
 
-async fn finish_moves(
+/// Settles what other runs left half-done with the wanted guests: moves are brought to their end, starts whose guest
+/// runs are written down.
+async fn finish_begun(
     rack: &Rack,
     wanted: &Wanted,
     options: &Options,
     urgency: &watch::Receiver<Urgency>,
     facts: &mut Facts,
 ) -> Result<(), Failure> {
-    let mut moves = Vec::new();
     let (guests, claims) = tokio::join!(rack.guests(), claim::all(rack.port()));
     let (guests, claims) = (guests?, claims?);
-    for guest in &guests {
-        let Some(claim) = claims.get(&guest.uuid) else { continue };
-        if claim.phase != Phase::Moving || !wanted.covers(guest.uuid, claim) {
-            continue;
-        }
-        let (Some(from), Some(to)) = (claim.host.clone(), claim.target.clone()) else { continue };
-        moves.push(Move {
-            guest: guest.name.clone(),
-            uuid: guest.uuid,
-            from,
-            to,
-            bytes: guest.memory.bytes(),
-            seconds: 0.0,
-            priority: guest.priority,
-            emulated: guest.machine.is_emulated(),
-            need: Need::default(),
-        });
-    }
-    let _unhurried = (!moves.is_empty()).then(|| rack.ui.unhurried(PATIENCE));
+    let begun: Vec<(&Guest, &Claim)> = guests
+        .iter()
+        .filter_map(|guest| Some((guest, claims.get(&guest.uuid)?)))
+        .filter(|(guest, claim)| {
+            matches!(claim.phase, Phase::Moving | Phase::Starting) && wanted.covers(guest.uuid, claim)
+        })
+        .collect();
+    let _unhurried = (!begun.is_empty()).then(|| rack.ui.unhurried(PATIENCE));
     let pairs = Pairs::default();
-    let finishes = moves.iter().map(|a_move| {
-        let mut transfer = Transfer { rack, a_move, options, pairs: &pairs, urgency: urgency.clone() };
-        async move { (a_move, finish(&mut transfer).await) }
+    let finishes = begun.iter().map(|(guest, claim)| {
+        let (pairs, urgency) = (&pairs, urgency.clone());
+        async move {
+            match moved_by(guest, claim) {
+                Some(a_move) => finish(&Transfer { rack, a_move: &a_move, options, pairs, urgency }).await,
+                None => finish_start(rack, guest, claim, urgency).await,
+            }
+        }
     });
-    for (a_move, found) in join_all(finishes).await {
-        let stay = |host: &str, reason| Stay { guest: a_move.guest.clone(), host: host.to_owned(), reason };
+    for ((guest, claim), found) in begun.iter().zip(join_all(finishes).await) {
+        let stay = |host: &str, reason| Stay { guest: guest.name.clone(), host: host.to_owned(), reason };
+        let from = claim.host.as_deref().unwrap_or_default();
         match found {
-            Ok(Found::OnTarget) => {
+            Ok(Settled::Runs(host)) if claim.target.as_deref() == Some(host.as_str()) => {
                 let reason = "has just arrived there, by a move that was begun before".to_owned();
-                facts.arrived.insert(a_move.uuid, stay(&a_move.to, reason));
+                facts.arrived.insert(guest.uuid, stay(&host, reason));
+            }
+            Ok(Settled::Made(_)) => {
+                let reason =
+                    "was made there and never let go on: finish its start with `rackhand guest start`".to_owned();
+                facts.unsettled.insert(guest.uuid, stay(from, reason));
             }
             Ok(_) => {}
             Err(failure) => {
-                let reason = format!("a move that was begun before cannot be settled: {failure}");
-                facts.unsettled.insert(a_move.uuid, stay(&a_move.from, reason));
+                let what = if claim.phase == Phase::Moving { "a move" } else { "a start" };
+                let hints: String = failure.hints.iter().map(|hint| format!("; {hint}")).collect();
+                let reason = format!("{what} that was begun before cannot be settled: {failure}{hints}");
+                facts.unsettled.insert(guest.uuid, stay(from, reason));
             }
         }
     }
     Ok(())
+}
+
+/// The move that a claim is about.
+fn moved_by(guest: &Guest, claim: &Claim) -> Option<Move> {
+    let (from, to) = (claim.host.clone()?, claim.target.clone()?);
+    Some(Move {
+        guest: guest.name.clone(),
+        uuid: guest.uuid,
+        from,
+        to,
+        bytes: guest.memory.bytes(),
+        seconds: 0.0,
+        priority: guest.priority,
+        emulated: guest.machine.is_emulated(),
+        need: Need::default(),
+    })
+}
+
+async fn finish_start(
+    rack: &Rack,
+    guest: &Guest,
+    claim: &Claim,
+    urgency: watch::Receiver<Urgency>,
+) -> Result<Settled, Failure> {
+    let job = rack.ui.job(format!("settle the start of {}", guest.name));
+    let run = rack.run.operation();
+    let settlement = Settlement { rack, guest: guest.uuid, name: &guest.name, run: &run, job: &job, urgency };
+    let settled = settlement.settle(claim, Courtesy::Wait).await;
+    match &settled {
+        Ok(Settled::Runs(host)) => job.done(format!("it runs on {host}")),
+        Ok(Settled::Free) => job.done("it was never made"),
+        Ok(Settled::Made(_)) => job.fail("it was made and never let go on"),
+        Ok(_) => job.done("another run has settled it"),
+        Err(failure) => job.end(Outcome::Unknown, failure.to_string()),
+    }
+    settled
 }

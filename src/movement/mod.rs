@@ -5,21 +5,26 @@
 //! seen on both hosts: the same command, run again, picks up whatever was left in between.
 
 mod budget;
+#[cfg(test)]
+mod crash_tests;
 mod evacuate;
 mod explain;
+mod follow;
 mod gather;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod late_tests;
 mod leave;
 mod link;
 mod options;
 mod plan;
 mod preflight;
 mod run;
-mod settle;
 mod stall;
 #[cfg(test)]
 mod tests;
 mod transfer;
-mod verdict;
 
 pub use evacuate::{Evacuation, Homecoming};
 pub use gather::{Wanted, answers, gather, link};
@@ -28,4 +33,3 @@ pub use plan::{Facts, Loss, Move, Placed, Plan, Stay, plan, plan_evacuation};
 pub use preflight::{data_uri, libvirt_uri, rehearse};
 pub use run::{GuestResult, Report, execute};
 pub use transfer::{Ended, Figures};
-pub use verdict::{Side, Verdict, judge};

@@ -1,55 +1,28 @@
 //! One guest's move, from the claim to the claim.
 
 use super::explain::explain;
+use super::follow::Followed;
 use super::options::Options;
 use super::plan::Move;
 use super::preflight::{self, Pairs, before_it_began};
-use super::settle::{Found, Sides};
-use super::stall::{Progress, pause, stop_emulated};
-use crate::cluster::ClusterError;
+use super::stall::pause;
 use crate::error::{Failure, Kind};
-use crate::guest::claim::{self, Claim, Phase, Swap, Window};
-use crate::guest::{Rack, enter_promise};
-use crate::libvirt::{Hypervisor, JobStats, MigrateParams, Token, VirtError};
-use crate::ui::Urgency;
-use crate::ui::{Job, Outcome};
+use crate::guest::claim::{self, Claim, Phase, Run, Swap, Window};
+use crate::guest::{Courtesy, Rack, Settled, Settlement, Sides, enter_promise};
+use crate::libvirt::{MigrateParams, Token, VirtError};
+use crate::ui::{Job, Outcome, Urgency};
 use serde::Serialize;
-use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
-use uuid::Uuid;
+use tokio::time::{Instant, timeout};
 
-/// Time between two looks at a running move; cheap (0.3 ms), and the bars and the link budget live on it.
-const POLL: Duration = Duration::from_millis(100);
-/// The same for an emulated guest, whose end of the first round must not be missed.
-const POLL_EMULATED: Duration = Duration::from_millis(15);
-/// How long an aborted move may take to come to its end.
-const ABORT: Duration = Duration::from_secs(20);
 /// How often it is tried to abort a move that does not end.
 const ABORTS: u32 = 3;
-/// How long the cluster may be out of reach while the outcome of a move is to be written down.
-const WRITE_DOWN: Duration = Duration::from_secs(30);
+/// How long a guest's QEMU may take to answer before its move is asked for.
+const ANSWERS: Duration = Duration::from_secs(5);
 
 /// What is said of a move that can be brought to no end.
 const STILL_MOVES: &str = "it still moves, and cannot be aborted";
-
-/// Why a move did not go as it should.
-struct Trouble {
-    error: VirtError,
-    /// Whether the request may still be on its way, or waiting for its turn.
-    in_doubt: bool,
-}
-
-impl From<VirtError> for Trouble {
-    fn from(error: VirtError) -> Self {
-        Trouble { in_doubt: error.unknown(), error }
-    }
-}
-
-/// A request to libvirt that is under way.
-type Call<'a> = Pin<Box<dyn Future<Output = Result<(), VirtError>> + Send + 'a>>;
 
 /// What a move took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
@@ -118,47 +91,69 @@ impl Transfer<'_> {
     }
 
     async fn attempt(&mut self, began: Instant, job: &Job, rate: &(impl Fn(u64) + Send)) -> Result<Ended, Failure> {
-        let sides = Sides::of(self.rack, self.a_move)?;
-        let claim = claim::read(self.rack.port(), self.a_move.uuid).await?;
+        let sides = Sides::of(self.rack, &self.a_move.from, &self.a_move.to)?;
+        let (port, uuid, to) = (self.rack.port(), self.a_move.uuid, self.a_move.to.as_str());
+        let claim = claim::read(port, uuid).await?;
         self.may_begin(&claim).await?;
         job.step("looks whether the hosts see each other");
-        let (from, to) = (self.a_move.from.as_str(), self.a_move.to.as_str());
         preflight::ready(self.rack, self.pairs, self.a_move).await.map_err(before_it_began)?;
-        let mine = claim.moving(from, to, &self.rack.run);
+        let run = self.rack.run.operation();
+        let mine = claim.moving(&self.a_move.from, to, &run);
         let window = Window::begin();
-        match claim::swap(self.rack.port(), self.a_move.uuid, &claim, &mine).await? {
-            Swap::Ours => {}
-            Swap::Theirs(theirs) => {
-                return Err(Failure::msg(Kind::Busy, format!("{} works on it at the moment", theirs.by)));
+        if let Swap::Theirs(theirs) = claim::swap(port, uuid, &claim, &mine).await? {
+            return Err(Failure::msg(Kind::Busy, format!("{} works on it at the moment", theirs.by)));
+        }
+        if let Err(failure) = self.enter(&sides, &mine).await {
+            return self.never_sent(&run, job, &mine, failure).await;
+        }
+        match self.go(&sides, mine.token().within(window), job, rate).await {
+            Err(error) if error.nothing_ran() && !error.no_domain() => {
+                self.never_sent(&run, job, &mine, error.into()).await
+            }
+            outcome => {
+                let settled = self.find(&sides, &run, job, rate, mine).await?;
+                Ok(self.conclude(settled, outcome.err(), began).await)
             }
         }
-        let room = enter_promise(self.rack, self.a_move.uuid, &self.a_move.need, to).await;
-        let no_room = |why: String| {
-            Err(Failure::refused(format!("host {to}: {why}"))
-                .hint("nothing was changed; name another host, or make room"))
-        };
-        if let Err(failure) = room.map_err(before_it_began).and_then(|room| room.or_else(no_room)) {
-            write_down(self.rack, self.a_move, Some(from), &mine).await.map_err(|why| {
-                Failure::msg(Kind::Unknown, format!("{failure}; its claim says that it moves: {why}"))
-            })?;
-            return Err(failure);
-        }
-        let trouble = self.go(&sides, mine.token().within(window), job, rate).await;
-        let found = self.follow(&sides, job, rate, mine.token(), trouble.as_ref().is_some_and(|t| t.in_doubt)).await;
-        Ok(self.conclude(found, trouble.map(|t| t.error), &mine, began, job).await)
     }
 
-    /// Whether the guest is free to be moved: nobody else is at it, and it is claimed for no other host.
+    /// Gets the target ready: it has room, and refuses whatever was asked of it for this guest before.
+    async fn enter(&self, sides: &Sides, mine: &Claim) -> Result<(), Failure> {
+        let (uuid, to) = (self.a_move.uuid, self.a_move.to.as_str());
+        let (room, there) = tokio::join!(
+            enter_promise(self.rack, uuid, &self.a_move.need, to),
+            sides.target.revoke(uuid, mine.token())
+        );
+        if let Err(why) = room.map_err(before_it_began)? {
+            return Err(Failure::refused(format!("host {to}: {why}"))
+                .hint("nothing was changed; name another host, or make room"));
+        }
+        match there.map_err(Failure::from).map_err(before_it_began)? {
+            Some(domain) if domain.state.has_process() => Err(another_copy(to)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives the claim back: the source was asked nothing, so that nothing has to be looked at.
+    async fn never_sent(&self, run: &Run, job: &Job, mine: &Claim, failure: Failure) -> Result<Ended, Failure> {
+        match self.settlement(run, job).write(mine, Some(&self.a_move.from)).await {
+            Ok(_) => Err(before_it_began(failure)),
+            Err(why) => Err(Failure::msg(Kind::Unknown, format!("{failure}; its claim says that it moves: {why}"))),
+        }
+    }
+
+    /// Whether the guest is free to be moved: no other run is at it, and it is claimed for no other host.
     async fn may_begin(&self, claim: &Claim) -> Result<(), Failure> {
         let elsewhere = claim.host.as_deref().filter(|host| *host != self.a_move.from);
         match (claim.phase, elsewhere) {
-            (Phase::Starting, _) => Err(Failure::msg(Kind::Busy, format!("it is being started by {}", claim.by))),
+            (Phase::Starting, _) => Err(Failure::msg(Kind::Busy, format!("it is being started by {}", claim.by))
+                .hint(format!("`rackhand guest start {}` finishes its start", self.a_move.guest))),
             (Phase::Moving, _) => Err(Failure::msg(Kind::Busy, format!("it is being moved by {}", claim.by))),
             // Moved by other hands than ours, it is there no more.
             (Phase::Running, Some(host)) if self.is_absent(host).await => Ok(()),
             (Phase::Running, Some(host)) => {
                 let text = format!("it is seen on {} and claimed for {host}", self.a_move.from);
-                Err(Failure::msg(Kind::Busy, text).hint("run the same command again: somebody may just have moved it"))
+                Err(Failure::msg(Kind::Busy, text).hint("run the same command again: it may just have been moved"))
             }
             _ => Ok(()),
         }
@@ -173,15 +168,33 @@ impl Transfer<'_> {
     }
 
     /// Lets libvirt move it, and watches.
-    async fn go(&mut self, sides: &Sides, token: Token, job: &Job, rate: &(impl Fn(u64) + Send)) -> Option<Trouble> {
-        let params = self.params()?;
+    async fn go(&self, sides: &Sides, token: Token, job: &Job, rate: &(impl Fn(u64) + Send)) -> Result<(), VirtError> {
+        let (from, to) = (&self.a_move.from, &self.a_move.to);
+        let unreachable = |reason: String| VirtError::Unreachable { host: from.clone(), reason };
+        let params = self.params().ok_or_else(|| unreachable(format!("the inventory has no host {to}")))?;
         // Before it begins: the whole move of a small guest can fit between two looks at it.
         let first = pause(self.options.max_downtime, 0);
-        if let Err(error) = sides.source.set_max_downtime(self.a_move.uuid, first).await {
-            tracing::debug!(%error, guest = self.a_move.guest, "the limit of the pause is set later");
+        match timeout(ANSWERS, sides.source.set_max_downtime(self.a_move.uuid, first)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) if error.nothing_ran() => return Err(error),
+            Ok(Err(error)) if !error.unknown() => {
+                tracing::debug!(%error, guest = self.a_move.guest, "the limit of the pause is set later");
+            }
+            Ok(Err(_)) | Err(_) => {
+                return Err(unreachable(format!("the QEMU of guest {} does not answer", self.a_move.guest)));
+            }
         }
         let call = sides.source.migrate(self.a_move.uuid, &params, token);
-        self.watch(sides, job, rate, Some(call)).await
+        self.followed(sides, job).watch(rate, Some(call)).await
+    }
+
+    fn followed<'a>(&'a self, sides: &'a Sides, job: &'a Job) -> Followed<'a> {
+        Followed { source: &sides.source, a_move: self.a_move, options: self.options, urgency: &self.urgency, job }
+    }
+
+    fn settlement<'a>(&'a self, run: &'a Run, job: &'a Job) -> Settlement<'a> {
+        let (rack, guest, name) = (self.rack, self.a_move.uuid, self.a_move.guest.as_str());
+        Settlement { rack, guest, name, run, job, urgency: self.urgency.clone() }
     }
 
     fn params(&self) -> Option<MigrateParams> {
@@ -202,114 +215,39 @@ impl Transfer<'_> {
 
     /// Looks at both sides until the guest is found, following a move that still goes on; one that cannot be aborted
     /// is left to itself in the end.
-    async fn follow(
-        &mut self,
+    async fn find(
+        &self,
         sides: &Sides,
+        run: &Run,
         job: &Job,
         rate: &(impl Fn(u64) + Send),
-        token: Token,
-        in_doubt: bool,
-    ) -> Found {
-        let mut aborts = 0;
-        loop {
-            match sides.settle(self.a_move, job, token, in_doubt).await {
-                Found::StillMoving if aborts < ABORTS => {
-                    // Only an abort ends it with an error: there is no call to fail.
-                    aborts += u32::from(self.watch(sides, job, rate, None).await.is_some());
-                }
-                found => return found,
+        mut mine: Claim,
+    ) -> Result<Settled, Failure> {
+        for _ in 0..ABORTS {
+            match self.settlement(run, job).resolve(sides, mine, false).await? {
+                Settled::Moves(claim) => mine = claim,
+                settled => return Ok(settled),
             }
-        }
-    }
-
-    /// Watches a move until its call returns, or without a call until no job runs any more. Aborts one that stands
-    /// still, or that the operator wants aborted.
-    async fn watch(
-        &mut self,
-        sides: &Sides,
-        job: &Job,
-        rate: &(impl Fn(u64) + Send),
-        call: Option<Call<'_>>,
-    ) -> Option<Trouble> {
-        let followed = call.is_none();
-        let mut call = call.unwrap_or_else(|| Box::pin(no_job(&sides.source, self.a_move.uuid)));
-        let began = Instant::now();
-        let mut progress = Progress::default();
-        let mut paused = Duration::ZERO;
-        let mut stopped = !self.a_move.emulated;
-        let mut tick = interval(if stopped { POLL } else { POLL_EMULATED });
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            let stats = tokio::select! {
-                outcome = &mut call, if !followed => return outcome.err().map(Trouble::from),
-                stats = async { tick.tick().await; sides.source.job(self.a_move.uuid).await } => stats.ok(),
-            };
-            let running = stats.as_ref().filter(|s| s.migrates());
-            // No figures: the guest may have left, or its host. Both sides are looked at anew.
-            if followed && running.is_none() {
-                return None;
-            }
-            if let Some(stats) = running {
-                rate(stats.rate);
-                show(job, stats);
-                let wanted = pause(self.options.max_downtime, stats.iteration);
-                if wanted != paused && sides.source.set_max_downtime(self.a_move.uuid, wanted).await.is_ok() {
-                    paused = wanted;
-                }
-                if !stopped && stop_emulated(stats) {
-                    // libvirt lets it go on where the move ends, here or there.
-                    stopped = sides.source.pause_for_switch(self.a_move.uuid).await.is_ok();
+            // What it ends with shows on both sides.
+            while self.followed(sides, job).watch(rate, None).await.is_ok() {
+                match self.settlement(run, job).resolve(sides, mine, false).await? {
+                    Settled::Moves(claim) => mine = claim,
+                    settled => return Ok(settled),
                 }
             }
-            let stalled = progress.stalled(running, began.elapsed());
-            if stalled || *self.urgency.borrow() == Urgency::Abort {
-                job.step("aborts the move");
-                return self.abort(sides, call, stalled).await;
-            }
         }
+        Err(Failure::msg(Kind::Unknown, STILL_MOVES))
     }
 
-    async fn abort(&self, sides: &Sides, call: Call<'_>, stalled: bool) -> Option<Trouble> {
-        let asked = sides.source.abort_job(self.a_move.uuid).await;
-        let ended = timeout(ABORT, call).await;
-        if matches!(ended, Ok(Ok(()))) {
-            return None;
-        }
-        let message = match (stalled, asked) {
-            (_, Err(error)) => format!("aborting it failed: {error}"),
-            (true, Ok(())) => format!("aborted: no progress for {} s", super::stall::STALL.as_secs()),
-            (false, Ok(())) => "aborted by the operator".to_owned(),
-        };
-        // A request whose answer was lost may have been aborted before it began.
-        let in_doubt = ended.map_or(true, |outcome| outcome.is_err_and(|error| error.unknown()));
-        Some(Trouble { error: self.failed(message), in_doubt })
-    }
-
-    fn failed(&self, message: String) -> VirtError {
-        VirtError::Failed { host: self.a_move.from.clone(), call: "move the guest", code: 0, message }
-    }
-
-    /// Writes down where the guest is.
-    async fn conclude(&self, found: Found, error: Option<VirtError>, mine: &Claim, began: Instant, job: &Job) -> Ended {
-        let ended = match &found {
-            Found::OnTarget => Ended::Moved(self.figures(began).await),
-            Found::OnSource => Ended::Stayed(explain(self.a_move, error.as_ref())),
-            Found::Elsewhere(host) => Ended::Elsewhere(host.clone()),
-            Found::Nowhere => Ended::Gone,
-            Found::StillMoving => return Ended::Unknown(STILL_MOVES.to_owned()),
-            Found::Unknown(why) => {
-                let why = error.map_or_else(|| why.clone(), |e| format!("{why}; the move said: {e}"));
-                return Ended::Unknown(why);
+    async fn conclude(&self, settled: Settled, error: Option<VirtError>, began: Instant) -> Ended {
+        match settled {
+            Settled::Runs(host) if host == self.a_move.to => Ended::Moved(self.figures(began).await),
+            Settled::Runs(host) if host == self.a_move.from => Ended::Stayed(explain(self.a_move, error.as_ref())),
+            Settled::Runs(host) => Ended::Elsewhere(host),
+            Settled::Free => Ended::Gone,
+            Settled::Changed | Settled::Made(_) | Settled::Moves(_) => {
+                Ended::Unknown("another run has taken the move over".to_owned())
             }
-        };
-        job.step("writes down where it is");
-        let host = found.host(self.a_move);
-        match write_down(self.rack, self.a_move, host, mine).await {
-            Ok(()) => ended,
-            Err(why) => Ended::Unknown(match host {
-                Some(host) => format!("it runs on {host}, but that could not be written down: {why}"),
-                None => format!("it runs nowhere, but that could not be written down: {why}"),
-            }),
         }
     }
 
@@ -321,97 +259,43 @@ impl Transfer<'_> {
     }
 }
 
-/// What is said of a guest that somebody else has brought to a third host.
+/// What is said of a guest that other hands have brought to a third host.
 pub(super) fn elsewhere(host: &str) -> String {
     format!("other hands have moved it to {host}")
 }
 
-/// Waits until the guest is not being moved any more.
-async fn no_job(source: &Arc<dyn Hypervisor>, uuid: Uuid) -> Result<(), VirtError> {
-    while source.job(uuid).await.is_ok_and(|job| job.migrates()) {
-        sleep(POLL).await;
-    }
-    Ok(())
+fn another_copy(to: &str) -> Failure {
+    Failure::refused(format!("host {to} has another copy of it"))
+        .hint(format!("find out what that is, and end it on {to} with `virsh destroy`"))
 }
 
-/// Replaces a claim that says the guest moves by where it was found. Tries again while the cluster is out of reach.
-async fn write_down(rack: &Rack, a_move: &Move, host: Option<&str>, followed: &Claim) -> Result<(), String> {
-    let until = Instant::now() + WRITE_DOWN;
-    loop {
-        match replace(rack, a_move, host, followed).await {
-            Ok(()) => return Ok(()),
-            Err(error) if Instant::now() >= until => return Err(error.to_string()),
-            Err(error) => tracing::info!(%error, guest = a_move.guest, "writing the claim again"),
-        }
-        sleep(Duration::from_millis(500)).await;
-    }
-}
-
-async fn replace(rack: &Rack, a_move: &Move, host: Option<&str>, followed: &Claim) -> Result<(), ClusterError> {
-    let seen = claim::read(rack.port(), a_move.uuid).await?;
-    let other = |c: &Claim| c.places().any(|place| place != a_move.from && place != a_move.to);
-    // Somebody starts it anew, moves it once more, or moved it on: it is theirs.
-    let anew = seen.phase == Phase::Starting || seen.phase == Phase::Moving && seen != *followed;
-    // One that is on neither host may be wherever somebody else has brought it.
-    if anew || other(&seen) || host.is_none() && seen != *followed {
-        return Ok(());
-    }
-    let next = match host {
-        Some(host) if seen.phase == Phase::Running && seen.host.as_deref() == Some(host) => return Ok(()),
-        Some(host) => seen.running(host),
-        None => seen.freed(),
-    };
-    match claim::swap(rack.port(), a_move.uuid, &seen, &next).await? {
-        Swap::Ours => Ok(()),
-        Swap::Theirs(theirs) => Err(ClusterError::Conflict(format!("its claim was changed by {}", theirs.by))),
-    }
-}
-
-/// Finishes a move that another run began and did not see the end of; tells where the guest is.
+/// Finishes a move that another run began and did not see the end of; tells what its claim came to.
 ///
 /// # Errors
 /// When it cannot be told.
-pub async fn finish(transfer: &mut Transfer<'_>) -> Result<Found, Failure> {
-    let sides = Sides::of(transfer.rack, transfer.a_move)?;
+pub async fn finish(transfer: &Transfer<'_>) -> Result<Settled, Failure> {
     let a_move = transfer.a_move;
+    let (port, uuid) = (transfer.rack.port(), a_move.uuid);
+    let sides = Sides::of(transfer.rack, &a_move.from, &a_move.to)?;
     let job = transfer.rack.ui.job(format!("finish the move of {} {} -> {}", a_move.guest, a_move.from, a_move.to));
-    let claim = claim::read(transfer.rack.port(), a_move.uuid).await?;
-    let mut found = transfer.follow(&sides, &job, &|_| (), claim.token(), false).await;
-    if matches!(found, Found::OnSource | Found::Nowhere) && claim.phase == Phase::Moving {
-        // Whoever wrote the claim may be about to ask the source, which somebody may start the guest on before he does:
-        // wait until that cannot be any more.
-        let told = |c: &Claim, left: Duration| job.step(format!("waits up to {} s for {}", left.as_secs(), c.by));
-        let waited = claim::wait_out(transfer.rack.port(), a_move.uuid, claim.clone(), told).await;
-        waited?;
-        found = transfer.follow(&sides, &job, &|_| (), claim.token(), false).await;
-    }
-    let why = match &found {
-        Found::StillMoving => Some(STILL_MOVES),
-        Found::Unknown(why) => Some(why.as_str()),
-        _ => None,
+    let run = transfer.rack.run.operation();
+    let mut aborts = 0;
+    let settled = loop {
+        let claim = claim::read(port, uuid).await?;
+        match transfer.settlement(&run, &job).settle(&claim, Courtesy::Wait).await {
+            // One that was found moving is followed; only an abort ends that with an error.
+            Ok(Settled::Moves(_)) if aborts < ABORTS => {
+                aborts += u32::from(transfer.followed(&sides, &job).watch(&|_| (), None).await.is_err());
+            }
+            Ok(Settled::Moves(_)) => break Err(Failure::msg(Kind::Unknown, STILL_MOVES)),
+            other => break other,
+        }
     };
-    if let Some(why) = why {
-        job.end(Outcome::Unknown, why);
-        return Err(Failure::msg(Kind::Unknown, why));
+    match &settled {
+        Ok(Settled::Runs(host)) => job.done(format!("it runs on {host}")),
+        Ok(Settled::Free) => job.done("it ended meanwhile"),
+        Ok(_) => job.done("another run has settled it"),
+        Err(failure) => job.end(Outcome::Unknown, failure.to_string()),
     }
-    let host = found.host(a_move);
-    if let Err(why) = write_down(transfer.rack, a_move, host, &claim).await {
-        return Err(Failure::msg(Kind::Unknown, why));
-    }
-    job.done(host.map_or_else(|| "it ended meanwhile".to_owned(), |host| format!("it runs on {host}")));
-    Ok(found)
-}
-
-fn show(job: &Job, stats: &JobStats) {
-    let done = stats.memory_total.saturating_sub(stats.memory_remaining);
-    let mut words = format!(
-        "{} MiB/s, {} MiB left, round {}",
-        stats.rate >> 20,
-        stats.memory_remaining >> 20,
-        stats.iteration.max(1)
-    );
-    if stats.throttle > 0 {
-        words.push_str(&format!(", slowed down by {} %", stats.throttle));
-    }
-    job.progress(done, stats.memory_total, words);
+    settled
 }

@@ -9,6 +9,8 @@ mod diagnose;
 mod effective;
 mod exec;
 mod fake;
+#[cfg(test)]
+mod faulty;
 mod fleet;
 mod forward;
 mod host_key;
@@ -27,6 +29,8 @@ mod upload;
 pub use channel::{Channel, ChannelEnd, ChannelIn, ChannelOut};
 pub use exec::{Exec, Output, Remote, RemoteError, RemoteExt};
 pub use fake::FakeRemote;
+#[cfg(test)]
+pub(crate) use faulty::{Blow, FaultyRemote, Trap};
 pub use fleet::Fleet;
 pub use forward::{Forward, SshdLimits, sshd_limits, why_refused};
 pub use host_key::HostKey;

@@ -1,4 +1,4 @@
-//! What both sides of a move say together: pure.
+//! What the hosts of a claim say together, and what that means for it: pure.
 
 use crate::libvirt::{Domain, DomainState};
 
@@ -7,6 +7,8 @@ use crate::libvirt::{Domain, DomainState};
 pub enum Side {
     /// It does not answer; the reason.
     Silent(String),
+    /// It has it, but its QEMU does not answer; the reason.
+    Mute(String),
     /// It has no such guest.
     Absent,
     /// It has it.
@@ -50,6 +52,7 @@ impl std::fmt::Display for Side {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Side::Silent(why) => write!(f, "does not answer ({why})"),
+            Side::Mute(why) => write!(f, "has it, but its QEMU does not answer ({why})"),
             Side::Absent => f.write_str("does not have it"),
             Side::Present { state, reason, job } => {
                 write!(f, "has it {state} ({reason}{})", if *job { ", a job runs" } else { "" })
@@ -86,7 +89,8 @@ pub enum Verdict {
 /// The rule behind every line: a copy is ended only when the other one is *seen* running and this one is *seen*
 /// standing still because of the move; with one side silent nothing is done at all.
 pub fn judge(source: &Side, target: &Side) -> Verdict {
-    if matches!(source, Side::Silent(_)) || matches!(target, Side::Silent(_)) {
+    let says_nothing = |side: &Side| matches!(side, Side::Silent(_) | Side::Mute(_));
+    if says_nothing(source) || says_nothing(target) {
         return Verdict::Unknown;
     }
     if matches!(source, Side::Present { job: true, .. }) {
@@ -108,6 +112,27 @@ pub fn judge(source: &Side, target: &Side) -> Verdict {
             // Between the last page and the switch.
             (false, false) => Verdict::InTransit,
         },
+    }
+}
+
+/// What a start left behind on its host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartVerdict {
+    /// Nothing: the claim can be freed.
+    Nothing,
+    /// The guest runs: the start was never written down.
+    Runs,
+    /// It was made, and stands still until it is let go on.
+    Made,
+}
+
+/// Judges a start by what its host has after older requests were revoked there.
+pub fn judge_start(domain: Option<&Domain>) -> StartVerdict {
+    match domain.map(|domain| domain.state) {
+        None | Some(DomainState::Off) => StartVerdict::Nothing,
+        Some(DomainState::Paused) => StartVerdict::Made,
+        // Whatever it does by now, it ran.
+        Some(_) => StartVerdict::Runs,
     }
 }
 
@@ -144,9 +169,35 @@ mod tests {
             (runs(), silent(), Verdict::Unknown),
             (silent(), runs(), Verdict::Unknown),
             (silent(), silent(), Verdict::Unknown),
+            (Side::Mute("no answer".into()), Side::Absent, Verdict::Unknown),
         ];
         for (source, target, verdict) in table {
             assert_eq!(judge(&source, &target), verdict, "source {source}; target {target}");
         }
+    }
+
+    #[test]
+    fn what_a_start_left_behind_is_told_by_its_state() {
+        let domain = |state| Domain {
+            name: "web".into(),
+            uuid: uuid::Uuid::nil(),
+            state,
+            reason: String::new(),
+            memory: 0,
+            cpus: 1,
+        };
+        let table = [
+            (DomainState::Off, StartVerdict::Nothing),
+            (DomainState::Paused, StartVerdict::Made),
+            (DomainState::Running, StartVerdict::Runs),
+            (DomainState::Stopping, StartVerdict::Runs),
+            (DomainState::Crashed, StartVerdict::Runs),
+            (DomainState::Suspended, StartVerdict::Runs),
+            (DomainState::Unknown, StartVerdict::Runs),
+        ];
+        for (state, verdict) in table {
+            assert_eq!(judge_start(Some(&domain(state))), verdict, "{state}");
+        }
+        assert_eq!(judge_start(None), StartVerdict::Nothing);
     }
 }

@@ -1,0 +1,80 @@
+//! Letting a guest go on that stands still: one whose disk failed, or that was paused by other hands.
+
+use super::claim::{self, Phase, Swap};
+use super::rack::Rack;
+use super::spec::Guest;
+use super::survey::{Standing, Survey, may_run, stands_still};
+use crate::error::{Failure, Kind};
+use crate::libvirt::{Domain, DomainState};
+use crate::ui::{Job, Outcome};
+use futures::future::join_all;
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// How long a guest that was let go on is watched: a disk that fails stops it again at its next write.
+const SETTLES: Duration = Duration::from_secs(1);
+
+/// Lets guests go on; tells the host of each, and whether it ran already.
+pub async fn resume(rack: &Rack, guests: &[Guest]) -> Vec<(String, Result<(String, bool), Failure>)> {
+    let resumes = guests.iter().map(|guest| async move {
+        let job = rack.ui.job(format!("resume {}", guest.name));
+        let result = resume_one(rack, guest, &job).await;
+        job.conclude(&result, |(host, already)| match already {
+            true => (Outcome::Unchanged, format!("runs on {host}")),
+            false => (Outcome::Done, format!("on {host}")),
+        });
+        (guest.name.clone(), result)
+    });
+    join_all(resumes).await
+}
+
+/// The only copy of a guest, whose claim says nothing else, goes on: older requests are refused from then on.
+async fn resume_one(rack: &Rack, guest: &Guest, job: &Job) -> Result<(String, bool), Failure> {
+    let (port, uuid, name) = (rack.port(), guest.uuid, &guest.name);
+    let claim = claim::read(port, uuid).await?;
+    let survey = Survey::take(&rack.hypervisors, false).await;
+    let (host, state, reason) = match survey.standing(uuid, &claim) {
+        Standing::Runs(host) => return Ok((host, true)),
+        Standing::MayRun { host, why } => return Err(may_run(&host, &why)),
+        Standing::Free => {
+            return Err(Failure::failed(format!("guest {name} does not run"))
+                .hint(format!("start it with `rackhand guest start {name}`")));
+        }
+        Standing::Pending => return Err(pending(name, claim.phase, &claim.by)),
+        Standing::Stands { host, state, reason } => (host, state, reason),
+    };
+    if let Some((silent, why)) = survey.silent.iter().next().filter(|_| claim.host.as_deref() != Some(host.as_str())) {
+        return Err(may_run(silent, why));
+    }
+    if !survey.is_alone(uuid, &claim) {
+        return Err(Failure::refused(format!("it has a copy on {host} and another one"))
+            .hint("see where with `rackhand doctor`, and end the one that is not the guest"));
+    }
+    // What came with a move, or was handed over by one, may be older than its disk.
+    let moved = ["migration", "postcopy", "starting up"].iter().any(|word| reason.contains(word));
+    if state != DomainState::Paused || moved {
+        let failure = Failure::refused(format!("it stands still on {host} ({state}: {reason}), and must not go on"));
+        return Err(failure.hint(format!("end it with `rackhand guest stop --force {name}`, then start it anew")));
+    }
+    let mine = claim.taken_over(&rack.run.operation()).running(&host);
+    if let Swap::Theirs(theirs) = claim::swap(port, uuid, &claim, &mine).await? {
+        return Err(Failure::msg(Kind::Busy, format!("{} works on it at the moment", theirs.by)));
+    }
+    let hypervisor = rack.hypervisors.get(&host)?;
+    hypervisor.resume(uuid, mine.token()).await?;
+    job.step("looks whether it goes on");
+    sleep(SETTLES).await;
+    match hypervisor.domain(uuid).await? {
+        Some(Domain { state: DomainState::Running, .. }) => Ok((host, false)),
+        Some(Domain { state, reason, .. }) => Err(stands_still(name, &host, state, &reason)),
+        None => Err(Failure::failed(format!("it ended on {host} when it was let go on"))),
+    }
+}
+
+fn pending(name: &str, phase: Phase, by: &str) -> Failure {
+    let (does, mends) = match phase {
+        Phase::Moving => ("moved", format!("`rackhand migrate {name}` settles its move")),
+        _ => ("started", format!("`rackhand guest start {name}` finishes its start")),
+    };
+    Failure::msg(Kind::Busy, format!("it is being {does} by {by}")).hint(mends)
+}
