@@ -15,6 +15,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use uuid::Uuid;
 
+mod stuck;
+
 struct World {
     rack: Rack,
     cluster: Arc<FakeCluster>,
@@ -583,84 +585,4 @@ async fn a_guest_that_writes_to_another_tools_overlay_is_stopped_by_force_alone(
     assert!(refused.to_string().contains("disk vda writes to /s") && refused.hints[1].contains("--force"), "{refused}");
     assert_eq!(world.rack.guest("web").await.unwrap().desired, Desired::Running, "nothing was changed");
     assert!(stopped(How::Force).await.unwrap());
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_guest_that_was_handed_over_or_is_on_its_way_is_not_resumed() {
-    let world = world("").await;
-    let guest = create(&world, order(&["web"])).await.unwrap().remove(0);
-    let guests = std::slice::from_ref(&guest);
-    let host = start_one(&world.rack, &guest).await.unwrap().host;
-    world.hosts.turn(&host, guest.uuid, DomainState::Paused, "migration");
-    let refused = resume(&world.rack, guests).await.remove(0).1.unwrap_err();
-    assert_eq!(refused.kind, Kind::Refused, "{refused}");
-    assert!(refused.hints[0].contains("guest stop --force web"), "{refused:?}");
-    let seen = claim::read(world.rack.port(), guest.uuid).await.unwrap();
-    let moving = seen.moving(&host, "h3", &world.rack.run);
-    claim::swap(world.rack.port(), guest.uuid, &seen, &moving).await.unwrap();
-    let busy = resume(&world.rack, guests).await.remove(0).1.unwrap_err();
-    assert!(busy.kind == Kind::Busy && busy.hints[0].contains("rackhand migrate web"), "{busy:?}");
-    // What it is stuck in, a forced stop ends.
-    conclude("stop", stop(&world.rack, guests, How::Force).await.unwrap()).unwrap();
-    assert!(world.hosts.places(guest.uuid).is_empty());
-    assert_eq!(claim::read(world.rack.port(), guest.uuid).await.unwrap().phase, Phase::Free);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_host_with_a_domain_of_that_name_is_passed_over() {
-    let world = world("").await;
-    let guest = create(&world, order(&["web"])).await.unwrap().remove(0);
-    world.hosts.name_taken("h1", "web");
-    let started = start_one(&world.rack, &guest).await.unwrap();
-    assert_ne!(started.host, "h1");
-    assert_eq!(world.hosts.places(guest.uuid), [(started.host, DomainState::Running)]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_refused_delete_leaves_the_guest_as_it_was() {
-    let world = world("").await;
-    let guest = create(&world, order(&["web"])).await.unwrap().remove(0);
-    let guests = std::slice::from_ref(&guest);
-    let host = start_one(&world.rack, &guest).await.unwrap().host;
-    let snapshot = |on: bool| {
-        let (cluster, image) = (world.cluster.clone(), guest.disks[0].image.clone());
-        async move {
-            match on {
-                true => cluster.snapshot_create(&image, "keep", false).await.unwrap(),
-                false => cluster.snapshot_remove(&image, "keep").await.unwrap(),
-            }
-        }
-    };
-    snapshot(true).await;
-    let refused = conclude("delete", delete(&world.rack, guests).await.unwrap()).unwrap_err();
-    assert!(refused.kind == Kind::Refused && refused.to_string().contains("snapshot keep"), "{refused}");
-    assert_eq!(world.hosts.places(guest.uuid), [(host.clone(), DomainState::Running)], "it was not stopped for it");
-    snapshot(false).await;
-    // It falls silent after it was looked at: the stop is refused when the guest is marked already.
-    let outlook = Outlook::take(&world.rack).await.unwrap();
-    world.hosts.fault(&host, FakeFault::Unreachable);
-    let job = world.rack.ui.job("delete");
-    let refused = delete::delete_one(&world.rack, &outlook, &guest, &job).await.unwrap_err();
-    world.hosts.mend(&host, FakeFault::Unreachable);
-    assert_ne!(refused.kind, Kind::Unknown, "{refused}");
-    let now = world.rack.guest("web").await.unwrap();
-    assert_eq!((now.stage, now.desired), (Stage::Ready, Desired::Running));
-    assert!(start_one(&world.rack, &now).await.unwrap().already);
-}
-
-#[tokio::test]
-async fn of_a_name_that_is_cleared_away_and_a_definition_under_way_one_sees_the_other() {
-    let world = world("").await;
-    let plan = create::plan(&world.rack, order(&["web"])).await.unwrap();
-    // The name is reserved, the definition not yet written.
-    let uuid = Uuid::new_v4();
-    let reserve = crate::cluster::KeysChange::default().add("web", uuid.to_string());
-    world.cluster.change_keys(INDEX, &reserve).await.unwrap();
-    delete_reserved(&world.rack, "web", uuid).await.unwrap();
-    let made = make(&world.rack, &plan).await.unwrap().remove(0).1.unwrap();
-    assert_ne!(made.uuid, uuid);
-    // A name whose guest is defined by now is left to its run.
-    let busy = delete_reserved(&world.rack, "web", made.uuid).await.unwrap_err();
-    assert_eq!(busy.kind, Kind::Busy, "{busy}");
-    assert_eq!(world.rack.guest("web").await.unwrap().uuid, made.uuid, "its name is still its own");
 }
