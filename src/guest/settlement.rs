@@ -8,7 +8,8 @@
 //!  1. swap exactly what was read for `starting on h`; 2. create(g, h), paused, within the claim's window;
 //!  3. read the claim: it must be the very one of step 1, else what was made is ended (it names `h` no more) or left;
 //!  4. resume(g, h); 5. look; 6. swap exactly the claim of step 1 for `running on h`.
-//!  A create that was never sent frees the claim; any other failure settles it (below) without waiting.
+//!
+//! A create that was never sent frees the claim; any other failure settles it (below) without waiting.
 //!
 //! Move, of a claim `running on a`:
 //!  1. swap for `moving a -> b`; 2. revoke(g, b), which must not have the guest; 3. migrate(g, a) within the window;
@@ -18,7 +19,8 @@
 //!     a copy left over, for 8 s: read the claim, which must be ours, then destroy(g), resume(g) or suspend(g) it;
 //!     one side silent, or no verdict for 40 s: unknown, the claim goes on naming both.
 //!  5. revoke before believing: swap the claim for itself (same hosts, g + 1), revoke(g + 1, a), and look again.
-//!  A request that was never sent writes `running on a` without looking.
+//!
+//! A request that was never sent writes `running on a` without looking.
 //!
 //! Settling another run's claim:
 //!  `moving`, and seen on `b` alone: swap exactly what was read for `running on b`. A job runs: it is followed.
