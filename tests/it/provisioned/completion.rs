@@ -13,6 +13,6 @@ fn names_of_guests_and_images_are_completed() {
         command.env("_CLAP_COMPLETE_INDEX", words.len().to_string());
         stdout(&command.output().unwrap())
     };
-    assert_eq!(complete(&["guest", "start", "compl"]), "completed\n");
+    assert_eq!(complete(&["guest", "start", "compl"]), "completed");
     assert!(complete(&["guest", "create", "x", "--image", ""]).lines().any(|name| name == "tiny"));
 }
