@@ -41,7 +41,7 @@ fn no(name: &str, what: &str) -> Failure {
     Failure::usage(format!("{name} is not a disk image: {what}"))
 }
 
-/// Looks at a file's content; `None` for a compressed file, into which [`inspect_packed`] looks.
+/// Looks at a file's content; `None` for a compressed file, into which `inspect_packed` looks.
 ///
 /// # Errors
 /// When it is not a disk image, or one that refers to something outside of it.
