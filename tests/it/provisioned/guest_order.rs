@@ -80,7 +80,7 @@ fn what_cannot_be_ordered_is_a_usage_error_and_makes_nothing() {
         (vec!["--ssh-key", secret.to_str().unwrap()], "is a private key"),
         (vec!["--tag", "novalue"], "KEY=VALUE"),
         (vec!["--host", "h99"], "no host `h99`"),
-        (vec!["--address", "192.0.2.1"], "no guest address of network lan"),
+        (vec!["--address", "192.0.2.1"], "is outside network lan"),
         (vec!["--user-data", "/nonexistent"], "/nonexistent"),
         (vec!["--disk", "1M"], "smaller than image tiny"),
     ] {
