@@ -269,7 +269,8 @@ fn a_teams_playbook_is_planned_applied_and_then_at_rest() {
     std::fs::write(book, "resources:\n  - bridge: {name: br-test, uplink: nowhere}\n").unwrap();
     let refused = rack.exits(5, &["run", book, "--host", "h1", "--dry-run", "-o", "json"]);
     let plan: serde_json::Value = serde_json::from_slice(&refused.stdout).unwrap();
-    assert_eq!(plan["steps"][0]["refused"][0]["reason"], "there is no link nowhere");
+    let reason = plan["steps"][0]["refused"][0]["reason"].as_str().unwrap();
+    assert!(reason.starts_with("there is no link nowhere; name another port"), "{reason}");
 }
 
 #[test]
