@@ -9,15 +9,15 @@ use rackhand::guest::claim::{self, Claim, Phase, Run};
 use rackhand::guest::create::{self, Order};
 use rackhand::guest::image::{BASE, Template, TemplateVersion};
 use rackhand::guest::{
-    Desired, Disk, Guest, INDEX, ImageRef, Machine, Nic, Rack, Stage, Survey, make, overview, read_host_states,
-    read_promises,
+    Desired, Disk, DomainInventory, Guest, GuestContext, INDEX, ImageRef, Machine, Nic, Stage, make, overview,
+    read_host_states, read_reservations,
 };
 use rackhand::inventory::{self, Inventory, Size};
 use rackhand::libvirt::{DomainState, FakeFault, FakeRack};
 use rackhand::movement::{Evacuation, Options};
-use rackhand::report::{CephSeen, Pulse, Seen, assemble, status_table};
+use rackhand::report::{CephSeen, HostMetrics, Seen, assemble, status_table};
 use rackhand::ssh::{FakeRemote, Fleet, Remote};
-use rackhand::ui::{Ui, Urgency};
+use rackhand::ui::{CancelLevel, Ui};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,7 +36,7 @@ const LAN: &str = "{bridge: br-lan, cidr: 10.64.0.0/14, gateway: 10.64.0.1, rang
 
 /// A rack in memory.
 struct World {
-    rack: Rack,
+    rack: GuestContext,
     hosts: FakeRack,
     cluster: Arc<FakeCluster>,
 }
@@ -123,7 +123,7 @@ impl World {
         }
         cluster.change_keys(INDEX, &index).await?;
         cluster.change_keys("network.lan", &pool).await?;
-        let rack = Rack {
+        let rack = GuestContext {
             port: cluster.clone(),
             hypervisors: fake.hypervisors(),
             fleet: Fleet::of(names.iter().map(|name| Arc::new(FakeRemote::new(name).on("", "")) as Arc<dyn Remote>)),
@@ -157,10 +157,10 @@ impl World {
         let seen = overview(&self.rack).await?;
         row("guest list", Some(Duration::from_millis(1500)), began, format!("{} guests", seen.guests.len()));
 
-        let (_, urgency) = watch::channel(Urgency::None);
+        let (_, cancel_level) = watch::channel(CancelLevel::None);
         let options = Options { bandwidth: None, max_downtime: Duration::from_millis(300), link: None, deadline: None };
         let began = Instant::now();
-        let evacuation = Evacuation::plan(&self.rack, "h0", &options, &urgency, false).await?;
+        let evacuation = Evacuation::plan(&self.rack, "h0", &options, &cancel_level, false).await?;
         row("evacuate --dry-run", Some(seconds(2)), began, format!("{} moves", evacuation.plan.moves.len()));
 
         let began = Instant::now();
@@ -188,16 +188,17 @@ impl World {
                 readable::<Guest>(port, "guest."),
                 claim::all(port),
                 read_host_states(port),
-                read_promises(port, rack.hypervisors.names())
+                read_reservations(port, rack.hypervisors.names())
             )
         };
-        let (survey, kept) = tokio::join!(Survey::take(&rack.hypervisors, true), kept);
-        let ((guests, _), claims, states, promises) = kept?;
-        let pulses = rack.inventory.hosts.iter().map(|host| (host.name.clone(), Ok(Pulse::default()))).collect();
-        let ceph = Ok(CephSeen { guests, claims, states, promises, ..CephSeen::default() });
+        let (domain_inventory, kept) = tokio::join!(DomainInventory::take(&rack.hypervisors, true), kept);
+        let ((guests, _), claims, states, reservations) = kept?;
+        let host_metrics =
+            rack.inventory.hosts.iter().map(|host| (host.name.clone(), Ok(HostMetrics::default()))).collect();
+        let ceph = Ok(CephSeen { guests, claims, states, reservations, ..CephSeen::default() });
         let status = assemble(
             &rack.inventory,
-            &Seen { pulses, survey, ceph, pool: "guests".to_owned(), live: Vec::new() },
+            &Seen { host_metrics, domain_inventory, ceph, pool: "guests".to_owned(), live: Vec::new() },
             jiff::Timestamp::now(),
         );
         Ok(status_table(&status).lines().count())

@@ -1,7 +1,7 @@
 //! Names for the shell: hosts and networks as the inventory has them, guests and images as the cluster does.
 
 use super::global::INVENTORY;
-use crate::guest::{Rack, image};
+use crate::guest::{GuestContext, image};
 use crate::inventory::{self, Inventory};
 use crate::ssh::Fleet;
 use crate::ui::Ui;
@@ -44,12 +44,12 @@ fn networks(typed: &OsStr) -> Vec<CompletionCandidate> {
 }
 
 fn guests(typed: &OsStr) -> Vec<CompletionCandidate> {
-    let names = ask(async |rack: &Rack| Some(rack.index().await.ok()?.into_keys().collect()));
+    let names = ask(async |rack: &GuestContext| Some(rack.index().await.ok()?.into_keys().collect()));
     matching(names, typed)
 }
 
 fn images(typed: &OsStr) -> Vec<CompletionCandidate> {
-    let names = ask(async |rack: &Rack| {
+    let names = ask(async |rack: &GuestContext| {
         let images = image::list(rack.port()).await.ok()?;
         Some(images.0.into_iter().map(|image| image.name).collect())
     });
@@ -57,11 +57,11 @@ fn images(typed: &OsStr) -> Vec<CompletionCandidate> {
 }
 
 /// What the cluster answers in time; nothing where it does not, for a shell has no place for a message.
-fn ask(question: impl AsyncFnOnce(&Rack) -> Option<Vec<String>>) -> Vec<String> {
+fn ask(question: impl AsyncFnOnce(&GuestContext) -> Option<Vec<String>>) -> Vec<String> {
     let answer = async {
         let inventory = inventory()?;
         let fleet = Fleet::over_ssh(&inventory, DEADLINE).ok()?;
-        let rack = Rack::connect(fleet, inventory, Ui::hidden()).await.ok()?;
+        let rack = GuestContext::connect(fleet, inventory, Ui::hidden()).await.ok()?;
         question(&rack).await
     };
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return Vec::new() };

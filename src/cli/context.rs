@@ -2,7 +2,7 @@
 
 use super::global::Global;
 use crate::error::Failure;
-use crate::guest::Rack;
+use crate::guest::GuestContext;
 use crate::inventory::{self, Inventory};
 use crate::ssh::Fleet;
 use crate::ui::Ui;
@@ -45,18 +45,18 @@ impl Context {
     ///
     /// # Errors
     /// When the inventory is wrong or the cluster cannot be asked.
-    pub async fn rack(&self) -> Result<Rack, Failure> {
+    pub async fn rack(&self) -> Result<GuestContext, Failure> {
         let inventory = self.inventory()?;
-        Rack::connect_with_hosts(self.fleet(&inventory)?, inventory, self.ui.clone()).await
+        GuestContext::connect_with_hosts(self.fleet(&inventory)?, inventory, self.ui.clone()).await
     }
 
     /// The rack, for a command that asks the cluster alone: no connection to a hypervisor is opened.
     ///
     /// # Errors
     /// When the inventory is wrong or the cluster cannot be asked.
-    pub async fn cluster(&self) -> Result<Rack, Failure> {
+    pub async fn cluster(&self) -> Result<GuestContext, Failure> {
         let inventory = self.inventory()?;
-        Rack::connect(self.fleet(&inventory)?, inventory, self.ui.clone()).await
+        GuestContext::connect(self.fleet(&inventory)?, inventory, self.ui.clone()).await
     }
 
     /// Asks before a change, unless `--yes` was given.

@@ -245,7 +245,7 @@ mod tests {
             &["guest", "stop", "web"],
             &["guest", "exec", "web", "true"],
             &["image", "remove", "x"],
-            &["network", "pool", "lan", "--forget-strangers"],
+            &["network", "pool", "lan", "--forget-conflicts"],
         ] {
             assert!(!looks(words), "{words:?}");
         }

@@ -28,16 +28,16 @@ pub struct EvacuateArgs {
 /// # Errors
 /// Exit 3 when some guests could not be moved, 5 when none may be, 6 when nobody can tell where one is.
 pub async fn run(args: EvacuateArgs, context: &Context) -> Result<(), Failure> {
-    let (rack, options, urgency) = args.how.begin(context).await?;
+    let (rack, options, cancel_level) = args.how.begin(context).await?;
     let change = !context.global.dry_run;
-    let evacuation = Evacuation::plan(&rack, &args.host, &options, &urgency, change).await?;
+    let evacuation = Evacuation::plan(&rack, &args.host, &options, &cancel_level, change).await?;
     if !change {
         return moving::show(context, &rack, evacuation.plan).await;
     }
     let plan = &evacuation.plan;
     let question = format!("put {} into maintenance and move {}?", args.host, counted(plan.moves.len(), "guest"));
     moving::confirm(context, plan, &question).await?;
-    let evacuation = evacuation.begin(&rack, args.return_later, &options, &urgency).await?;
-    let report = execute(&rack, &evacuation.plan, &options, urgency).await;
+    let evacuation = evacuation.begin(&rack, args.return_later, &options, &cancel_level).await?;
+    let report = execute(&rack, &evacuation.plan, &options, cancel_level).await;
     moving::conclude(context, &evacuation.plan, &report)
 }

@@ -2,7 +2,7 @@
 
 use super::Context;
 use crate::error::{Failure, Kind};
-use crate::guest::{Survey, agent};
+use crate::guest::{DomainInventory, agent};
 use crate::ssh::{interactive, quote};
 use clap::Args;
 use std::time::Duration;
@@ -37,8 +37,8 @@ pub struct ExecArgs {
 pub async fn console(args: ConsoleArgs, context: &Context) -> Result<(), Failure> {
     let rack = context.rack().await?;
     let guest = rack.guest(&args.guest).await?;
-    let survey = Survey::take(&rack.hypervisors, false).await;
-    let host = survey.host_of(&rack, &guest).await?;
+    let domain_inventory = DomainInventory::take(&rack.hypervisors, false).await;
+    let host = domain_inventory.host_of(&rack, &guest).await?;
     let Some(spec) = rack.inventory.host(&host) else {
         return Err(Failure::failed(format!("host {host} is not in the inventory")));
     };

@@ -37,7 +37,7 @@ pub async fn list(args: ListArgs, context: &Context) -> Result<(), Failure> {
     let (picked, overview) = tokio::join!(args.selection.resolve_or_all(&rack), overview(&rack));
     let (picked, overview) = (picked?, overview?);
     let picked: BTreeSet<Uuid> = picked.iter().map(|g| g.uuid).collect();
-    for (host, why) in &overview.survey.silent {
+    for (host, why) in &overview.domain_inventory.silent {
         context.ui.warn(format!("host {host} does not answer: {why}"));
     }
     for name in overview.reserved.keys() {

@@ -3,7 +3,7 @@
 use super::Context;
 use super::guest_selection::{GuestNames, GuestSelection};
 use crate::error::{Failure, Kind};
-use crate::guest::{self, Guest, How, Rack, conclude};
+use crate::guest::{self, Guest, GuestContext, How, conclude};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::time::Duration;
@@ -217,7 +217,7 @@ pub async fn delete(args: DeleteArgs, context: &Context) -> Result<(), Failure> 
 }
 
 /// Clears away a single name that a killed `create` reserved; tells whether that was it.
-async fn delete_begun(args: &DeleteArgs, rack: &Rack, context: &Context) -> Result<bool, Failure> {
+async fn delete_begun(args: &DeleteArgs, rack: &GuestContext, context: &Context) -> Result<bool, Failure> {
     let [name] = args.selection.names.guests.as_slice() else { return Ok(false) };
     let Some(uuid) = rack.index().await?.get(name).copied() else { return Ok(false) };
     if rack.guests().await?.iter().any(|g| g.uuid == uuid) {

@@ -1,7 +1,7 @@
 //! Guests on the command line: names, globs, ids, `--tag`, `--host`, `--all`.
 
 use crate::error::Failure;
-use crate::guest::{Guest, Rack, Selection, Survey};
+use crate::guest::{DomainInventory, Guest, GuestContext, Selection};
 use clap::Args;
 
 /// Guests by name and tag.
@@ -34,11 +34,11 @@ impl GuestNames {
     ///
     /// # Errors
     /// When it names none, or a name fits no guest.
-    pub async fn resolve(&self, rack: &Rack) -> Result<Vec<Guest>, Failure> {
+    pub async fn resolve(&self, rack: &GuestContext) -> Result<Vec<Guest>, Failure> {
         self.pick(rack, false).await
     }
 
-    async fn pick(&self, rack: &Rack, empty_is_all: bool) -> Result<Vec<Guest>, Failure> {
+    async fn pick(&self, rack: &GuestContext, empty_is_all: bool) -> Result<Vec<Guest>, Failure> {
         let selection = Selection { names: self.guests.clone(), tags: self.tag.clone(), all: self.all };
         selection.pick(rack.guests().await?, empty_is_all)
     }
@@ -49,7 +49,7 @@ impl GuestSelection {
     ///
     /// # Errors
     /// When it names none, or a name fits no guest.
-    pub async fn resolve(&self, rack: &Rack) -> Result<Vec<Guest>, Failure> {
+    pub async fn resolve(&self, rack: &GuestContext) -> Result<Vec<Guest>, Failure> {
         self.pick(rack, false).await
     }
 
@@ -57,21 +57,21 @@ impl GuestSelection {
     ///
     /// # Errors
     /// When a name fits no guest.
-    pub async fn resolve_or_all(&self, rack: &Rack) -> Result<Vec<Guest>, Failure> {
+    pub async fn resolve_or_all(&self, rack: &GuestContext) -> Result<Vec<Guest>, Failure> {
         self.pick(rack, true).await
     }
 
-    async fn pick(&self, rack: &Rack, empty_is_all: bool) -> Result<Vec<Guest>, Failure> {
+    async fn pick(&self, rack: &GuestContext, empty_is_all: bool) -> Result<Vec<Guest>, Failure> {
         let guests = self.names.pick(rack, empty_is_all || self.host.is_some()).await?;
         let Some(host) = &self.host else { return Ok(guests) };
         if rack.hypervisors.get(host).is_err() {
             return Err(Failure::usage(format!("the inventory has no host `{host}` that runs guests")));
         }
-        let survey = Survey::take(&rack.hypervisors, false).await;
-        if let Some(why) = survey.silent.get(host) {
+        let domain_inventory = DomainInventory::take(&rack.hypervisors, false).await;
+        if let Some(why) = domain_inventory.silent.get(host) {
             return Err(Failure::failed(format!("cannot tell which guests run on {host}: {why}")));
         }
-        let there = |guest: &Guest| survey.place(guest.uuid).is_some_and(|(at, _)| at == host);
+        let there = |guest: &Guest| domain_inventory.place(guest.uuid).is_some_and(|(at, _)| at == host);
         Ok(guests.into_iter().filter(there).collect())
     }
 }

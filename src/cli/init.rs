@@ -44,8 +44,8 @@ pub async fn run(args: InitArgs, context: &Context) -> Result<(), Failure> {
     let text = draft.to_yaml();
     let silent = draft.silent.len();
     // What is written is correct; wrong flags and answers show here, in the words of the file.
-    if let Err(mistakes) = inventory::parse("the new inventory", &text) {
-        return Err(Failure::new(Kind::Usage, mistakes).hint("nothing was written; correct the flags or answers"));
+    if let Err(diagnostics) = inventory::parse("the new inventory", &text) {
+        return Err(Failure::new(Kind::Usage, diagnostics).hint("nothing was written; correct the flags or answers"));
     }
     if to_stdout {
         context.ui.print(&text)?;

@@ -2,7 +2,7 @@
 
 use super::Context;
 use crate::error::Failure;
-use crate::inventory::{self, Inventory, Mistake, Mistakes};
+use crate::inventory::{self, Diagnostic, Diagnostics, Inventory};
 use crate::ui::Table;
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -40,7 +40,7 @@ pub fn run(args: &InventoryArgs, context: &Context) -> Result<(), Failure> {
 struct Checked<'a> {
     file: String,
     hosts: usize,
-    mistakes: &'a [Mistake],
+    diagnostics: &'a [Diagnostic],
 }
 
 fn check(context: &Context) -> Result<(), Failure> {
@@ -49,14 +49,14 @@ fn check(context: &Context) -> Result<(), Failure> {
         Ok(inventory) => (inventory.hosts.len(), Ok(())),
         Err(failure) => (0, Err(failure)),
     };
-    let found = outcome.as_ref().err().map(|f| f.source.downcast_ref::<Mistakes>());
-    let mistakes = match &found {
+    let found = outcome.as_ref().err().map(|f| f.source.downcast_ref::<Diagnostics>());
+    let diagnostics = match &found {
         None => &[],
-        Some(Some(mistakes)) => mistakes.list(),
+        Some(Some(diagnostics)) => diagnostics.list(),
         Some(None) => return outcome,
     };
     if outcome.is_ok() || context.ui.wants_json() {
-        let document = Checked { file, hosts, mistakes };
+        let document = Checked { file, hosts, diagnostics };
         context.ui.result("rackhand.inventory-check/1", &document, |d| {
             format!("{} is correct: {} host{}", d.file, d.hosts, if d.hosts == 1 { "" } else { "s" })
         })?;

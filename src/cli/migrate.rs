@@ -3,8 +3,8 @@
 use super::Context;
 use super::moving::{self, MoveArgs};
 use crate::error::Failure;
-use crate::guest::{Guest, Rack, Selection};
-use crate::movement::{Facts, Stay, Wanted, answers, execute, gather, plan};
+use crate::guest::{Guest, GuestContext, Selection};
+use crate::movement::{Facts, Unmoved, Wanted, answers, execute, gather, plan};
 use crate::ui::counted;
 use clap::Args;
 use uuid::Uuid;
@@ -39,7 +39,7 @@ pub struct MigrateArgs {
 /// # Errors
 /// Exit 3 when some guests could not be moved, 5 when none may be, 6 when nobody can tell where one is.
 pub async fn run(args: MigrateArgs, context: &Context) -> Result<(), Failure> {
-    let (rack, options, urgency) = args.how.begin(context).await?;
+    let (rack, options, cancel_level) = args.how.begin(context).await?;
     for host in args.from.iter().chain(&args.to) {
         if rack.hypervisors.get(host).is_err() {
             return Err(Failure::usage(format!("the inventory has no host `{host}` that runs guests")));
@@ -47,7 +47,7 @@ pub async fn run(args: MigrateArgs, context: &Context) -> Result<(), Failure> {
     }
     let chosen = choose(&args, &rack).await?;
     let wanted = Wanted::Guests(chosen.clone());
-    let facts = gather(&rack, &wanted, &options, &urgency, !context.global.dry_run).await?;
+    let facts = gather(&rack, &wanted, &options, &cancel_level, !context.global.dry_run).await?;
     if let Some(from) = &args.from {
         answers(&facts, from)?;
     }
@@ -64,7 +64,7 @@ pub async fn run(args: MigrateArgs, context: &Context) -> Result<(), Failure> {
     let absent = |g: &&&Guest| place(&facts, g.uuid).is_none() && !facts.unsettled.contains_key(&g.uuid);
     for guest in chosen.iter().filter(|_| named).filter(absent) {
         let reason = facts.hidden.get(&guest.uuid).cloned().unwrap_or_else(|| "it does not run".to_owned());
-        plan.refused.push(Stay { guest: guest.name.clone(), host: String::new(), reason });
+        plan.refused.push(Unmoved { guest: guest.name.clone(), host: String::new(), reason });
     }
     if context.global.dry_run {
         return moving::show(context, &rack, plan).await;
@@ -72,11 +72,11 @@ pub async fn run(args: MigrateArgs, context: &Context) -> Result<(), Failure> {
     if !plan.is_empty() {
         moving::confirm(context, &plan, &format!("move {}?", counted(plan.moves.len(), "guest"))).await?;
     }
-    let report = execute(&rack, &plan, &options, urgency).await;
+    let report = execute(&rack, &plan, &options, cancel_level).await;
     moving::conclude(context, &plan, &report)
 }
 
-async fn choose(args: &MigrateArgs, rack: &Rack) -> Result<Vec<Guest>, Failure> {
+async fn choose(args: &MigrateArgs, rack: &GuestContext) -> Result<Vec<Guest>, Failure> {
     let selection = Selection { names: args.guests.clone(), tags: args.tag.clone(), all: args.all };
     selection.pick(rack.guests().await?, args.from.is_some())
 }

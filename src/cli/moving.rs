@@ -2,9 +2,9 @@
 
 use super::Context;
 use crate::error::{Failure, Kind};
-use crate::guest::Rack;
+use crate::guest::GuestContext;
 use crate::movement::{GuestResult, Options, Plan, Report, link, rehearse};
-use crate::ui::Urgency;
+use crate::ui::CancelLevel;
 use clap::Args;
 use serde::Serialize;
 use std::time::Duration;
@@ -35,7 +35,10 @@ impl MoveArgs {
     ///
     /// # Errors
     /// When the inventory is wrong or the cluster cannot be asked.
-    pub async fn begin(&self, context: &Context) -> Result<(Rack, Options, watch::Receiver<Urgency>), Failure> {
+    pub async fn begin(
+        &self,
+        context: &Context,
+    ) -> Result<(GuestContext, Options, watch::Receiver<CancelLevel>), Failure> {
         let rack = context.rack().await?;
         let options = Options {
             bandwidth: self.bandwidth,
@@ -43,12 +46,12 @@ impl MoveArgs {
             link: link(&rack),
             deadline: context.global.deadline,
         };
-        Ok((rack, options, context.ui.urgency()))
+        Ok((rack, options, context.ui.cancel_level()))
     }
 }
 
 /// Shows the plan as the result, for `--dry-run`: without the moves that could not begin.
-pub async fn show(context: &Context, rack: &Rack, mut plan: Plan) -> Result<(), Failure> {
+pub async fn show(context: &Context, rack: &GuestContext, mut plan: Plan) -> Result<(), Failure> {
     rehearse(rack, &mut plan, link(rack)).await;
     let plan = &plan;
     context.ui.result("rackhand.movement-plan/1", plan, Plan::render)?;

@@ -25,14 +25,14 @@ enum NetworkCommand {
         network: String,
         /// Forget which addresses were found in use by other machines, so that guests may get them again.
         #[arg(long)]
-        forget_strangers: bool,
+        forget_conflicts: bool,
     },
 }
 
 impl NetworkArgs {
     /// Whether it changes nothing.
     pub(super) fn only_looks(&self) -> bool {
-        !matches!(self.command, NetworkCommand::Pool { forget_strangers: true, .. })
+        !matches!(self.command, NetworkCommand::Pool { forget_conflicts: true, .. })
     }
 }
 
@@ -89,13 +89,13 @@ pub async fn run(args: NetworkArgs, context: &Context) -> Result<(), Failure> {
                 table.render()
             })
         }
-        NetworkCommand::Pool { network, forget_strangers } => {
+        NetworkCommand::Pool { network, forget_conflicts } => {
             if !rack.inventory.networks.guests.contains_key(&network) {
                 return Err(Failure::usage(format!("the inventory has no guest network `{network}`")));
             }
-            if forget_strangers && !context.global.dry_run {
-                let n = address::forget_strangers(rack.port(), &network).await?;
-                context.ui.note(format!("{n} strangers forgotten"));
+            if forget_conflicts && !context.global.dry_run {
+                let n = address::forget_conflicts(rack.port(), &network).await?;
+                context.ui.note(format!("{n} conflicts forgotten"));
             }
             let guests = rack.guests().await?;
             let keys = rack.port().keys(&address::object(&network)).await?;

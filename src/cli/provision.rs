@@ -4,9 +4,11 @@ use super::Context;
 use crate::error::{Failure, Kind, LocalExt, ResultExt};
 use crate::inventory::Inventory;
 use crate::playbook::{Library, wait_for_units};
-use crate::provision::{Ctx, Grip, Ground, HostLock, Plan, Provision, Stage, lock, look, owner, stages, together};
+use crate::provision::{
+    Ctx, HostLock, HostPlatform, Plan, Provision, RunGuard, Stage, lock, owner, probe_platform, stages, together,
+};
 use crate::ssh::{Fleet, RemoteError};
-use crate::ui::{Patience, Table, counted};
+use crate::ui::{ShutdownPolicy, Table, counted};
 use clap::Args;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -19,7 +21,7 @@ use tokio::time::Instant;
 const LEFT_BEHIND: Duration = Duration::from_secs(1800);
 
 /// A step that runs is finished: half of one is what the next run would have to look through.
-const PATIENCE: Patience = Patience {
+const PATIENCE: ShutdownPolicy = ShutdownPolicy {
     once: "begins nothing more, waits for what runs; once more to end at once",
     twice: "ends; what was begun on the hosts goes on there until it is done",
     aborts_itself: false,
@@ -81,11 +83,11 @@ pub(super) async fn carry_out(context: &Context, work: Work) -> Result<(), Failu
     let began = Instant::now();
     let agreed = agreed.as_deref().map(saved).transpose()?;
     let fleet = context.fleet(&inventory)?;
-    let (lock, ground) = grounds(context, &fleet, &hosts).await?;
-    let ctx = Ctx::new(Arc::new(inventory), fleet, ground, context.ui.clone());
+    let (lock, platform) = platforms(context, &fleet, &hosts).await?;
+    let ctx = Ctx::new(Arc::new(inventory), fleet, platform, context.ui.clone());
     let provision = Provision::new(ctx, &library, stages, hosts.clone())?;
-    let survey = provision.survey().await?;
-    let plan = provision.plan(&survey);
+    let probed = provision.probe().await?;
+    let plan = provision.plan(&probed);
     if let Some(agreed) = &agreed {
         plan.within(agreed)?;
     }
@@ -96,21 +98,21 @@ pub(super) async fn carry_out(context: &Context, work: Work) -> Result<(), Failu
     refused(&plan)?;
     let mut followed = Plan::default();
     if !plan.is_empty() {
-        let survey = if agreed.is_some() || context.global.yes {
+        let probed = if agreed.is_some() || context.global.yes {
             context.ui.note(plan.render());
-            survey
+            probed
         } else {
             let question = format!("make {} on {}?", counted(plan.len(), "change"), counted(hosts.len(), "host"));
             context.agree(&plan.render(), &question).await?;
             // The question may have been open for hours.
-            let now = provision.survey().await?;
+            let now = provision.probe().await?;
             provision.plan(&now).within(&plan)?;
             now
         };
-        let grip = Grip::new(lock, context.ui.urgency());
-        let _unhurried = context.ui.unhurried(PATIENCE);
-        provision.apply(&survey, &grip).await?;
-        followed = settle(context, &provision, &grip).await?;
+        let run_guard = RunGuard::new(lock, context.ui.cancel_level());
+        let _unhurried = context.ui.completion_guard(PATIENCE);
+        provision.apply(&probed, &run_guard).await?;
+        followed = settle(context, &provision, &run_guard).await?;
     }
     let report = Report { changed: !plan.is_empty(), seconds: began.elapsed().as_secs_f64(), plan, followed };
     context.ui.result("rackhand.provision/1", &report, |report| render(report, &hosts))
@@ -124,18 +126,19 @@ fn saved(path: &Path) -> Result<Plan, Failure> {
 }
 
 /// The hosts' locks, none on a dry run, and what each host is.
-async fn grounds(
+async fn platforms(
     context: &Context,
     fleet: &Fleet,
     hosts: &[String],
-) -> Result<(Option<HostLock>, BTreeMap<String, Ground>), Failure> {
+) -> Result<(Option<HostLock>, BTreeMap<String, HostPlatform>), Failure> {
     let names: Vec<&str> = hosts.iter().map(String::as_str).collect();
     let held = async { if context.global.dry_run { Ok(None) } else { lock(fleet, &names, &owner()).await.map(Some) } };
-    let looked =
-        async { together(fleet.each(names.iter().copied(), |remote| async move { look(&*remote).await }).await) };
-    let (lock, ground) = tokio::try_join!(held, looked)?;
-    wait_for_jobs(context, fleet, &ground).await?;
-    Ok((lock, ground))
+    let looked = async {
+        together(fleet.each(names.iter().copied(), |remote| async move { probe_platform(&*remote).await }).await)
+    };
+    let (lock, platform) = tokio::try_join!(held, looked)?;
+    wait_for_jobs(context, fleet, &platform).await?;
+    Ok((lock, platform))
 }
 
 /// What must not be done stops everything.
@@ -149,15 +152,15 @@ fn refused(plan: &Plan) -> Result<(), Failure> {
 }
 
 /// Looks at everything again: what one step did may ask something of another (a new certificate, a restart).
-async fn settle(context: &Context, provision: &Provision, grip: &Grip) -> Result<Plan, Failure> {
-    let survey = provision.survey().await?;
-    let plan = provision.plan(&survey);
+async fn settle(context: &Context, provision: &Provision, run_guard: &RunGuard) -> Result<Plan, Failure> {
+    let probed = provision.probe().await?;
+    let plan = provision.plan(&probed);
     if plan.is_empty() {
         return Ok(plan);
     }
     context.ui.note(format!("this followed from it:\n{}", plan.render()));
-    provision.apply(&survey, grip).await?;
-    let left = provision.plan(&provision.survey().await?);
+    provision.apply(&probed, run_guard).await?;
+    let left = provision.plan(&provision.probe().await?);
     match left.changes().next() {
         None => Ok(plan),
         Some(change) => Err(Failure::msg(
@@ -168,8 +171,12 @@ async fn settle(context: &Context, provision: &Provision, grip: &Grip) -> Result
     }
 }
 
-async fn wait_for_jobs(context: &Context, fleet: &Fleet, ground: &BTreeMap<String, Ground>) -> Result<(), Failure> {
-    for (host, found) in ground.iter().filter(|(_, g)| !g.jobs.is_empty()) {
+async fn wait_for_jobs(
+    context: &Context,
+    fleet: &Fleet,
+    platform: &BTreeMap<String, HostPlatform>,
+) -> Result<(), Failure> {
+    for (host, found) in platform.iter().filter(|(_, g)| !g.jobs.is_empty()) {
         let jobs = found.jobs.join(", ");
         if context.global.dry_run {
             context.ui.warn(format!("host {host}: {jobs} still runs, what it does is not in this plan"));

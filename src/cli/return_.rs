@@ -3,7 +3,7 @@
 use super::Context;
 use super::moving::{self, MoveArgs};
 use crate::error::Failure;
-use crate::movement::{Homecoming, execute};
+use crate::movement::{ReturnPlan, execute};
 use crate::ui::counted;
 use clap::Args;
 use uuid::Uuid;
@@ -25,9 +25,9 @@ pub struct ReturnArgs {
 /// # Errors
 /// Exit 3 when some guests could not be moved, 5 when none may be, 6 when nobody can tell where one is.
 pub async fn run(args: ReturnArgs, context: &Context) -> Result<(), Failure> {
-    let (rack, options, urgency) = args.how.begin(context).await?;
+    let (rack, options, cancel_level) = args.how.begin(context).await?;
     let change = !context.global.dry_run;
-    let home = Homecoming::plan(&rack, &args.host, &options, &urgency, change).await?;
+    let home = ReturnPlan::plan(&rack, &args.host, &options, &cancel_level, change).await?;
     if !change {
         return moving::show(context, &rack, home.plan).await;
     }
@@ -38,7 +38,7 @@ pub async fn run(args: ReturnArgs, context: &Context) -> Result<(), Failure> {
         moving::confirm(context, plan, &question).await?;
     }
     home.begin(&rack).await?;
-    let report = execute(&rack, plan, &options, urgency).await;
+    let report = execute(&rack, plan, &options, cancel_level).await;
     let missing: Vec<Uuid> =
         report.guests.iter().filter(|g| !matches!(g.outcome, "moved" | "gone")).map(|g| g.uuid).collect();
     let remembered = home.end(&rack, &missing).await;

@@ -36,6 +36,6 @@ pub async fn run(args: RunArgs, context: &Context) -> Result<(), Failure> {
         return Err(Failure::usage(format!("there is no playbook {}", args.playbook.display())));
     }
     let library = Library::of(&stem, args.playbook);
-    let stages = vec![Stage::Book(stem)];
+    let stages = vec![Stage::Playbook(stem)];
     provision::carry_out(context, Work { inventory, stages, library, hosts, agreed: args.plan }).await
 }

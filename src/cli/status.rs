@@ -2,7 +2,7 @@
 
 use super::Context;
 use crate::error::{Failure, Kind};
-use crate::report::{Finding, assemble, examine, findings_table, look, look_closely, status_table};
+use crate::report::{Finding, assemble, collect_status, examine, findings_table, look_closely, status_table};
 use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -27,7 +27,7 @@ struct Findings {
 pub async fn status(_: &StatusArgs, context: &Context) -> Result<(), Failure> {
     let inventory = context.inventory()?;
     let fleet = context.fleet(&inventory)?;
-    let seen = look(&inventory, &fleet).await;
+    let seen = collect_status(&inventory, &fleet).await;
     let status = assemble(&inventory, &seen, Timestamp::now());
     context.ui.result("rackhand.status/1", &status, status_table)
 }

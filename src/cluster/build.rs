@@ -3,7 +3,7 @@
 //! One request, one answer, through a monitor host: a first monitor answers nothing until there is a quorum, and a host
 //! that has no Ceph yet has nothing to keep a channel to.
 
-use super::first::first_of;
+use super::staggered::first_of;
 use crate::error::{Failure, Kind};
 use crate::inventory::{Inventory, Role};
 use crate::ssh::{Exec, Fleet};

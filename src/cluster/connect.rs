@@ -2,8 +2,8 @@
 
 use super::ClusterError;
 use super::channel::Link;
-use super::first::first_of;
 use super::request::Request;
+use super::staggered::first_of;
 use crate::inventory::{Inventory, Role};
 use crate::ssh::{Fleet, Remote};
 use serde::de::DeserializeOwned;

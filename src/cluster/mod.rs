@@ -13,12 +13,12 @@ mod error;
 mod fake;
 #[cfg(test)]
 mod faulty;
-mod first;
 mod lease;
 mod port;
 mod protocol;
 mod request;
 mod requests;
+mod staggered;
 #[cfg(test)]
 mod tests;
 

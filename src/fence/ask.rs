@@ -1,6 +1,6 @@
 //! Asking a BMC from wherever there is a way to it.
 
-use super::bmc::look;
+use super::bmc::query_bmc;
 use super::state::{BmcError, Power};
 use crate::host::BmcSeen;
 use crate::inventory::{HostSpec, Inventory, secret};
@@ -24,7 +24,7 @@ pub async fn ask(host: &HostSpec, inventory: &Inventory, fleet: &Fleet) -> Optio
     let places = std::iter::once(Arc::new(LocalHost) as Arc<dyn Remote>).chain(peers);
     let mut failures: Vec<BmcError> = Vec::new();
     for place in places {
-        match look(place.as_ref(), spec, &password).await {
+        match query_bmc(place.as_ref(), spec, &password).await {
             Ok(state) => return Some(BmcSeen::Answered { on: state.power == Power::On, serials: state.serials }),
             Err(error) if error.is_about_the_place() => failures.push(error),
             Err(error) => {

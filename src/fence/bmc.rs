@@ -13,9 +13,9 @@ use crate::ssh::Remote;
 ///
 /// # Errors
 /// When it cannot be asked from there, refuses the login or answers strangely.
-pub async fn look(place: &dyn Remote, bmc: &BmcSpec, password: &Secret) -> Result<BmcState, BmcError> {
+pub async fn query_bmc(place: &dyn Remote, bmc: &BmcSpec, password: &Secret) -> Result<BmcState, BmcError> {
     match bmc.kind {
-        BmcKind::Redfish => redfish::look(place, bmc, password).await,
-        BmcKind::Ipmi => ipmi::look(place, bmc, password).await,
+        BmcKind::Redfish => redfish::query_bmc(place, bmc, password).await,
+        BmcKind::Ipmi => ipmi::query_bmc(place, bmc, password).await,
     }
 }

@@ -66,7 +66,7 @@ fn cause(said: &str) -> Cause {
 }
 
 /// What the BMC says of the machine.
-pub(super) async fn look(place: &dyn Remote, bmc: &BmcSpec, password: &Secret) -> Result<BmcState, BmcError> {
+pub(super) async fn query_bmc(place: &dyn Remote, bmc: &BmcSpec, password: &Secret) -> Result<BmcState, BmcError> {
     let (opening, status) = open(place, bmc, password).await?;
     let power = match status.lines().map(str::trim).find(|line| line.starts_with("Chassis Power is ")) {
         Some("Chassis Power is on") => Power::On,
@@ -202,7 +202,7 @@ mod tests {
                 _ => answers(0, "Chassis Power is off\n", ""),
             }
         });
-        let state = look(&place, &spec(), &Secret::new("it's")).await.unwrap();
+        let state = query_bmc(&place, &spec(), &Secret::new("it's")).await.unwrap();
         let expected = BmcState { power: Power::Off, serials: vec!["7XK4M02".into()], model: "R720xd".into() };
         assert_eq!(state, expected);
         assert!(place.asked().iter().all(|exec| !exec.argv.join(" ").contains("it's")));
@@ -229,7 +229,7 @@ mod tests {
         ];
         for (line, expected) in table {
             let place = FakeRemote::new("h2").rule(move |_| answers(1, "", &refused(line)));
-            let error = look(&place, &spec(), &Secret::new("x")).await.unwrap_err();
+            let error = query_bmc(&place, &spec(), &Secret::new("x")).await.unwrap_err();
             assert_eq!(error.to_string(), expected);
         }
     }

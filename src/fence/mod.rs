@@ -7,5 +7,5 @@ mod redfish;
 mod state;
 
 pub use ask::ask;
-pub use bmc::look;
+pub use bmc::query_bmc;
 pub use state::{BmcError, BmcState, Power};

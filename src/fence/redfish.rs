@@ -21,7 +21,7 @@ const PATH: usize = 512;
 const FIELD: usize = 80;
 
 /// What the service says of the machine.
-pub(super) async fn look(place: &dyn Remote, bmc: &BmcSpec, password: &Secret) -> Result<BmcState, BmcError> {
+pub(super) async fn query_bmc(place: &dyn Remote, bmc: &BmcSpec, password: &Secret) -> Result<BmcState, BmcError> {
     let systems = get(place, bmc, password, SYSTEMS).await?;
     let members = systems.get("Members").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let paths: Vec<&str> = members.iter().filter_map(|m| m.get("@odata.id")?.as_str()).take(MEMBERS).collect();

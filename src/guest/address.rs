@@ -11,7 +11,7 @@ use uuid::Uuid;
 /// Tries when others take addresses at the same time; each lost race means that another run got one.
 const TRIES: usize = 50;
 /// Owner of an address that answered although the pool has no entry for it.
-const STRANGER: &str = "stranger";
+const CONFLICT: &str = "conflict";
 
 /// What a guest wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -294,7 +294,7 @@ pub async fn give_back(port: &dyn ClusterPort, name: &str, owner: Uuid) -> Resul
 ///
 /// # Errors
 /// When the cluster cannot be asked.
-pub async fn mark_stranger(
+pub async fn mark_conflict(
     port: &dyn ClusterPort,
     name: &str,
     owner: Uuid,
@@ -302,16 +302,16 @@ pub async fn mark_stranger(
     address: IpAddr,
     at: &str,
 ) -> Result<(), ClusterError> {
-    let change = KeysChange::default().swap(address.to_string(), format!("{owner}/{nic}"), format!("{STRANGER} {at}"));
+    let change = KeysChange::default().swap(address.to_string(), format!("{owner}/{nic}"), format!("{CONFLICT} {at}"));
     port.change_keys(&object(name), &change).await
 }
 
-/// Forgets strangers, so that their addresses are probed anew when nothing else is free.
+/// Forgets address conflicts, so that their addresses are probed anew when nothing else is free.
 ///
 /// # Errors
 /// When the cluster cannot be asked.
-pub async fn forget_strangers(port: &dyn ClusterPort, name: &str) -> Result<usize, ClusterError> {
-    take_away(port, name, |by| by.starts_with(STRANGER)).await
+pub async fn forget_conflicts(port: &dyn ClusterPort, name: &str) -> Result<usize, ClusterError> {
+    take_away(port, name, |by| by.starts_with(CONFLICT)).await
 }
 
 #[cfg(test)]
@@ -379,10 +379,10 @@ mod tests {
         let port = FakeCluster::new();
         let owner = Uuid::from_u128(1);
         let lease = auto(&port, 1).await.unwrap();
-        mark_stranger(&port, "lan", owner, 0, lease.address, "52:00:00:00:00:01").await.unwrap();
+        mark_conflict(&port, "lan", owner, 0, lease.address, "52:00:00:00:00:01").await.unwrap();
         give_back(&port, "lan", owner).await.unwrap();
         assert_ne!(auto(&port, 1).await.unwrap().address, lease.address);
-        assert_eq!(forget_strangers(&port, "lan").await.unwrap(), 1);
+        assert_eq!(forget_conflicts(&port, "lan").await.unwrap(), 1);
         assert_eq!(auto(&port, 2).await.unwrap().address, lease.address);
     }
 
@@ -443,9 +443,9 @@ mod tests {
             let port = FakeCluster::seeded(seed);
             let owner = Uuid::from_u128(1);
             let lease = auto(&port, 1).await.unwrap();
-            // Its address goes to a stranger between the look and the change: one entry of the two is another one's then.
+            // Its address goes to another machine between the look and the change: one entry of the two is another one's then.
             let (marked, given) = tokio::join!(
-                mark_stranger(&port, "lan", owner, 0, lease.address, "52:00:00:00:00:01"),
+                mark_conflict(&port, "lan", owner, 0, lease.address, "52:00:00:00:00:01"),
                 give_back(&port, "lan", owner)
             );
             given.unwrap();

@@ -1,8 +1,8 @@
 //! Commands inside a guest, through its guest agent.
 
-use super::rack::Rack;
+use super::domain_inventory::DomainInventory;
+use super::guest_context::GuestContext;
 use super::spec::Guest;
-use super::survey::Survey;
 use crate::error::{Failure, Kind};
 use crate::libvirt::Hypervisor;
 use base64::Engine;
@@ -29,9 +29,9 @@ pub struct Ended {
 ///
 /// # Errors
 /// When the guest does not run, has no agent, or the command does not end in time.
-pub async fn exec(rack: &Rack, guest: &Guest, command: &[String], limit: Duration) -> Result<Ended, Failure> {
-    let survey = Survey::take(&rack.hypervisors, false).await;
-    let hypervisor = rack.hypervisors.get(&survey.host_of(rack, guest).await?)?;
+pub async fn exec(rack: &GuestContext, guest: &Guest, command: &[String], limit: Duration) -> Result<Ended, Failure> {
+    let domain_inventory = DomainInventory::take(&rack.hypervisors, false).await;
+    let hypervisor = rack.hypervisors.get(&domain_inventory.host_of(rack, guest).await?)?;
     let Some((program, arguments)) = command.split_first() else { return Err(Failure::usage("no command named")) };
     let start =
         json!({"execute": "guest-exec", "arguments": {"path": program, "arg": arguments, "capture-output": true}});

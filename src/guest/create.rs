@@ -2,11 +2,11 @@
 
 use super::address::{Pool, Wish};
 use super::claim::{Claim, Phase};
+use super::guest_context::GuestContext;
 use super::image::{self, TemplateName, TemplateVersion};
 use super::machine;
-use super::outlook::Outlook;
 use super::placement::{Place, place, reasons};
-use super::rack::Rack;
+use super::planning_input::PlanningInput;
 use super::spec::{Desired, Guest, ImageRef, Machine, Stage};
 use super::start::{Started, start_at};
 use crate::error::Failure;
@@ -92,7 +92,7 @@ pub struct Plan {
     pub(super) index: BTreeMap<String, Uuid>,
     /// Guests that an earlier run of the same order made and was killed before it started them.
     pub(super) unstarted: BTreeSet<Uuid>,
-    outlook: Outlook,
+    planning_input: PlanningInput,
     /// The guests and their hosts.
     pub guests: Vec<Planned>,
     /// Guests of an order for several that are there already.
@@ -103,7 +103,7 @@ pub struct Plan {
 ///
 /// # Errors
 /// Everything that would make it fail for sure.
-pub async fn plan(rack: &Rack, order: Order) -> Result<Plan, Failure> {
+pub async fn plan(rack: &GuestContext, order: Order) -> Result<Plan, Failure> {
     let pool = Pool::of(&rack.inventory, &order.network)?;
     if order.address != Wish::Auto && order.names.len() > 1 {
         return Err(Failure::usage("one address cannot go to several guests").hint("leave --address out"));
@@ -112,17 +112,17 @@ pub async fn plan(rack: &Rack, order: Order) -> Result<Plan, Failure> {
     if let Some(host) = order.host.as_deref().filter(|h| rack.hypervisors.get(h).is_err()) {
         return Err(Failure::usage(format!("the inventory has no host `{host}` that runs guests")));
     }
-    let (template, index, machine, outlook) = tokio::try_join!(
+    let (template, index, machine, planning_input) = tokio::try_join!(
         image::find(rack.port(), &order.image),
         rack.index(),
         machine::common(rack.port(), &rack.hypervisors),
-        Outlook::take(rack),
+        PlanningInput::take(rack),
     )?;
     if order.disk < template.1.size {
         let text = format!("a disk of {} is smaller than image {} ({})", order.disk, order.image.name, template.1.size);
         return Err(Failure::usage(text).hint("ask for a larger --disk"));
     }
-    let known: BTreeMap<Uuid, &Guest> = outlook.guests.iter().map(|g| (g.uuid, g)).collect();
+    let known: BTreeMap<Uuid, &Guest> = planning_input.guests.iter().map(|g| (g.uuid, g)).collect();
     let (mut there, mut names, mut unstarted) = (Vec::new(), Vec::new(), BTreeSet::new());
     for name in &order.names {
         match index.get(name).map(|uuid| known.get(uuid)) {
@@ -131,7 +131,7 @@ pub async fn plan(rack: &Rack, order: Order) -> Result<Plan, Failure> {
             Some(Some(guest)) => match guest.stage {
                 Stage::Creating if order.made(guest) => names.push((name.clone(), true)),
                 Stage::Creating => return Err(half_made(name)),
-                Stage::Ready if order.made(guest) && not_yet_started(&outlook.claim(guest.uuid)) => {
+                Stage::Ready if order.made(guest) && not_yet_started(&planning_input.claim(guest.uuid)) => {
                     unstarted.insert(guest.uuid);
                     names.push((name.clone(), true));
                 }
@@ -148,7 +148,7 @@ pub async fn plan(rack: &Rack, order: Order) -> Result<Plan, Failure> {
         return Err(Failure::failed(text).hint("take another name, or see it with `rackhand guest show`"));
     }
     let needs: Vec<_> = names.iter().map(|(name, _)| need_of(&order, name)).collect();
-    let places = place(&outlook.rooms, &needs);
+    let places = place(&planning_input.rooms, &needs);
     let mut planned = Vec::new();
     for ((name, resumed), place) in names.into_iter().zip(places) {
         match place {
@@ -156,7 +156,7 @@ pub async fn plan(rack: &Rack, order: Order) -> Result<Plan, Failure> {
             Place::Nowhere(why) => return Err(nowhere(&name, &why)),
         }
     }
-    Ok(Plan { order, template, machine, index, unstarted, outlook, guests: planned, there })
+    Ok(Plan { order, template, machine, index, unstarted, planning_input, guests: planned, there })
 }
 
 /// Whether a guest has never run, or is just being started: by another run, which is waited for, or by one that was killed
@@ -193,11 +193,11 @@ fn need_of(order: &Order, name: &str) -> super::placement::Need {
 }
 
 /// Starts guests that were made by a plan, where it has put them.
-pub async fn start(rack: &Rack, plan: &Plan, made: &[Guest]) -> Vec<(String, Result<Started, Failure>)> {
+pub async fn start(rack: &GuestContext, plan: &Plan, made: &[Guest]) -> Vec<(String, Result<Started, Failure>)> {
     let planned: BTreeMap<&str, &str> = plan.guests.iter().map(|p| (p.name.as_str(), p.host.as_str())).collect();
     let placed = made.iter().filter_map(|guest| {
         let host = planned.get(guest.name.as_str())?;
         Some((guest, Place::Host((*host).to_owned())))
     });
-    start_at(rack, &plan.outlook, placed, plan.order.host.as_deref()).await
+    start_at(rack, &plan.planning_input, placed, plan.order.host.as_deref()).await
 }

@@ -1,15 +1,15 @@
 //! Deleting guests: first said, then done, last forgotten, so that a killed run can be finished.
 
+use super::domain_inventory::may_run;
+use super::guest_context::GuestContext;
 use super::make::change;
-use super::outlook::Outlook;
-use super::rack::Rack;
+use super::planning_input::PlanningInput;
 use super::spec::{Guest, INDEX, Stage};
 use super::stop::{How, stop_one};
-use super::survey::may_run;
 use super::{address, claim, hold};
 use crate::cluster::{ClusterError, KeysChange, fetch, update};
 use crate::error::{Failure, Kind};
-use crate::ui::{Job, Outcome, Patience};
+use crate::ui::{Job, Outcome, ShutdownPolicy};
 use futures::future::{join_all, try_join_all};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -19,7 +19,7 @@ use uuid::Uuid;
 const CLOSE: Duration = Duration::from_secs(40);
 
 /// Deletions that were begun are finished.
-const PATIENCE: Patience = Patience {
+const PATIENCE: ShutdownPolicy = ShutdownPolicy {
     once: "finishes the deletions; once more to leave them half-done",
     twice: "leaves the deletions half-done",
     aborts_itself: false,
@@ -29,26 +29,31 @@ const PATIENCE: Patience = Patience {
 ///
 /// # Errors
 /// When the cluster cannot be asked.
-pub async fn delete(rack: &Rack, guests: &[Guest]) -> Result<Vec<(String, Result<(), Failure>)>, Failure> {
-    let _unhurried = rack.ui.unhurried(PATIENCE);
-    let outlook = &Outlook::take(rack).await?;
+pub async fn delete(rack: &GuestContext, guests: &[Guest]) -> Result<Vec<(String, Result<(), Failure>)>, Failure> {
+    let _unhurried = rack.ui.completion_guard(PATIENCE);
+    let planning_input = &PlanningInput::take(rack).await?;
     let deletes = guests.iter().map(|guest| async move {
         let job = rack.ui.job(format!("delete {}", guest.name));
-        let result = delete_one(rack, outlook, guest, &job).await;
+        let result = delete_one(rack, planning_input, guest, &job).await;
         job.conclude(&result, |()| (Outcome::Done, String::new()));
         (guest.name.clone(), result)
     });
     Ok(join_all(deletes).await)
 }
 
-pub(super) async fn delete_one(rack: &Rack, outlook: &Outlook, guest: &Guest, job: &Job) -> Result<(), Failure> {
+pub(super) async fn delete_one(
+    rack: &GuestContext,
+    planning_input: &PlanningInput,
+    guest: &Guest,
+    job: &Job,
+) -> Result<(), Failure> {
     let begun = guest.stage == Stage::Deleting;
     if !begun {
-        may_be_deleted(rack, outlook, guest).await?;
+        may_be_deleted(rack, planning_input, guest).await?;
     }
     hold::wait_out(rack.port(), guest.uuid).await?;
     mark(rack, guest).await?;
-    if let Err(failure) = stop_one(rack, outlook, guest, How::Force, job).await {
+    if let Err(failure) = stop_one(rack, planning_input, guest, How::Force, job).await {
         // Nothing of it is gone yet: where it is certain that it goes on as it was, it can be used as it was.
         if !begun && matches!(failure.kind, Kind::Refused | Kind::Busy | Kind::Failed) {
             unmark(rack, guest).await?;
@@ -60,9 +65,9 @@ pub(super) async fn delete_one(rack: &Rack, outlook: &Outlook, guest: &Guest, jo
 }
 
 /// Looks for what would stop a deletion half-way, before anything is changed.
-async fn may_be_deleted(rack: &Rack, outlook: &Outlook, guest: &Guest) -> Result<(), Failure> {
-    if outlook.survey.place(guest.uuid).is_none()
-        && let Some((host, why)) = outlook.survey.hidden(&outlook.claim(guest.uuid))
+async fn may_be_deleted(rack: &GuestContext, planning_input: &PlanningInput, guest: &Guest) -> Result<(), Failure> {
+    if planning_input.domain_inventory.place(guest.uuid).is_none()
+        && let Some((host, why)) = planning_input.domain_inventory.hidden(&planning_input.claim(guest.uuid))
     {
         return Err(may_run(&host, &why));
     }
@@ -83,7 +88,7 @@ fn images(guest: &Guest) -> Vec<String> {
 }
 
 /// Says that it is being deleted, unless it is protected; both in one step.
-async fn mark(rack: &Rack, guest: &Guest) -> Result<(), Failure> {
+async fn mark(rack: &GuestContext, guest: &Guest) -> Result<(), Failure> {
     let object = Guest::object(guest.uuid);
     let protected = update(rack.port(), &object, |found: Option<Guest>| {
         Ok::<_, ClusterError>(match found {
@@ -100,7 +105,7 @@ async fn mark(rack: &Rack, guest: &Guest) -> Result<(), Failure> {
 }
 
 /// Takes back that it is being deleted, and with it the wish that it be down.
-async fn unmark(rack: &Rack, guest: &Guest) -> Result<(), Failure> {
+async fn unmark(rack: &GuestContext, guest: &Guest) -> Result<(), Failure> {
     let object = Guest::object(guest.uuid);
     let (stage, desired) = (guest.stage, guest.desired);
     let unmarked = update(rack.port(), &object, |found: Option<Guest>| {
@@ -113,7 +118,7 @@ async fn unmark(rack: &Rack, guest: &Guest) -> Result<(), Failure> {
     Ok(unmarked.await?)
 }
 
-async fn remove_image(rack: &Rack, image: &str, job: &Job) -> Result<(), Failure> {
+async fn remove_image(rack: &GuestContext, image: &str, job: &Job) -> Result<(), Failure> {
     let began = Instant::now();
     loop {
         match rack.port().image_remove(image).await {
@@ -132,7 +137,7 @@ async fn remove_image(rack: &Rack, image: &str, job: &Job) -> Result<(), Failure
 }
 
 /// Takes back a guest that was never started.
-pub(super) async fn undo(rack: &Rack, guest: &Guest) -> Result<(), Failure> {
+pub(super) async fn undo(rack: &GuestContext, guest: &Guest) -> Result<(), Failure> {
     for image in images(guest) {
         rack.port().image_remove(&image).await?;
     }
@@ -140,7 +145,7 @@ pub(super) async fn undo(rack: &Rack, guest: &Guest) -> Result<(), Failure> {
 }
 
 /// Forgets a guest that has nothing left: addresses, claim, definition, and last its name.
-async fn clear(rack: &Rack, guest: &Guest) -> Result<(), Failure> {
+async fn clear(rack: &GuestContext, guest: &Guest) -> Result<(), Failure> {
     let port = rack.port();
     for nic in &guest.nics {
         address::give_back(port, &nic.network, guest.uuid).await?;
@@ -153,7 +158,7 @@ async fn clear(rack: &Rack, guest: &Guest) -> Result<(), Failure> {
     forget_name(rack, &guest.name, guest.uuid).await
 }
 
-pub(super) async fn forget_name(rack: &Rack, name: &str, uuid: Uuid) -> Result<(), Failure> {
+pub(super) async fn forget_name(rack: &GuestContext, name: &str, uuid: Uuid) -> Result<(), Failure> {
     match rack.port().change_keys(INDEX, &KeysChange::default().take(name, uuid.to_string())).await {
         // Gone already, or somebody else's by now.
         Ok(()) | Err(ClusterError::Conflict(_)) => Ok(()),
@@ -168,7 +173,7 @@ pub(super) async fn forget_name(rack: &Rack, name: &str, uuid: Uuid) -> Result<(
 ///
 /// # Errors
 /// When another run has defined the guest meanwhile, or the cluster cannot be asked.
-pub async fn delete_reserved(rack: &Rack, name: &str, uuid: Uuid) -> Result<(), Failure> {
+pub async fn delete_reserved(rack: &GuestContext, name: &str, uuid: Uuid) -> Result<(), Failure> {
     forget_name(rack, name, uuid).await?;
     if fetch::<Guest>(rack.port(), &Guest::object(uuid)).await?.is_some() {
         // A run that looked before has a complete guest by now: the name is its own.
@@ -186,7 +191,7 @@ pub async fn delete_reserved(rack: &Rack, name: &str, uuid: Uuid) -> Result<(), 
 }
 
 /// Protects guests from being deleted, or no longer.
-pub async fn protect(rack: &Rack, guests: &[Guest], protected: bool) -> Vec<(String, Result<Guest, Failure>)> {
+pub async fn protect(rack: &GuestContext, guests: &[Guest], protected: bool) -> Vec<(String, Result<Guest, Failure>)> {
     let changes = guests.iter().map(|guest| async move {
         (guest.name.clone(), change(rack, guest, |guest| guest.protected = protected).await)
     });

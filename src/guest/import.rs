@@ -1,9 +1,9 @@
 //! Importing a template: sent to a host, converted there into a disk image, and only then offered.
 
+use super::guest_context::GuestContext;
 use super::image::{BASE, Importing, Template, TemplateVersion};
 use super::inspect::{DiskFile, HEAD, inspect, inspect_packed, packed};
 use super::offer::{abandon, begin, offer, renew, sweep};
-use super::rack::Rack;
 use super::source::{SILENCE, local_file, open, shown};
 use crate::error::{Failure, Kind};
 use crate::inventory::{Role, Size};
@@ -47,7 +47,7 @@ pub struct Import {
 ///
 /// # Errors
 /// When the file is not a disk image, does not arrive, or cannot be converted; nothing is offered then.
-pub async fn import(rack: &Rack, order: &Import) -> Result<TemplateVersion, Failure> {
+pub async fn import(rack: &GuestContext, order: &Import) -> Result<TemplateVersion, Failure> {
     let job = rack.ui.job(format!("import {}", order.name));
     match run(rack, order, &job).await {
         Ok(version) => {
@@ -61,7 +61,7 @@ pub async fn import(rack: &Rack, order: &Import) -> Result<TemplateVersion, Fail
     }
 }
 
-async fn run(rack: &Rack, order: &Import, job: &Job) -> Result<TemplateVersion, Failure> {
+async fn run(rack: &GuestContext, order: &Import, job: &Job) -> Result<TemplateVersion, Failure> {
     let file = local_file(&order.source, job).await?;
     let source = shown(&order.source);
     let disk = look(&source, &file.path).await?;
@@ -91,7 +91,7 @@ async fn run(rack: &Rack, order: &Import, job: &Job) -> Result<TemplateVersion, 
 
 /// Sends and converts the file, and offers what came of it.
 async fn make(
-    rack: &Rack,
+    rack: &GuestContext,
     order: &Import,
     remote: &Arc<dyn Remote>,
     path: &Path,
@@ -125,7 +125,7 @@ async fn make(
 }
 
 /// Shows now and then that the import is alive; ends when another run has taken it for dead.
-async fn stay_alive(rack: &Rack, name: &str, image: &str) -> Failure {
+async fn stay_alive(rack: &GuestContext, name: &str, image: &str) -> Failure {
     loop {
         tokio::time::sleep(RENEW).await;
         match renew(rack.port(), name, image, Timestamp::now()).await {
@@ -138,7 +138,7 @@ async fn stay_alive(rack: &Rack, name: &str, image: &str) -> Failure {
 }
 
 /// Clears away what killed runs left; an import goes on without it.
-async fn clear_away(rack: &Rack) {
+async fn clear_away(rack: &GuestContext) {
     match sweep(rack.port(), Timestamp::now()).await {
         Ok(cleared) => {
             for image in cleared {
@@ -173,7 +173,7 @@ async fn look(source: &str, path: &Path) -> Result<DiskFile, Failure> {
 }
 
 /// A host that has Ceph's keys and QEMU's tools and answers.
-async fn worker(rack: &Rack, disk: &DiskFile) -> Result<Arc<dyn Remote>, Failure> {
+async fn worker(rack: &GuestContext, disk: &DiskFile) -> Result<Arc<dyn Remote>, Failure> {
     let mut reasons = Vec::new();
     let both = rack.inventory.with_role(Role::Mon).filter(|h| h.has(Role::Guests));
     let rest = rack.inventory.with_role(Role::Mon).filter(|h| !h.has(Role::Guests));

@@ -2,10 +2,10 @@
 
 use super::claim::{self, Claim, Phase, Run, Swap};
 use super::desired::set_desired;
-use super::rack::Rack;
+use super::domain_inventory::stands_still;
+use super::guest_context::GuestContext;
 use super::settlement::{Settled, Settlement};
 use super::spec::{Desired, Guest};
-use super::survey::stands_still;
 use super::xml;
 use crate::error::{Failure, Kind};
 use crate::libvirt::{DomainState, Hypervisor, VirtError, Window};
@@ -30,7 +30,7 @@ pub(super) enum Launched {
 
 /// A start whose claim is ours.
 pub(super) struct Launch<'a> {
-    pub(super) rack: &'a Rack,
+    pub(super) rack: &'a GuestContext,
     pub(super) guest: &'a Guest,
     pub(super) host: &'a str,
     /// The claim it stands on.
@@ -188,9 +188,9 @@ impl Launch<'_> {
     /// # Errors
     /// With the reason, and what stands in the way, when the claim could not be freed.
     async fn give_back(&self, why: Failure) -> Result<Failure, Failure> {
-        let urgency = self.rack.ui.urgency();
+        let cancel_level = self.rack.ui.cancel_level();
         let (rack, guest) = (self.rack, self.guest.uuid);
-        let settlement = Settlement { rack, guest, name: &self.guest.name, run: self.run, job: self.job, urgency };
+        let settlement = Settlement { rack, guest, name: &self.guest.name, run: self.run, job: self.job, cancel_level };
         let settled = async {
             match settlement.take_over(&self.mine).await? {
                 Some(mine) => settlement.settle_start(mine).await,

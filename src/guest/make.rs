@@ -1,14 +1,14 @@
 //! Making guests: every step finds what an earlier, killed run left, and goes on from there.
 
 use super::address::{self, Lease, Pool};
+use super::address_conflict::settle_addresses;
 use super::create::{Plan, half_deleted, half_made};
-use super::rack::Rack;
+use super::guest_context::GuestContext;
 use super::seed::Seed;
 use super::spec::{Disk, Guest, INDEX, Nic, Stage};
-use super::strangers::settle_addresses;
 use crate::cluster::{ClusterError, Keys, KeysChange, Version, encode, fetch, update};
 use crate::error::{Failure, Kind};
-use crate::ui::Patience;
+use crate::ui::ShutdownPolicy;
 use futures::future::{join_all, try_join_all};
 use uuid::Uuid;
 
@@ -16,7 +16,7 @@ use uuid::Uuid;
 const TRIES: usize = 20;
 
 /// Guests that were begun are made to the end, which takes a second.
-const PATIENCE: Patience = Patience {
+const PATIENCE: ShutdownPolicy = ShutdownPolicy {
     once: "finishes the guests that were begun; once more to leave them half-made",
     twice: "leaves guests half-made",
     aborts_itself: false,
@@ -29,8 +29,8 @@ pub type Made = Vec<(String, Result<Guest, Failure>)>;
 ///
 /// # Errors
 /// When nothing could be begun.
-pub async fn make(rack: &Rack, plan: &Plan) -> Result<Made, Failure> {
-    let _unhurried = rack.ui.unhurried(PATIENCE);
+pub async fn make(rack: &GuestContext, plan: &Plan) -> Result<Made, Failure> {
+    let _unhurried = rack.ui.completion_guard(PATIENCE);
     let reserved = reserve_names(rack, plan).await?;
     let defined = define(rack, plan, &reserved).await?;
     let good = defined.iter().filter_map(|(_, result)| result.as_ref().ok());
@@ -71,7 +71,7 @@ struct Reserved {
 }
 
 /// Writes the names into the index, all in one step; a name an earlier run reserved keeps its id.
-async fn reserve_names(rack: &Rack, plan: &Plan) -> Result<Vec<Reserved>, Failure> {
+async fn reserve_names(rack: &GuestContext, plan: &Plan) -> Result<Vec<Reserved>, Failure> {
     let mut index = plan.index.clone();
     for _ in 0..TRIES {
         let reserve = |name: &String| match index.get(name) {
@@ -91,7 +91,7 @@ async fn reserve_names(rack: &Rack, plan: &Plan) -> Result<Vec<Reserved>, Failur
 }
 
 /// Writes the definitions, their addresses taken from the pool in one step; those that are there are found.
-async fn define(rack: &Rack, plan: &Plan, reserved: &[Reserved]) -> Result<Made, Failure> {
+async fn define(rack: &GuestContext, plan: &Plan, reserved: &[Reserved]) -> Result<Made, Failure> {
     let found = reserved.iter().map(|r| async move {
         let object = Guest::object(r.uuid);
         Ok::<_, ClusterError>(if r.fresh { None } else { fetch::<Guest>(rack.port(), &object).await? })
@@ -132,7 +132,7 @@ fn resume(plan: &Plan, guest: Guest) -> Result<Guest, Failure> {
 }
 
 /// Writes the definition of a guest that has none.
-async fn write(rack: &Rack, plan: &Plan, reserved: &Reserved, lease: Lease) -> Result<Guest, Failure> {
+async fn write(rack: &GuestContext, plan: &Plan, reserved: &Reserved, lease: Lease) -> Result<Guest, Failure> {
     let (order, name, uuid) = (&plan.order, &reserved.name, reserved.uuid);
     let guest = Guest {
         name: name.clone(),
@@ -162,7 +162,7 @@ async fn write(rack: &Rack, plan: &Plan, reserved: &Reserved, lease: Lease) -> R
 }
 
 /// Whether the name was not cleared away while the definition was written; takes the definition back where it was.
-async fn still_reserved(rack: &Rack, guest: &Guest, version: Version) -> Result<(), Failure> {
+async fn still_reserved(rack: &GuestContext, guest: &Guest, version: Version) -> Result<(), Failure> {
     let index = rack.port().keys(INDEX).await?;
     if index.get(&guest.name).is_some_and(|uuid| *uuid == guest.uuid.to_string()) {
         return Ok(());
@@ -175,12 +175,12 @@ async fn still_reserved(rack: &Rack, guest: &Guest, version: Version) -> Result<
 }
 
 /// Makes disks and seed at once.
-async fn build(rack: &Rack, plan: &Plan, guest: &Guest) -> Result<(), Failure> {
+async fn build(rack: &GuestContext, plan: &Plan, guest: &Guest) -> Result<(), Failure> {
     tokio::try_join!(make_disk(rack, plan, guest), write_seed(rack, plan, guest)).map(drop)
 }
 
 /// Clones the template, unless an earlier run did.
-async fn make_disk(rack: &Rack, plan: &Plan, guest: &Guest) -> Result<(), Failure> {
+async fn make_disk(rack: &GuestContext, plan: &Plan, guest: &Guest) -> Result<(), Failure> {
     let notes: Keys =
         [("rackhand.guest".to_owned(), guest.name.clone()), ("rackhand.uuid".to_owned(), guest.uuid.to_string())]
             .into();
@@ -202,14 +202,14 @@ async fn make_disk(rack: &Rack, plan: &Plan, guest: &Guest) -> Result<(), Failur
 }
 
 /// Writes the seed.
-async fn write_seed(rack: &Rack, plan: &Plan, guest: &Guest) -> Result<(), Failure> {
+async fn write_seed(rack: &GuestContext, plan: &Plan, guest: &Guest) -> Result<(), Failure> {
     let networks = &rack.inventory.networks.guests;
     let seed = Seed::new(guest, |name| networks.get(name), plan.order.user_data.clone())?;
     rack.port().image_write(&guest.seed_image(), &seed.disk()?).await.map_err(Failure::from)
 }
 
 /// Says that the guest is complete.
-async fn finish(rack: &Rack, plan: &Plan, built: &Guest, settled: Guest) -> Result<Guest, Failure> {
+async fn finish(rack: &GuestContext, plan: &Plan, built: &Guest, settled: Guest) -> Result<Guest, Failure> {
     if settled.nics != built.nics {
         write_seed(rack, plan, &settled).await?;
     }
@@ -230,7 +230,11 @@ async fn finish(rack: &Rack, plan: &Plan, built: &Guest, settled: Guest) -> Resu
 ///
 /// # Errors
 /// When the guest is gone or the cluster cannot be asked.
-pub async fn change(rack: &Rack, guest: &Guest, f: impl Fn(&mut Guest) + Send + Sync) -> Result<Guest, Failure> {
+pub async fn change(
+    rack: &GuestContext,
+    guest: &Guest,
+    f: impl Fn(&mut Guest) + Send + Sync,
+) -> Result<Guest, Failure> {
     let object = Guest::object(guest.uuid);
     let changed = update(rack.port(), &object, |found: Option<Guest>| {
         let mut changed =

@@ -36,7 +36,7 @@ impl std::fmt::Display for Closed {
 
 /// A host as the planner sees it.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct HostRoom {
+pub struct HostCapacity {
     /// Its name.
     pub name: String,
     /// Its rack; a host without one is a rack of its own.
@@ -91,7 +91,7 @@ pub enum Place {
 }
 
 /// Places guests, by priority, then the largest first, then by name; the answers are in the order of `needs`.
-pub fn place(hosts: &[HostRoom], needs: &[Need]) -> Vec<Place> {
+pub fn place(hosts: &[HostCapacity], needs: &[Need]) -> Vec<Place> {
     Planner::new(hosts).place(needs)
 }
 
@@ -107,7 +107,7 @@ pub struct Planner<'a> {
 /// A host and what it has by now.
 #[derive(Clone, Debug)]
 struct Slot<'a> {
-    room: &'a HostRoom,
+    room: &'a HostCapacity,
     used: u64,
     cpus_used: u64,
     guests: usize,
@@ -120,7 +120,7 @@ struct Slot<'a> {
 
 impl<'a> Planner<'a> {
     /// Counts what the hosts have.
-    pub fn new(hosts: &'a [HostRoom]) -> Self {
+    pub fn new(hosts: &'a [HostCapacity]) -> Self {
         let mut planner = Planner { hosts: Vec::with_capacity(hosts.len()), racks: Vec::new() };
         let mut racks: HashMap<&str, usize> = HashMap::new();
         for room in hosts {
@@ -204,7 +204,7 @@ impl<'a> Planner<'a> {
 
 impl<'a> Slot<'a> {
     /// A host without its guests' tags.
-    fn of(room: &'a HostRoom, rack: usize) -> Self {
+    fn of(room: &'a HostCapacity, rack: usize) -> Self {
         let (used, cpus_used) = (room.used, room.cpus_used);
         Slot { room, used, cpus_used, guests: 0, apart: HashSet::new(), spread: HashMap::new(), rack }
     }
@@ -249,7 +249,7 @@ enum Refusal<'a> {
     Not(&'a str),
     Closed(&'a Closed),
     Taken(&'a str),
-    Memory { room: &'a HostRoom, used: u64, needed: u64 },
+    Memory { room: &'a HostCapacity, used: u64, needed: u64 },
     Processors { free: u64, needed: u32 },
     Apart(&'a str),
 }
@@ -276,7 +276,7 @@ impl std::fmt::Display for Refusal<'_> {
 }
 
 /// Why a host cannot take a guest.
-pub fn refusal(host: &HostRoom, need: &Need) -> Option<String> {
+pub fn refusal(host: &HostCapacity, need: &Need) -> Option<String> {
     let planner = Planner::new(std::slice::from_ref(host));
     planner.hosts[0].refusal(need).map(|why| why.to_string())
 }
@@ -308,8 +308,8 @@ mod tests {
 
     const GIB: u64 = 1 << 30;
 
-    fn host(name: &str, memory: u64) -> HostRoom {
-        HostRoom { name: name.into(), memory: memory * GIB, cpus: 16, ..HostRoom::default() }
+    fn host(name: &str, memory: u64) -> HostCapacity {
+        HostCapacity { name: name.into(), memory: memory * GIB, cpus: 16, ..HostCapacity::default() }
     }
 
     fn need(name: &str, memory: u64) -> Need {
@@ -340,8 +340,8 @@ mod tests {
     fn every_host_says_why_not() {
         let mut small = host("h1", 1);
         small.used = GIB / 2;
-        let closed = HostRoom { closed: Some(Closed::Maintenance(Some("new memory".into()))), ..host("h2", 64) };
-        let busy = HostRoom { cpus_used: 16, ..host("h3", 64) };
+        let closed = HostCapacity { closed: Some(Closed::Maintenance(Some("new memory".into()))), ..host("h2", 64) };
+        let busy = HostCapacity { cpus_used: 16, ..host("h3", 64) };
         let places = place(&[small, closed, busy], &[need("g", 2)]);
         let Place::Nowhere(why) = &places[0] else { panic!("{places:?}") };
         insta::assert_snapshot!(
@@ -353,7 +353,7 @@ mod tests {
     #[test]
     fn the_sum_of_a_hosts_memory_is_shown() {
         let memory = |total: u64, reserved: u64, used: u64| {
-            let room = HostRoom { total, reserved, memory: total.saturating_sub(reserved), used, ..host("h1", 0) };
+            let room = HostCapacity { total, reserved, memory: total.saturating_sub(reserved), used, ..host("h1", 0) };
             refusal(&room, &need("g", 1)).unwrap()
         };
         insta::assert_snapshot!(
@@ -368,7 +368,7 @@ mod tests {
 
     #[test]
     fn a_host_with_another_domain_of_the_name_is_passed_over() {
-        let hosts = [HostRoom { taken: ["web".to_owned()].into(), ..host("h1", 64) }, host("h2", 8)];
+        let hosts = [HostCapacity { taken: ["web".to_owned()].into(), ..host("h1", 64) }, host("h2", 8)];
         assert_eq!(to(&place(&hosts, &[need("web", 2)])[0]), "h2");
         assert_eq!(to(&place(&hosts, &[need("db", 2)])[0]), "h1");
         assert_eq!(refusal(&hosts[0], &need("web", 2)).unwrap(), "it has a domain named web that is no guest");
@@ -384,7 +384,7 @@ mod tests {
 
     #[test]
     fn guests_apart_never_share_a_host_and_spread_ones_share_racks_last() {
-        let rack = |name: &str, rack: &str| HostRoom { rack: Some(rack.into()), ..host(name, 64) };
+        let rack = |name: &str, rack: &str| HostCapacity { rack: Some(rack.into()), ..host(name, 64) };
         let hosts = [rack("h1", "a"), rack("h2", "a"), rack("h3", "b")];
         let apart: Vec<Need> = (0..4).map(|n| tagged(need(&format!("g{n}"), 1), APART, "db")).collect();
         let places = place(&hosts, &apart);
@@ -407,9 +407,9 @@ mod tests {
         fn any_host()(
             n in 0u8..12, memory in 0u64..64, used in 0u64..64, cpus in 0u64..32, closed in prop::bool::weighted(0.2),
             rack in prop::option::of(0u8..3), groups in prop::collection::vec((prop::bool::ANY, 0u8..2), 0..4),
-        ) -> HostRoom {
+        ) -> HostCapacity {
             let tag = |(spread, group)| BTreeMap::from([if spread { (SPREAD.to_owned(), ["y", "z"][usize::from(group)].to_owned()) } else { ("role".to_owned(), "db".to_owned()) }]);
-            HostRoom {
+            HostCapacity {
                 used: used * GIB, cpus, closed: closed.then_some(Closed::Evacuated), rack: rack.map(|r| format!("r{r}")),
                 tags: groups.into_iter().map(tag).collect(), ..host(&format!("h{n}"), memory)
             }
@@ -430,7 +430,7 @@ mod tests {
     }
 
     /// The definition: everything is counted anew for each guest and host.
-    fn place_by_definition(hosts: &[HostRoom], needs: &[Need]) -> Vec<Place> {
+    fn place_by_definition(hosts: &[HostCapacity], needs: &[Need]) -> Vec<Place> {
         let mut hosts = hosts.to_vec();
         let mut order: Vec<usize> = (0..needs.len()).collect();
         order.sort_by_key(|n| {
@@ -440,17 +440,18 @@ mod tests {
         let mut places = vec![Place::Nowhere(BTreeMap::new()); needs.len()];
         for n in order {
             let need = &needs[n];
-            let same_rack = |a: &HostRoom, b: &HostRoom| a.name == b.name || (a.rack.is_some() && a.rack == b.rack);
-            let near = |host: &HostRoom| -> (usize, usize) {
+            let same_rack =
+                |a: &HostCapacity, b: &HostCapacity| a.name == b.name || (a.rack.is_some() && a.rack == b.rack);
+            let near = |host: &HostCapacity| -> (usize, usize) {
                 let Some(group) = need.tags.get(SPREAD) else { return (0, 0) };
-                let here = |h: &HostRoom| h.tags.iter().filter(|t| t.get(SPREAD) == Some(group)).count();
+                let here = |h: &HostCapacity| h.tags.iter().filter(|t| t.get(SPREAD) == Some(group)).count();
                 (hosts.iter().filter(|h| same_rack(h, host)).map(here).sum(), here(host))
             };
-            let share = |h: &HostRoom| h.memory.saturating_sub(h.used + need.memory) * 1000 / h.memory.max(1);
+            let share = |h: &HostCapacity| h.memory.saturating_sub(h.used + need.memory) * 1000 / h.memory.max(1);
             let open = hosts.iter().enumerate().filter(|(_, h)| refusal(h, need).is_none());
-            let key = |h: &HostRoom| (near(h), std::cmp::Reverse(share(h)), h.tags.len(), h.name.clone());
+            let key = |h: &HostCapacity| (near(h), std::cmp::Reverse(share(h)), h.tags.len(), h.name.clone());
             let best = open.min_by_key(|(_, h)| key(h)).map(|(n, _)| n);
-            let why = |h: &HostRoom| Some((h.name.clone(), refusal(h, need)?));
+            let why = |h: &HostCapacity| Some((h.name.clone(), refusal(h, need)?));
             places[n] = match best {
                 Some(best) => {
                     hosts[best].used += need.memory;
@@ -477,7 +478,7 @@ mod tests {
             prop_assert_eq!(&places, &place(&hosts, &needs));
             prop_assert_eq!(&places, &place_by_definition(&hosts, &needs));
             for lost in &hosts {
-                let rest: Vec<HostRoom> = hosts.iter().filter(|h| h.name != lost.name).cloned().collect();
+                let rest: Vec<HostCapacity> = hosts.iter().filter(|h| h.name != lost.name).cloned().collect();
                 let without = Planner::new(&hosts).without(&lost.name).place(&needs);
                 prop_assert_eq!(without, place_by_definition(&rest, &needs), "without {}", lost.name);
             }

@@ -17,18 +17,18 @@ const OWN: &str = "own";
 
 /// Who has an address that the pool has no entry for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Stranger {
+pub enum Occupant {
     /// What answers on the network, by its hardware address.
     Mac(String),
     /// The host that asks, which does not answer itself.
     Host(String),
 }
 
-impl fmt::Display for Stranger {
+impl fmt::Display for Occupant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Stranger::Mac(mac) => write!(f, "a stranger with MAC {mac}"),
-            Stranger::Host(name) => write!(f, "host {name}"),
+            Occupant::Mac(mac) => write!(f, "a machine with MAC {mac}"),
+            Occupant::Host(name) => write!(f, "host {name}"),
         }
     }
 }
@@ -37,11 +37,11 @@ impl fmt::Display for Stranger {
 ///
 /// # Errors
 /// When the host cannot be asked.
-pub async fn strangers(
+pub async fn conflicts(
     remote: &dyn Remote,
     bridge: &str,
     addresses: &[IpAddr],
-) -> Result<BTreeMap<IpAddr, Stranger>, Failure> {
+) -> Result<BTreeMap<IpAddr, Occupant>, Failure> {
     if addresses.is_empty() {
         return Ok(BTreeMap::new());
     }
@@ -52,13 +52,13 @@ pub async fn strangers(
     Ok(parse(remote.name(), &remote.check(exec).await?.text()))
 }
 
-fn parse(host: &str, text: &str) -> BTreeMap<IpAddr, Stranger> {
+fn parse(host: &str, text: &str) -> BTreeMap<IpAddr, Occupant> {
     text.lines()
         .filter_map(|line| {
             let (address, mac) = line.split_once(' ')?;
             let who = match mac.trim() {
-                OWN => Stranger::Host(host.to_owned()),
-                mac => Stranger::Mac(mac.to_owned()),
+                OWN => Occupant::Host(host.to_owned()),
+                mac => Occupant::Mac(mac.to_owned()),
             };
             Some((address.parse().ok()?, who))
         })
@@ -74,9 +74,9 @@ mod tests {
     async fn all_addresses_are_asked_for_in_one_round_trip() {
         let host = FakeRemote::new("h1").on("br-lan", "10.77.1.3 52:54:00:00:00:01\n10.77.1.2 own\n");
         let asked = [IpAddr::from([10, 77, 1, 2]), IpAddr::from([10, 77, 1, 3])];
-        let found = strangers(&host, "br-lan", &asked).await.unwrap();
+        let found = conflicts(&host, "br-lan", &asked).await.unwrap();
         assert_eq!(found[&asked[0]].to_string(), "host h1");
-        assert_eq!(found[&asked[1]].to_string(), "a stranger with MAC 52:54:00:00:00:01");
+        assert_eq!(found[&asked[1]].to_string(), "a machine with MAC 52:54:00:00:00:01");
         assert_eq!(host.asked().len(), 1);
         assert_eq!(&host.asked()[0].argv[6..], ["10.77.1.2", "10.77.1.3"]);
     }

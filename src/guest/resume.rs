@@ -1,9 +1,9 @@
 //! Letting a guest go on that stands still: one whose disk failed, or that was paused by other hands.
 
 use super::claim::{self, Phase, Swap};
-use super::rack::Rack;
+use super::domain_inventory::{DomainInventory, StartState, may_run, stands_still};
+use super::guest_context::GuestContext;
 use super::spec::Guest;
-use super::survey::{Standing, Survey, may_run, stands_still};
 use crate::error::{Failure, Kind};
 use crate::libvirt::{Domain, DomainState};
 use crate::ui::{Job, Outcome};
@@ -15,7 +15,7 @@ use tokio::time::sleep;
 const SETTLES: Duration = Duration::from_secs(1);
 
 /// Lets guests go on; tells the host of each, and whether it ran already.
-pub async fn resume(rack: &Rack, guests: &[Guest]) -> Vec<(String, Result<(String, bool), Failure>)> {
+pub async fn resume(rack: &GuestContext, guests: &[Guest]) -> Vec<(String, Result<(String, bool), Failure>)> {
     let resumes = guests.iter().map(|guest| async move {
         let job = rack.ui.job(format!("resume {}", guest.name));
         let result = resume_one(rack, guest, &job).await;
@@ -29,24 +29,26 @@ pub async fn resume(rack: &Rack, guests: &[Guest]) -> Vec<(String, Result<(Strin
 }
 
 /// The only copy of a guest, whose claim says nothing else, goes on: older requests are refused from then on.
-async fn resume_one(rack: &Rack, guest: &Guest, job: &Job) -> Result<(String, bool), Failure> {
+async fn resume_one(rack: &GuestContext, guest: &Guest, job: &Job) -> Result<(String, bool), Failure> {
     let (port, uuid, name) = (rack.port(), guest.uuid, &guest.name);
     let claim = claim::read(port, uuid).await?;
-    let survey = Survey::take(&rack.hypervisors, false).await;
-    let (host, state, reason) = match survey.standing(uuid, &claim) {
-        Standing::Runs(host) => return Ok((host, true)),
-        Standing::MayRun { host, why } => return Err(may_run(&host, &why)),
-        Standing::Free => {
+    let domain_inventory = DomainInventory::take(&rack.hypervisors, false).await;
+    let (host, state, reason) = match domain_inventory.start_state(uuid, &claim) {
+        StartState::Runs(host) => return Ok((host, true)),
+        StartState::MayRun { host, why } => return Err(may_run(&host, &why)),
+        StartState::Free => {
             return Err(Failure::failed(format!("guest {name} does not run"))
                 .hint(format!("start it with `rackhand guest start {name}`")));
         }
-        Standing::Pending => return Err(pending(name, claim.phase, &claim.by)),
-        Standing::Stands { host, state, reason } => (host, state, reason),
+        StartState::Pending => return Err(pending(name, claim.phase, &claim.by)),
+        StartState::Stands { host, state, reason } => (host, state, reason),
     };
-    if let Some((silent, why)) = survey.silent.iter().next().filter(|_| claim.host.as_deref() != Some(host.as_str())) {
+    if let Some((silent, why)) =
+        domain_inventory.silent.iter().next().filter(|_| claim.host.as_deref() != Some(host.as_str()))
+    {
         return Err(may_run(silent, why));
     }
-    if !survey.is_alone(uuid, &claim) {
+    if !domain_inventory.is_alone(uuid, &claim) {
         return Err(Failure::refused(format!("it has a copy on {host} and another one"))
             .hint("see where with `rackhand doctor`, and end the one that is not the guest"));
     }

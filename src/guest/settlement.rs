@@ -34,14 +34,14 @@
 //! swap exactly that claim for a free one.
 
 use super::claim::{self, Claim, Phase, Run, Swap};
-use super::rack::Rack;
+use super::domain_inventory::may_run;
+use super::guest_context::GuestContext;
 use super::sides::{Sides, Third};
-use super::survey::may_run;
 use super::verdict::{Side, StartVerdict, Verdict, judge, judge_start};
 use crate::cluster::ClusterError;
 use crate::error::{Failure, Kind};
 use crate::libvirt::VirtError;
-use crate::ui::{Job, Urgency};
+use crate::ui::{CancelLevel, Job};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -87,7 +87,7 @@ pub enum Settled {
 #[derive(Clone, Debug)]
 pub struct Settlement<'a> {
     /// The cluster and its hosts.
-    pub rack: &'a Rack,
+    pub rack: &'a GuestContext,
     /// Its id.
     pub guest: Uuid,
     /// Its name.
@@ -97,7 +97,7 @@ pub struct Settlement<'a> {
     /// Where progress is told.
     pub job: &'a Job,
     /// How much of a hurry the operator is in.
-    pub urgency: watch::Receiver<Urgency>,
+    pub cancel_level: watch::Receiver<CancelLevel>,
 }
 
 impl Settlement<'_> {
@@ -147,10 +147,10 @@ impl Settlement<'_> {
         let told = |claim: &Claim, left: Duration| {
             self.job.step(format!("waits up to {} s for {}", left.as_secs() + 1, claim.by));
         };
-        let mut urgency = self.urgency.clone();
+        let mut cancel_level = self.cancel_level.clone();
         tokio::select! {
             biased;
-            Ok(_) = urgency.wait_for(|urgency| *urgency != Urgency::None) => {
+            Ok(_) = cancel_level.wait_for(|cancel_level| *cancel_level != CancelLevel::None) => {
                 Err(Failure::msg(Kind::Interrupted, format!("interrupted while {} works on it", seen.by)))
             }
             claim = claim::wait_out(self.rack.port(), self.guest, seen.clone(), told) => Ok(claim?),
@@ -262,7 +262,7 @@ impl Settlement<'_> {
     }
 
     fn patience(&self) -> Duration {
-        if *self.urgency.borrow() == Urgency::Abort { HURRIED } else { PATIENCE }
+        if *self.cancel_level.borrow() == CancelLevel::Abort { HURRIED } else { PATIENCE }
     }
 
     /// Clears up what libvirt has not, as long as the claim is ours. The next look tells what came of it.

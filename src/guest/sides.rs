@@ -1,6 +1,6 @@
 //! Both sides of a move, and who else could have the guest.
 
-use super::rack::Rack;
+use super::guest_context::GuestContext;
 use super::verdict::Side;
 use crate::libvirt::{Hypervisor, VirtError};
 use futures::future::join_all;
@@ -38,7 +38,7 @@ impl Sides {
     ///
     /// # Errors
     /// When the inventory lacks one of them.
-    pub fn of(rack: &Rack, from: &str, to: &str) -> Result<Self, VirtError> {
+    pub fn of(rack: &GuestContext, from: &str, to: &str) -> Result<Self, VirtError> {
         let hosts = &rack.hypervisors;
         let others = hosts.all().filter(|h| h.host() != from && h.host() != to).cloned().collect();
         Ok(Sides { source: hosts.get(from)?, target: hosts.get(to)?, others })

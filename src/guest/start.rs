@@ -2,17 +2,17 @@
 
 use super::claim::{self, Claim, Phase, Run, Swap, Window};
 use super::desired::set_desired;
+use super::domain_inventory::{DomainInventory, StartState, may_run, stands_still};
+use super::guest_context::GuestContext;
 use super::launch::{Launch, Launched};
-use super::outlook::Outlook;
 use super::placement::{Need, Place, place as place_all, reasons};
-use super::promise;
-use super::rack::Rack;
+use super::planning_input::PlanningInput;
+use super::reservation;
 use super::settlement::{Courtesy, Settled, Settlement};
 use super::spec::{Desired, Guest, Stage};
-use super::survey::{Standing, Survey, may_run, stands_still};
 use crate::cluster::fetch;
 use crate::error::{Failure, Kind};
-use crate::ui::{Job, Outcome, Patience, Urgency};
+use crate::ui::{CancelLevel, Job, Outcome, ShutdownPolicy};
 use futures::future::{join_all, try_join_all};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,7 +24,7 @@ const WATCH: Duration = Duration::from_secs(35);
 const ROUNDS: usize = 8;
 
 /// Starts under way come to their end, which takes seconds.
-const PATIENCE: Patience = Patience {
+const PATIENCE: ShutdownPolicy = ShutdownPolicy {
     once: "starts no more guests, waits for those that are being started; once more to leave them",
     twice: "leaves the guests that are being started",
     aborts_itself: false,
@@ -55,13 +55,17 @@ pub fn need(guest: &Guest, host: Option<&str>) -> Need {
 }
 
 /// Starts guests where there is room for them, or on one host; a guest that runs is left alone.
-pub async fn start(rack: &Rack, guests: &[Guest], host: Option<&str>) -> Vec<(String, Result<Started, Failure>)> {
+pub async fn start(
+    rack: &GuestContext,
+    guests: &[Guest],
+    host: Option<&str>,
+) -> Vec<(String, Result<Started, Failure>)> {
     if let Some(host) = host.filter(|host| rack.hypervisors.get(host).is_err()) {
         let failure = || Failure::usage(format!("the inventory has no host `{host}` that runs guests"));
         return guests.iter().map(|g| (g.name.clone(), Err(failure()))).collect();
     }
-    let outlook = match Outlook::take(rack).await {
-        Ok(outlook) => outlook,
+    let planning_input = match PlanningInput::take(rack).await {
+        Ok(planning_input) => planning_input,
         Err(failure) => {
             let text = failure.to_string();
             let (kind, hints) = (failure.kind, failure.hints);
@@ -73,21 +77,21 @@ pub async fn start(rack: &Rack, guests: &[Guest], host: Option<&str>) -> Vec<(St
         }
     };
     let needs: Vec<Need> = guests.iter().map(|g| need(g, host)).collect();
-    let places = place_all(&outlook.rooms, &needs);
-    start_at(rack, &outlook, guests.iter().zip(places), host).await
+    let places = place_all(&planning_input.rooms, &needs);
+    start_at(rack, &planning_input, guests.iter().zip(places), host).await
 }
 
-/// Starts guests at the places that were found for them in an outlook; `host` is the only one that will do.
+/// Starts guests at the places that were found for them in a planning input; `host` is the only one that will do.
 pub async fn start_at<'a>(
-    rack: &Rack,
-    outlook: &Outlook,
+    rack: &GuestContext,
+    planning_input: &PlanningInput,
     guests: impl Iterator<Item = (&'a Guest, Place)>,
     host: Option<&str>,
 ) -> Vec<(String, Result<Started, Failure>)> {
-    let _unhurried = rack.ui.unhurried(PATIENCE);
+    let _unhurried = rack.ui.completion_guard(PATIENCE);
     let starts = guests.map(|(guest, place)| async move {
         let job = rack.ui.job(format!("start {}", guest.name));
-        let result = start_one(rack, guest, host, place, outlook, &job).await;
+        let result = start_one(rack, guest, host, place, planning_input, &job).await;
         job.conclude(&result, |started| match started.already {
             true => (Outcome::Unchanged, format!("runs on {}", started.host)),
             false => (Outcome::Done, format!("on {}", started.host)),
@@ -98,11 +102,11 @@ pub async fn start_at<'a>(
 }
 
 async fn start_one(
-    rack: &Rack,
+    rack: &GuestContext,
     guest: &Guest,
     wanted: Option<&str>,
     place: Place,
-    outlook: &Outlook,
+    planning_input: &PlanningInput,
     job: &Job,
 ) -> Result<Started, Failure> {
     if guest.stage != Stage::Ready {
@@ -111,12 +115,12 @@ async fn start_one(
     }
     let run = rack.run.operation();
     let starting = Starting { rack, guest, wants: need(guest, wanted), run, job };
-    starting.run(place, outlook).await
+    starting.run(place, planning_input).await
 }
 
 /// One guest that is started.
 struct Starting<'a> {
-    rack: &'a Rack,
+    rack: &'a GuestContext,
     guest: &'a Guest,
     wants: Need,
     run: Run,
@@ -132,22 +136,22 @@ enum Round {
 }
 
 impl Starting<'_> {
-    async fn run(mut self, mut place: Place, outlook: &Outlook) -> Result<Started, Failure> {
-        let mut claim = outlook.claim(self.guest.uuid);
-        let mut newer: Option<Survey> = None;
+    async fn run(mut self, mut place: Place, planning_input: &PlanningInput) -> Result<Started, Failure> {
+        let mut claim = planning_input.claim(self.guest.uuid);
+        let mut newer: Option<DomainInventory> = None;
         for _ in 0..ROUNDS {
-            let survey = newer.as_ref().unwrap_or(&outlook.survey);
-            let round = match survey.standing(self.guest.uuid, &claim) {
-                Standing::Runs(host) => {
-                    settle_running(self.rack, self.guest, &claim, survey, &host).await?;
+            let domain_inventory = newer.as_ref().unwrap_or(&planning_input.domain_inventory);
+            let round = match domain_inventory.start_state(self.guest.uuid, &claim) {
+                StartState::Runs(host) => {
+                    settle_running(self.rack, self.guest, &claim, domain_inventory, &host).await?;
                     return Ok(self.started(host, true));
                 }
-                Standing::MayRun { host, why } => return Err(may_run(&host, &why)),
-                Standing::Stands { host, state, reason } => {
+                StartState::MayRun { host, why } => return Err(may_run(&host, &why)),
+                StartState::Stands { host, state, reason } => {
                     return Err(stands_still(&self.guest.name, &host, state, &reason));
                 }
-                Standing::Pending => self.pending(&claim).await?,
-                Standing::Free => match &place {
+                StartState::Pending => self.pending(&claim).await?,
+                StartState::Free => match &place {
                     Place::Host(host) => self.place(&claim, host).await?,
                     Place::Nowhere(why) => return Err(no_room(why)),
                 },
@@ -156,9 +160,9 @@ impl Starting<'_> {
                 return Ok(started);
             }
             // What was promised to it by whoever began is free again.
-            let again = Outlook::take(self.rack).await?;
+            let again = PlanningInput::take(self.rack).await?;
             place = place_all(&again.rooms, std::slice::from_ref(&self.wants)).remove(0);
-            (claim, newer) = (again.claim(self.guest.uuid), Some(again.survey));
+            (claim, newer) = (again.claim(self.guest.uuid), Some(again.domain_inventory));
         }
         Err(Failure::msg(
             Kind::Busy,
@@ -173,7 +177,8 @@ impl Starting<'_> {
     /// Settles what another operation has begun; what it made is let go on here.
     async fn pending(&self, claim: &Claim) -> Result<Round, Failure> {
         let (rack, guest, name) = (self.rack, self.guest.uuid, self.guest.name.as_str());
-        let settlement = Settlement { rack, guest, name, run: &self.run, job: self.job, urgency: rack.ui.urgency() };
+        let settlement =
+            Settlement { rack, guest, name, run: &self.run, job: self.job, cancel_level: rack.ui.cancel_level() };
         let mine = match settlement.settle(claim, Courtesy::Wait).await? {
             Settled::Changed | Settled::Free | Settled::Runs(_) => return Ok(Round::Again),
             Settled::Moves(claim) => {
@@ -199,7 +204,7 @@ impl Starting<'_> {
             self.job.step(format!("{} was quicker, looking again", theirs.by));
             return Ok(Round::Again);
         }
-        let (room, now) = tokio::join!(promise::enter(rack, guest.uuid, &self.wants, host), ready(rack, guest));
+        let (room, now) = tokio::join!(reservation::enter(rack, guest.uuid, &self.wants, host), ready(rack, guest));
         if let (Ok(Ok(())), Ok(now)) = (&room, &now) {
             return match self.launch(now, host, mine).run(window).await? {
                 Launched::Runs(already) => Ok(Round::Runs(self.started(host.to_owned(), already))),
@@ -225,7 +230,7 @@ impl Starting<'_> {
 
 /// The guest's definition once its claim is ours. Whoever deletes it says so in the definition first and looks at the
 /// claim then, so one of the two sees the other.
-async fn ready(rack: &Rack, guest: &Guest) -> Result<Guest, Failure> {
+async fn ready(rack: &GuestContext, guest: &Guest) -> Result<Guest, Failure> {
     let found = fetch::<Guest>(rack.port(), &Guest::object(guest.uuid)).await?;
     found
         .map(|(guest, _)| guest)
@@ -234,11 +239,14 @@ async fn ready(rack: &Rack, guest: &Guest) -> Result<Guest, Failure> {
 }
 
 /// Something that changes nothing, given up at the first interruption.
-async fn unless_interrupted<T>(rack: &Rack, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let mut urgency = rack.ui.urgency();
+async fn unless_interrupted<T>(
+    rack: &GuestContext,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let mut cancel_level = rack.ui.cancel_level();
     tokio::select! {
         biased;
-        Ok(_) = urgency.wait_for(|urgency| *urgency != Urgency::None) => {
+        Ok(_) = cancel_level.wait_for(|cancel_level| *cancel_level != CancelLevel::None) => {
             let failure = Failure::msg(Kind::Interrupted, "interrupted before it was started");
             Err(failure.hint("start it with `rackhand guest start` when it shall run"))
         }
@@ -248,7 +256,7 @@ async fn unless_interrupted<T>(rack: &Rack, work: impl Future<Output = Result<T,
 
 /// Waits until nobody has the guest's disks open. Claims and hosts say that nobody should; a QEMU that was killed
 /// stays listed until its watch has run out.
-async fn nobody_has_it_open(rack: &Rack, guest: &Guest, job: &Job) -> Result<(), Failure> {
+async fn nobody_has_it_open(rack: &GuestContext, guest: &Guest, job: &Job) -> Result<(), Failure> {
     let began = Instant::now();
     loop {
         let asked = guest.disks.iter().map(|disk| rack.port().image_users(&disk.image));
@@ -267,11 +275,17 @@ async fn nobody_has_it_open(rack: &Rack, guest: &Guest, job: &Job) -> Result<(),
 }
 
 /// Makes claim and wish agree with a guest that is seen running.
-async fn settle_running(rack: &Rack, guest: &Guest, claim: &Claim, survey: &Survey, host: &str) -> Result<(), Failure> {
+async fn settle_running(
+    rack: &GuestContext,
+    guest: &Guest,
+    claim: &Claim,
+    domain_inventory: &DomainInventory,
+    host: &str,
+) -> Result<(), Failure> {
     // A move in progress is the mover's to settle; and where it might be in two places, its claim goes on naming both.
     // What the claim says already is not written anew.
     let says_so = claim.phase == Phase::Running && claim.host.as_deref() == Some(host);
-    if claim.phase != Phase::Moving && !says_so && survey.is_alone(guest.uuid, claim) {
+    if claim.phase != Phase::Moving && !says_so && domain_inventory.is_alone(guest.uuid, claim) {
         claim::swap(rack.port(), guest.uuid, claim, &claim.running(host)).await?;
     }
     set_desired(rack, guest, Desired::Running).await

@@ -2,15 +2,15 @@
 
 use super::claim::{self, Claim, Phase, Run, Swap};
 use super::desired::set_desired;
+use super::domain_inventory::{DomainInventory, StartState, may_run, stands_still};
+use super::guest_context::GuestContext;
 use super::live::Live;
-use super::outlook::Outlook;
-use super::rack::Rack;
+use super::planning_input::PlanningInput;
 use super::settlement::{Courtesy, Settled, Settlement};
 use super::spec::{Desired, Guest};
-use super::survey::{Standing, Survey, may_run, stands_still};
 use crate::error::{Failure, Kind};
 use crate::libvirt::{Domain, DomainState, Hypervisor, Token};
-use crate::ui::{Job, Outcome, Patience};
+use crate::ui::{Job, Outcome, ShutdownPolicy};
 use futures::future::join_all;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +29,7 @@ const POLL: Duration = Duration::from_millis(200);
 const ROUNDS: usize = 16;
 
 /// Guests that go down are waited for.
-const PATIENCE: Patience = Patience {
+const PATIENCE: ShutdownPolicy = ShutdownPolicy {
     once: "waits for the guests that are going down; once more to leave them to it",
     twice: "leaves the guests to it",
     aborts_itself: false,
@@ -48,12 +48,16 @@ pub enum How {
 ///
 /// # Errors
 /// When the cluster cannot be asked.
-pub async fn stop(rack: &Rack, guests: &[Guest], how: How) -> Result<Vec<(String, Result<bool, Failure>)>, Failure> {
-    let _unhurried = rack.ui.unhurried(PATIENCE);
-    let outlook = &Outlook::take(rack).await?;
+pub async fn stop(
+    rack: &GuestContext,
+    guests: &[Guest],
+    how: How,
+) -> Result<Vec<(String, Result<bool, Failure>)>, Failure> {
+    let _unhurried = rack.ui.completion_guard(PATIENCE);
+    let planning_input = &PlanningInput::take(rack).await?;
     let stops = guests.iter().map(|guest| async move {
         let job = rack.ui.job(format!("stop {}", guest.name));
-        let result = stop_one(rack, outlook, guest, how, &job).await;
+        let result = stop_one(rack, planning_input, guest, how, &job).await;
         job.conclude(&result, |ran| match ran {
             true => (Outcome::Done, String::new()),
             false => (Outcome::Unchanged, "was down".to_owned()),
@@ -65,43 +69,47 @@ pub async fn stop(rack: &Rack, guests: &[Guest], how: How) -> Result<Vec<(String
 
 /// Stops a guest and frees its claim after it was seen gone.
 pub(super) async fn stop_one(
-    rack: &Rack,
-    outlook: &Outlook,
+    rack: &GuestContext,
+    planning_input: &PlanningInput,
     guest: &Guest,
     how: How,
     job: &Job,
 ) -> Result<bool, Failure> {
     if how != How::Force {
-        keep_what_would_be_lost(rack, outlook, guest).await?;
+        keep_what_would_be_lost(rack, planning_input, guest).await?;
     }
     set_desired(rack, guest, Desired::Stopped).await?;
     let run = rack.run.operation();
     let stopping = Stopping { rack, guest, how, job, run };
-    let mut claim = outlook.claim(guest.uuid);
-    let mut newer: Option<Survey> = None;
+    let mut claim = planning_input.claim(guest.uuid);
+    let mut newer: Option<DomainInventory> = None;
     let mut ran = false;
     for _ in 0..ROUNDS {
-        let survey = newer.as_ref().unwrap_or(&outlook.survey);
-        let over = match survey.place(guest.uuid) {
+        let domain_inventory = newer.as_ref().unwrap_or(&planning_input.domain_inventory);
+        let over = match domain_inventory.place(guest.uuid) {
             Some(place) => {
                 ran = true;
-                stopping.end_copy(survey, &claim, place).await?
+                stopping.end_copy(domain_inventory, &claim, place).await?
             }
-            None => stopping.settle(survey, &claim).await?,
+            None => stopping.settle(domain_inventory, &claim).await?,
         };
         if over {
             return Ok(ran);
         }
         claim = claim::read(rack.port(), guest.uuid).await?;
-        newer = Some(Survey::take(&rack.hypervisors, false).await);
+        newer = Some(DomainInventory::take(&rack.hypervisors, false).await);
     }
     Err(Failure::msg(Kind::Busy, format!("guest {} is started and stopped by others all the time", guest.name)))
 }
 
 /// Refuses to stop a guest that writes to something which its next start knows nothing of, and names what else it has beside
 /// its definition.
-async fn keep_what_would_be_lost(rack: &Rack, outlook: &Outlook, guest: &Guest) -> Result<(), Failure> {
-    let Some((host, _)) = outlook.survey.place(guest.uuid) else { return Ok(()) };
+async fn keep_what_would_be_lost(
+    rack: &GuestContext,
+    planning_input: &PlanningInput,
+    guest: &Guest,
+) -> Result<(), Failure> {
+    let Some((host, _)) = planning_input.domain_inventory.place(guest.uuid) else { return Ok(()) };
     // A guest whose live definition cannot be had is found out about by the stop itself.
     let Ok(xml) = rack.hypervisors.get(host)?.xml(guest.uuid).await else { return Ok(()) };
     for foreign in Live::read(&xml).map(|live| live.foreign(guest, &rack.inventory.ceph.pool)).unwrap_or_default() {
@@ -117,7 +125,7 @@ async fn keep_what_would_be_lost(rack: &Rack, outlook: &Outlook, guest: &Guest) 
 
 /// One guest that is stopped.
 struct Stopping<'a> {
-    rack: &'a Rack,
+    rack: &'a GuestContext,
     guest: &'a Guest,
     how: How,
     job: &'a Job,
@@ -126,7 +134,12 @@ struct Stopping<'a> {
 
 impl Stopping<'_> {
     /// Ends a copy that was seen; tells whether that was all there is to do.
-    async fn end_copy(&self, survey: &Survey, claim: &Claim, seen: &(String, Domain)) -> Result<bool, Failure> {
+    async fn end_copy(
+        &self,
+        domain_inventory: &DomainInventory,
+        claim: &Claim,
+        seen: &(String, Domain),
+    ) -> Result<bool, Failure> {
         let (guest, force) = (self.guest, self.how == How::Force);
         let pending = matches!(claim.phase, Phase::Starting | Phase::Moving);
         let mut claim = claim.clone();
@@ -139,7 +152,7 @@ impl Stopping<'_> {
         }
         // Of a guest on its way the source goes first: nobody is tempted then to let it go on with old memory.
         let source = claim.host.as_deref().filter(|_| force);
-        let first = source.and_then(|host| survey.places(guest.uuid).find(|(at, _)| at == host));
+        let first = source.and_then(|host| domain_inventory.places(guest.uuid).find(|(at, _)| at == host));
         let (host, domain) = first.unwrap_or(seen);
         if !force && domain.state != DomainState::Running {
             return Err(stands_still(&guest.name, host, domain.state, &domain.reason)
@@ -148,25 +161,32 @@ impl Stopping<'_> {
         end(&self.rack.hypervisors.get(host)?, guest, self.how, claim.token(), self.job).await?;
         // It was nowhere else, as long as its claim is what it was.
         let here = claim.phase == Phase::Running && claim.host.as_deref() == Some(host.as_str());
-        Ok(here && survey.is_alone(guest.uuid, &claim) && self.free(&claim).await?)
+        Ok(here && domain_inventory.is_alone(guest.uuid, &claim) && self.free(&claim).await?)
     }
 
     /// Frees the claim of a guest that was seen nowhere; tells whether that could be done.
-    async fn settle(&self, survey: &Survey, claim: &Claim) -> Result<bool, Failure> {
-        match survey.standing(self.guest.uuid, claim) {
-            Standing::MayRun { host, why } => Err(may_run(&host, &why)),
-            Standing::Free => self.free(claim).await,
-            Standing::Pending => {
+    async fn settle(&self, domain_inventory: &DomainInventory, claim: &Claim) -> Result<bool, Failure> {
+        match domain_inventory.start_state(self.guest.uuid, claim) {
+            StartState::MayRun { host, why } => Err(may_run(&host, &why)),
+            StartState::Free => self.free(claim).await,
+            StartState::Pending => {
                 let courtesy = if self.how == How::Force { Courtesy::None } else { Courtesy::Wait };
                 Ok(self.settlement().settle(claim, courtesy).await? == Settled::Free)
             }
-            Standing::Runs(_) | Standing::Stands { .. } => Ok(false),
+            StartState::Runs(_) | StartState::Stands { .. } => Ok(false),
         }
     }
 
     fn settlement(&self) -> Settlement<'_> {
         let (rack, job, run) = (self.rack, self.job, &self.run);
-        Settlement { rack, guest: self.guest.uuid, name: &self.guest.name, run, job, urgency: rack.ui.urgency() }
+        Settlement {
+            rack,
+            guest: self.guest.uuid,
+            name: &self.guest.name,
+            run,
+            job,
+            cancel_level: rack.ui.cancel_level(),
+        }
     }
 
     /// Frees the claim that was read before the hosts were asked; `false` when it changed since.
@@ -228,13 +248,13 @@ async fn end(
 }
 
 /// Reboots guests: asks them to, or presses the reset button. One that stands still hears neither.
-pub async fn reboot(rack: &Rack, guests: &[Guest], force: bool) -> Vec<(String, Result<(), Failure>)> {
-    let survey = &Survey::take(&rack.hypervisors, false).await;
+pub async fn reboot(rack: &GuestContext, guests: &[Guest], force: bool) -> Vec<(String, Result<(), Failure>)> {
+    let domain_inventory = &DomainInventory::take(&rack.hypervisors, false).await;
     let reboots = guests.iter().map(|guest| async move {
         let job = rack.ui.job(format!("reboot {}", guest.name));
         let result: Result<(), Failure> = async {
-            let hypervisor = rack.hypervisors.get(&survey.host_of(rack, guest).await?)?;
-            if let Some((host, domain)) = survey.place(guest.uuid)
+            let hypervisor = rack.hypervisors.get(&domain_inventory.host_of(rack, guest).await?)?;
+            if let Some((host, domain)) = domain_inventory.place(guest.uuid)
                 && domain.state != DomainState::Running
             {
                 return Err(stands_still(&guest.name, host, domain.state, &domain.reason));

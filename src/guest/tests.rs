@@ -18,20 +18,20 @@ use uuid::Uuid;
 mod stuck;
 
 struct World {
-    rack: Rack,
+    rack: GuestContext,
     cluster: Arc<FakeCluster>,
     hosts: FakeRack,
 }
 
-/// Three hosts, the template `tiny`, and strangers at these addresses.
-async fn world(strangers: &str) -> World {
+/// Three hosts, the template `tiny`, and address conflicts at these addresses.
+async fn world(conflicts: &str) -> World {
     let cluster = Arc::new(FakeCluster::new());
     image::sample(&cluster, "tiny").await;
     let machine = Machine { machine: "pc-q35-7.2".into(), virt: "qemu".into(), cpu: "<cpu/>".into() };
     cluster.create("machine", &encode(&machine).unwrap()).await.unwrap();
     let hosts = FakeRack::new(["h1", "h2", "h3"]);
-    let remote = |name: &str| Arc::new(FakeRemote::new(name).on("br-lan", strangers)) as Arc<dyn Remote>;
-    let rack = Rack {
+    let remote = |name: &str| Arc::new(FakeRemote::new(name).on("br-lan", conflicts)) as Arc<dyn Remote>;
+    let rack = GuestContext {
         port: cluster.clone(),
         hypervisors: hosts.hypervisors(),
         fleet: Fleet::of(["h1", "h2", "h3"].map(remote)),
@@ -67,11 +67,11 @@ async fn create(world: &World, order: Order) -> Result<Vec<Guest>, Failure> {
 }
 
 /// The same rack, as another operator's run sees it.
-fn another(rack: &Rack) -> Rack {
-    Rack { run: Run { id: Uuid::new_v4().to_string(), ..Run::new() }, turns: Arc::default(), ..rack.clone() }
+fn another(rack: &GuestContext) -> GuestContext {
+    GuestContext { run: Run { id: Uuid::new_v4().to_string(), ..Run::new() }, turns: Arc::default(), ..rack.clone() }
 }
 
-async fn start_one(rack: &Rack, guest: &Guest) -> Result<Started, Failure> {
+async fn start_one(rack: &GuestContext, guest: &Guest) -> Result<Started, Failure> {
     conclude("start", start(rack, std::slice::from_ref(guest), None).await).map(|mut s| s.remove(0))
 }
 
@@ -170,7 +170,7 @@ async fn a_strangers_address_is_not_given_out() {
     let says = |address: &str| seed.windows(address.len()).any(|w| w == address.as_bytes());
     assert!(says("10.77.1.101") && !says("10.77.1.100"));
     let wanted = Order { address: Wish::Exactly(IpAddr::from([10, 77, 1, 100])), ..order(&["db"]) };
-    assert!(create(&world, wanted).await.unwrap_err().to_string().contains("stranger"));
+    assert!(create(&world, wanted).await.unwrap_err().to_string().contains("conflict"));
 }
 
 #[tokio::test]
@@ -178,7 +178,7 @@ async fn an_address_that_a_stranger_has_fails_the_guest_that_insists_and_leaves_
     let world = world("10.77.1.150 52:54:00:00:00:99\n").await;
     let wanted = Order { address: Wish::Exactly(IpAddr::from([10, 77, 1, 150])), ..order(&["db"]) };
     let failure = create(&world, wanted).await.unwrap_err();
-    assert!(failure.to_string().contains("taken by a stranger with MAC 52:54:00:00:00:99"), "{failure}");
+    assert!(failure.to_string().contains("taken by a machine with MAC 52:54:00:00:00:99"), "{failure}");
     assert_eq!(traces(&world).await, Vec::<String>::new());
     // Nor does an address that is none of the network's.
     let elsewhere = Order { address: Wish::Exactly(IpAddr::from([192, 0, 2, 1])), ..order(&["db"]) };
@@ -332,7 +332,7 @@ async fn somebody_elses_start_is_waited_out_before_another_one() {
     let theirs = Claim::default().starting("h3", &other);
     claim::swap(world.rack.port(), guest.uuid, &Claim::default(), &theirs).await.unwrap();
     // What was promised to it there does not stand in its way.
-    promise::enter(&world.rack, guest.uuid, &need(&guest, None), "h3").await.unwrap().unwrap();
+    reservation::enter(&world.rack, guest.uuid, &need(&guest, None), "h3").await.unwrap().unwrap();
     let began = tokio::time::Instant::now();
     let started = start(&world.rack, std::slice::from_ref(&guest), Some("h3")).await.remove(0).1.unwrap();
     assert_eq!((started.host.as_str(), started.already), ("h3", false));
@@ -475,11 +475,11 @@ async fn a_guest_that_is_being_deleted_is_not_started_by_whoever_read_it_before(
 async fn a_host_put_into_maintenance_after_it_was_looked_at_gets_no_guest() {
     let world = world("").await;
     let guest = create(&world, order(&["web"])).await.unwrap().remove(0);
-    let outlook = Outlook::take(&world.rack).await.unwrap();
+    let planning_input = PlanningInput::take(&world.rack).await.unwrap();
     let since = jiff::Timestamp::UNIX_EPOCH;
     set_maintenance(world.rack.port(), "h1", Some(Maintenance { since, by: "me".into(), why: None })).await.unwrap();
     let placed = [(&guest, placement::Place::Host("h1".into()))];
-    let started = start::start_at(&world.rack, &outlook, placed.into_iter(), None).await.remove(0).1.unwrap();
+    let started = start::start_at(&world.rack, &planning_input, placed.into_iter(), None).await.remove(0).1.unwrap();
     assert_ne!(started.host, "h1");
     assert_eq!(world.hosts.places(guest.uuid).len(), 1);
 }
@@ -520,11 +520,11 @@ async fn operators_who_start_guests_at_the_same_moment_overfill_no_host() {
         for guests in made {
             let rack = another(&world.rack);
             // All have looked before the first one starts anything.
-            let outlook = Outlook::take(&rack).await.unwrap();
+            let planning_input = PlanningInput::take(&rack).await.unwrap();
             starts.push(tokio::spawn(async move {
                 let needs: Vec<_> = guests.iter().map(|g| need(g, None)).collect();
-                let places = placement::place(&outlook.rooms, &needs);
-                start::start_at(&rack, &outlook, guests.iter().zip(places), None).await
+                let places = placement::place(&planning_input.rooms, &needs);
+                start::start_at(&rack, &planning_input, guests.iter().zip(places), None).await
             }));
         }
         let (mut hosts, mut refused) = (std::collections::BTreeMap::new(), Vec::new());
@@ -549,14 +549,14 @@ async fn a_promise_is_worth_nothing_once_its_guest_is_not_on_its_way_any_more() 
     let world = world("").await;
     let guest = create(&world, Order { memory: Size::gib(40), ..order(&["web"]) }).await.unwrap().remove(0);
     let (port, host) = (world.rack.port(), "h1");
-    let used = || async { Outlook::take(&world.rack).await.unwrap().rooms[0].used };
+    let used = || async { PlanningInput::take(&world.rack).await.unwrap().rooms[0].used };
     let starting = Claim::default().starting(host, &world.rack.run);
     claim::swap(port, guest.uuid, &Claim::default(), &starting).await.unwrap();
-    promise::enter(&world.rack, guest.uuid, &need(&guest, None), host).await.unwrap().unwrap();
+    reservation::enter(&world.rack, guest.uuid, &need(&guest, None), host).await.unwrap().unwrap();
     assert_eq!(used().await, 40 << 30);
     // Entered twice it counts once; another one of its size has no room beside it.
-    promise::enter(&world.rack, guest.uuid, &need(&guest, None), host).await.unwrap().unwrap();
-    let other = promise::enter(&world.rack, Uuid::nil(), &need(&guest, None), host).await.unwrap();
+    reservation::enter(&world.rack, guest.uuid, &need(&guest, None), host).await.unwrap().unwrap();
+    let other = reservation::enter(&world.rack, Uuid::nil(), &need(&guest, None), host).await.unwrap();
     assert_eq!(
         other.unwrap_err(),
         "20 GiB of memory free (64 GiB in all, 4.0 GiB kept back, 40 GiB taken), 40 GiB needed"

@@ -1,9 +1,9 @@
 //! A guest as people and scripts see it: its definition, and what the hosts say of it.
 
 use super::claim::{self, Claim, Phase};
-use super::rack::Rack;
+use super::domain_inventory::DomainInventory;
+use super::guest_context::GuestContext;
 use super::spec::{Desired, Disk, Guest, ImageRef, Nic, Stage};
-use super::survey::Survey;
 use crate::error::Failure;
 use crate::inventory::Size;
 use crate::libvirt::DomainState;
@@ -121,22 +121,26 @@ pub struct Overview {
     /// Names reserved by runs that were killed before they defined a guest.
     pub reserved: BTreeMap<String, Uuid>,
     /// What the hosts said.
-    pub survey: Survey,
+    pub domain_inventory: DomainInventory,
 }
 
 /// Looks at all guests.
 ///
 /// # Errors
 /// When the cluster cannot be asked; hosts that do not answer are part of the result.
-pub async fn overview(rack: &Rack) -> Result<Overview, Failure> {
-    let (definitions, claims, index, survey) =
-        tokio::join!(rack.guests(), claim::all(rack.port()), rack.index(), Survey::take(&rack.hypervisors, false),);
+pub async fn overview(rack: &GuestContext) -> Result<Overview, Failure> {
+    let (definitions, claims, index, domain_inventory) = tokio::join!(
+        rack.guests(),
+        claim::all(rack.port()),
+        rack.index(),
+        DomainInventory::take(&rack.hypervisors, false),
+    );
     let (definitions, claims) = (definitions?, claims?);
     let guests: Vec<GuestView> =
-        definitions.iter().map(|guest| view(guest, claims.get(&guest.uuid), &survey)).collect();
+        definitions.iter().map(|guest| view(guest, claims.get(&guest.uuid), &domain_inventory)).collect();
     let mut reserved = index?;
     reserved.retain(|_, uuid| definitions.iter().all(|g| g.uuid != *uuid));
-    Ok(Overview { guests, definitions, reserved, survey })
+    Ok(Overview { guests, definitions, reserved, domain_inventory })
 }
 
 /// What is said of a guest that stands still although its owner wants it to run: its host was shut down, and its guests with
@@ -148,13 +152,13 @@ fn unbidden(guest: &Guest, claim: Option<&Claim>) -> Option<String> {
 }
 
 /// Puts a guest together from its definition, its claim and what the hosts say.
-pub fn view(guest: &Guest, claim: Option<&Claim>, survey: &Survey) -> GuestView {
-    let place = survey.place(guest.uuid);
-    let (state, host, reason) = match (place, claim.and_then(|claim| survey.hidden(claim))) {
+pub fn view(guest: &Guest, claim: Option<&Claim>, domain_inventory: &DomainInventory) -> GuestView {
+    let place = domain_inventory.place(guest.uuid);
+    let (state, host, reason) = match (place, claim.and_then(|claim| domain_inventory.hidden(claim))) {
         (Some((host, domain)), _) => {
             let state = match claim {
                 Some(claim) if claim.phase == Phase::Moving => State::Moving,
-                Some(claim) if survey.is_half_started(guest.uuid, claim) => State::Starting,
+                Some(claim) if domain_inventory.is_half_started(guest.uuid, claim) => State::Starting,
                 _ => State::from(domain.state),
             };
             let reason = (state != State::Running).then(|| domain.reason.clone());

@@ -1,10 +1,10 @@
 //! Reading an inventory, step by step.
 
-use super::mistake::{Mistake, Mistakes, Span};
+use super::diagnostic::{Diagnostic, Diagnostics, Span};
 use super::model::Inventory;
 use super::schema::Schema;
 use super::view::View;
-use super::{checks, shape, tree};
+use super::{checks, schema_check, spanned_yaml};
 use crate::error::{Failure, Kind};
 use std::path::Path;
 
@@ -29,18 +29,18 @@ pub fn load(path: &Path) -> Result<Inventory, Failure> {
 ///
 /// # Errors
 /// Every mistake in the text at once.
-pub fn parse(file: &str, text: &str) -> Result<Inventory, Mistakes> {
+pub fn parse(file: &str, text: &str) -> Result<Inventory, Diagnostics> {
     let mut found = Vec::new();
     let schema = Schema::new();
-    let value = match tree::parse(text, &mut found) {
+    let value = match spanned_yaml::parse(text, &mut found) {
         Some(root) => {
-            let value = shape::check(&root, &schema, &mut found);
+            let value = schema_check::check(&root, &schema, &mut found);
             checks::all(&View::new(&root), &mut found);
             value
         }
         None if found.is_empty() => {
             let start = Span { line: 1, column: 1, length: 1 };
-            found.push(Mistake::new(start, "the file is empty", "write one with `rackhand init`"));
+            found.push(Diagnostic::new(start, "the file is empty", "write one with `rackhand init`"));
             serde_json::Value::Null
         }
         None => serde_json::Value::Null,
@@ -50,9 +50,9 @@ pub fn parse(file: &str, text: &str) -> Result<Inventory, Mistakes> {
             Ok(inventory) => return Ok(inventory),
             Err(error) => {
                 let start = Span { line: 1, column: 1, length: 1 };
-                found.push(Mistake::new(start, error.to_string(), "write it as docs/inventory.md says"));
+                found.push(Diagnostic::new(start, error.to_string(), "write it as docs/inventory.md says"));
             }
         }
     }
-    Err(Mistakes::new(file, text, found))
+    Err(Diagnostics::new(file, text, found))
 }

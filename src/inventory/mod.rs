@@ -4,23 +4,23 @@
 //! that hold between values, and, where nothing was wrong, the model. Every step reports all it finds.
 
 mod checks;
+mod diagnostic;
 mod draft;
 mod format;
 mod load;
-mod mistake;
 mod model;
 mod schema;
+mod schema_check;
 pub mod secret;
-mod shape;
+mod spanned_yaml;
 mod taken;
 #[cfg(test)]
 mod tests;
-mod tree;
 mod view;
 
+pub use diagnostic::{Diagnostic, Diagnostics, Span};
 pub use draft::{Draft, DraftBmc, DraftHost, DraftNetwork, counterpart};
 pub use load::{load, parse};
-pub use mistake::{Mistake, Mistakes, Span};
 pub use model::*;
 pub use schema::schema;
 pub use taken::{Owner, Taken, is_edge};

@@ -60,7 +60,7 @@ impl Schema {
     }
 
     /// What is expected where this schema stands.
-    pub fn shape<'s>(&'s self, schema: &'s Value) -> Shape<'s> {
+    pub fn schema_check<'s>(&'s self, schema: &'s Value) -> Shape<'s> {
         let schema = self.resolve(schema);
         if let Some(options) = schema["oneOf"].as_array() {
             let words: Vec<&str> = options.iter().filter_map(|o| o["const"].as_str()).collect();
@@ -103,7 +103,7 @@ mod tests {
 
     fn visit(schema: &Schema, at: &Value, seen: &mut usize) {
         *seen += 1;
-        match schema.shape(at) {
+        match schema.schema_check(at) {
             Shape::Unknown => panic!("no shape for {at}"),
             Shape::Object { properties, .. } => {
                 properties.iter().for_each(|(key, p)| {

@@ -120,15 +120,15 @@ pub fn is_edge(net: &IpNet, address: IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{mistake, parse, tree};
+    use super::super::{diagnostic, parse, spanned_yaml};
     use super::*;
 
     const EXAMPLE: &str = include_str!("../../inventory.example.yaml");
 
     #[test]
     fn the_file_and_the_inventory_made_of_it_have_the_same_addresses() {
-        let mut none: Vec<mistake::Mistake> = Vec::new();
-        let view = View::new(&tree::parse(EXAMPLE, &mut none).unwrap());
+        let mut none: Vec<diagnostic::Diagnostic> = Vec::new();
+        let view = View::new(&spanned_yaml::parse(EXAMPLE, &mut none).unwrap());
         let taken = Taken::of_view(&view);
         assert_eq!(taken, Taken::of(&parse("example", EXAMPLE).unwrap()));
         assert!(taken.0.len() > 10, "{taken:?}");

@@ -3,9 +3,9 @@
 //! Checks of meaning work on this, so that one mistake of form does not hide the others. What cannot be read has been
 //! reported already and is simply not there.
 
+use super::diagnostic::Span;
 use super::format::nearest;
-use super::mistake::Span;
-use super::tree::Node;
+use super::spanned_yaml::Node;
 use super::{AddressRange, BmcKind, FailureDomain, IpoibMode, LinkKind, Role, Size};
 use ipnet::IpNet;
 use serde::de::DeserializeOwned;

@@ -1,7 +1,7 @@
 //! Breaking off work on a lab: at an interruption, and when its time is over.
 
 use crate::error::{Failure, Kind};
-use crate::ui::{Patience, Ui, Unhurried, Urgency};
+use crate::ui::{CancelLevel, CompletionGuard, ShutdownPolicy, Ui};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -19,13 +19,13 @@ impl Stop {
     }
 
     /// While the answer lives, interruptions break off bound work alone; what has to be done after it is `cleanup`.
-    pub(super) fn guard(&self, cleanup: &'static str) -> Unhurried {
-        self.ui.unhurried(Patience { once: cleanup, twice: cleanup, aborts_itself: true })
+    pub(super) fn guard(&self, cleanup: &'static str) -> CompletionGuard {
+        self.ui.completion_guard(ShutdownPolicy { once: cleanup, twice: cleanup, aborts_itself: true })
     }
 
     /// Does the work unless it is broken off; then it is dropped where it stands.
     pub(super) async fn bound<T>(&self, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-        let mut urgency = self.ui.urgency();
+        let mut cancel_level = self.ui.cancel_level();
         let over = async {
             match self.until {
                 Some((at, limit)) => {
@@ -37,7 +37,7 @@ impl Stop {
         };
         tokio::select! {
             done = work => done,
-            _ = urgency.wait_for(|urgency| *urgency != Urgency::None) => {
+            _ = cancel_level.wait_for(|cancel_level| *cancel_level != CancelLevel::None) => {
                 Err(Failure::msg(Kind::Interrupted, "interrupted"))
             }
             limit = over => Err(Failure::failed(format!("not done within {}", humantime::format_duration(limit)))),

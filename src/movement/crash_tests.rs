@@ -4,12 +4,12 @@
 use super::harness::{World, evacuate, migrate, order};
 use crate::cluster::ClusterPort;
 use crate::error::Failure;
-use crate::guest::{How, INDEX, Rack, conclude, create, delete, delete_reserved, make, start, stop};
+use crate::guest::{GuestContext, How, INDEX, conclude, create, delete, delete_reserved, make, start, stop};
 use crate::ssh::{Blow, Trap};
 use futures::future::LocalBoxFuture;
 
 /// A command on a rack.
-type Command = for<'a> fn(&'a Rack) -> LocalBoxFuture<'a, Result<(), Failure>>;
+type Command = for<'a> fn(&'a GuestContext) -> LocalBoxFuture<'a, Result<(), Failure>>;
 /// What a world begins with, or has to be in the end.
 type Scene = for<'a> fn(&'a World) -> LocalBoxFuture<'a, ()>;
 
@@ -90,7 +90,7 @@ fn no_trace(world: &World) -> LocalBoxFuture<'_, ()> {
     })
 }
 
-fn run_create(rack: &Rack) -> LocalBoxFuture<'_, Result<(), Failure>> {
+fn run_create(rack: &GuestContext) -> LocalBoxFuture<'_, Result<(), Failure>> {
     Box::pin(async {
         let plan = match create::plan(rack, order("web")).await {
             // A run that was killed at its very end has made and started it.
@@ -102,21 +102,21 @@ fn run_create(rack: &Rack) -> LocalBoxFuture<'_, Result<(), Failure>> {
     })
 }
 
-fn run_start(rack: &Rack) -> LocalBoxFuture<'_, Result<(), Failure>> {
+fn run_start(rack: &GuestContext) -> LocalBoxFuture<'_, Result<(), Failure>> {
     Box::pin(async {
         let guest = rack.guest("web").await?;
         conclude("start", start(rack, &[guest], None).await).map(drop)
     })
 }
 
-fn run_stop(rack: &Rack) -> LocalBoxFuture<'_, Result<(), Failure>> {
+fn run_stop(rack: &GuestContext) -> LocalBoxFuture<'_, Result<(), Failure>> {
     Box::pin(async {
         let guest = rack.guest("web").await?;
         conclude("stop", stop(rack, &[guest], How::Force).await?).map(drop)
     })
 }
 
-fn run_delete(rack: &Rack) -> LocalBoxFuture<'_, Result<(), Failure>> {
+fn run_delete(rack: &GuestContext) -> LocalBoxFuture<'_, Result<(), Failure>> {
     Box::pin(async {
         let Some(uuid) = rack.index().await?.get("web").copied() else { return Ok(()) };
         match rack.guests().await?.into_iter().find(|guest| guest.uuid == uuid) {
@@ -126,11 +126,11 @@ fn run_delete(rack: &Rack) -> LocalBoxFuture<'_, Result<(), Failure>> {
     })
 }
 
-fn run_migrate(rack: &Rack) -> LocalBoxFuture<'_, Result<(), Failure>> {
+fn run_migrate(rack: &GuestContext) -> LocalBoxFuture<'_, Result<(), Failure>> {
     Box::pin(migrate(rack, "web", "h2"))
 }
 
-fn run_evacuate(rack: &Rack) -> LocalBoxFuture<'_, Result<(), Failure>> {
+fn run_evacuate(rack: &GuestContext) -> LocalBoxFuture<'_, Result<(), Failure>> {
     Box::pin(async { evacuate(rack, "h1").await?.failure().map_or(Ok(()), Err) })
 }
 

@@ -1,13 +1,13 @@
 //! Emptying a host, and bringing back what left it.
 
-use super::gather::{Wanted, answers, gather};
 use super::options::Options;
-use super::plan::{Facts, Plan, Stay, plan, plan_evacuation};
+use super::plan::{Facts, Plan, Unmoved, plan, plan_evacuation};
+use super::planning_input::{Wanted, answers, gather};
 use crate::cluster::{ClusterError, update};
 use crate::error::Failure;
 use crate::guest::claim::{self, Phase};
-use crate::guest::{HostState, Maintenance, Rack, read_host_states, set_maintenance};
-use crate::ui::Urgency;
+use crate::guest::{GuestContext, HostState, Maintenance, read_host_states, set_maintenance};
+use crate::ui::CancelLevel;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -29,14 +29,14 @@ impl Evacuation {
     /// # Errors
     /// When the host is unknown or silent, or the cluster cannot be asked.
     pub async fn plan(
-        rack: &Rack,
+        rack: &GuestContext,
         host: &str,
         options: &Options,
-        urgency: &watch::Receiver<Urgency>,
+        cancel_level: &watch::Receiver<CancelLevel>,
         change: bool,
     ) -> Result<Self, Failure> {
         known(rack, host)?;
-        let facts = facts(rack, host, &Wanted::On(host.to_owned()), options, urgency, change).await?;
+        let facts = facts(rack, host, &Wanted::On(host.to_owned()), options, cancel_level, change).await?;
         let here = facts.guests.iter().filter(|guest| guest.host == host).map(|guest| guest.uuid).collect();
         Ok(Evacuation { host: host.to_owned(), plan: plan_evacuation(&facts, host), here })
     }
@@ -48,16 +48,16 @@ impl Evacuation {
     /// When the cluster cannot be asked.
     pub async fn begin(
         self,
-        rack: &Rack,
+        rack: &GuestContext,
         remember: bool,
         options: &Options,
-        urgency: &watch::Receiver<Urgency>,
+        cancel_level: &watch::Receiver<CancelLevel>,
     ) -> Result<Self, Failure> {
         let maintenance =
             Maintenance { since: jiff::Timestamp::now(), by: rack.run.by.clone(), why: Some("evacuated".to_owned()) };
         set_maintenance(rack.port(), &self.host, Some(maintenance)).await?;
         let evacuation = match self.somebody_came(rack).await? {
-            true => Evacuation::plan(rack, &self.host, options, urgency, true).await?,
+            true => Evacuation::plan(rack, &self.host, options, cancel_level, true).await?,
             false => self,
         };
         if remember {
@@ -69,8 +69,8 @@ impl Evacuation {
     }
 
     /// Whether guests got to the host since it was planned. From now on nobody brings any more: whoever had looked
-    /// before has written his claim by now, and is waited for, or sees the maintenance when he enters his promise.
-    async fn somebody_came(&self, rack: &Rack) -> Result<bool, Failure> {
+    /// before has written his claim by now, and is waited for, or sees the maintenance when he enters its reservation.
+    async fn somebody_came(&self, rack: &GuestContext) -> Result<bool, Failure> {
         let mut came = false;
         for (guest, claim) in claim::all(rack.port()).await? {
             if self.here.contains(&guest) || !claim.places().any(|place| place == self.host) {
@@ -88,7 +88,7 @@ impl Evacuation {
 
 /// A host that gets back what left it.
 #[derive(Debug)]
-pub struct Homecoming {
+pub struct ReturnPlan {
     /// The host.
     pub host: String,
     /// What moves back.
@@ -97,45 +97,46 @@ pub struct Homecoming {
     pub over: bool,
 }
 
-impl Homecoming {
+impl ReturnPlan {
     /// Plans the way back of those that left.
     ///
     /// # Errors
     /// When the host is unknown or silent, or the cluster cannot be asked.
     pub async fn plan(
-        rack: &Rack,
+        rack: &GuestContext,
         host: &str,
         options: &Options,
-        urgency: &watch::Receiver<Urgency>,
+        cancel_level: &watch::Receiver<CancelLevel>,
         change: bool,
     ) -> Result<Self, Failure> {
         known(rack, host)?;
         let states = read_host_states(rack.port()).await?;
         let left = states.get(host).map(|s| s.left.clone()).unwrap_or_default();
         let guests = rack.guests().await?.into_iter().filter(|g| left.contains_key(&g.uuid)).collect();
-        let mut facts = facts(rack, host, &Wanted::Guests(guests), options, urgency, change).await?;
+        let mut facts = facts(rack, host, &Wanted::Guests(guests), options, cancel_level, change).await?;
         for room in facts.rooms.iter_mut().filter(|r| r.name == host) {
             room.closed = None;
         }
         let wanted: Vec<Uuid> = left.keys().copied().collect();
         let mut plan = plan(&facts, &wanted, Some(host));
         for (uuid, name) in &left {
-            let stay = |reason: &str| Stay { guest: name.clone(), host: String::new(), reason: reason.to_owned() };
+            let unmoved_guest =
+                |reason: &str| Unmoved { guest: name.clone(), host: String::new(), reason: reason.to_owned() };
             match facts.hidden.get(uuid) {
                 _ if facts.unsettled.contains_key(uuid) || facts.guests.iter().any(|g| g.uuid == *uuid) => {}
-                Some(why) => plan.refused.push(stay(why)),
-                None => plan.unchanged.push(stay("does not run any more; it stays as it is")),
+                Some(why) => plan.refused.push(unmoved_guest(why)),
+                None => plan.unchanged.push(unmoved_guest("does not run any more; it stays as it is")),
             }
         }
         let over = left.is_empty() && states.get(host).is_none_or(|s| s.maintenance.is_none());
-        Ok(Homecoming { host: host.to_owned(), plan, over })
+        Ok(ReturnPlan { host: host.to_owned(), plan, over })
     }
 
     /// Opens the host to guests.
     ///
     /// # Errors
     /// When the cluster cannot be asked.
-    pub async fn begin(&self, rack: &Rack) -> Result<bool, Failure> {
+    pub async fn begin(&self, rack: &GuestContext) -> Result<bool, Failure> {
         set_maintenance(rack.port(), &self.host, None).await.map_err(Failure::from)
     }
 
@@ -143,7 +144,7 @@ impl Homecoming {
     ///
     /// # Errors
     /// When the cluster cannot be asked.
-    pub async fn end(&self, rack: &Rack, missing: &[Uuid]) -> Result<(), Failure> {
+    pub async fn end(&self, rack: &GuestContext, missing: &[Uuid]) -> Result<(), Failure> {
         let refused: Vec<&str> =
             self.plan.refused.iter().chain(&self.plan.unsettled).map(|s| s.guest.as_str()).collect();
         change_left(rack, &self.host, |left| {
@@ -153,7 +154,7 @@ impl Homecoming {
     }
 }
 
-fn known(rack: &Rack, host: &str) -> Result<(), Failure> {
+fn known(rack: &GuestContext, host: &str) -> Result<(), Failure> {
     match rack.hypervisors.get(host) {
         Ok(_) => Ok(()),
         Err(_) => Err(Failure::usage(format!("the inventory has no host `{host}` that runs guests"))
@@ -163,19 +164,19 @@ fn known(rack: &Rack, host: &str) -> Result<(), Failure> {
 
 /// What planning about a host that answers starts from.
 async fn facts(
-    rack: &Rack,
+    rack: &GuestContext,
     host: &str,
     wanted: &Wanted,
     options: &Options,
-    urgency: &watch::Receiver<Urgency>,
+    cancel_level: &watch::Receiver<CancelLevel>,
     change: bool,
 ) -> Result<Facts, Failure> {
-    let facts = gather(rack, wanted, options, urgency, change).await?;
+    let facts = gather(rack, wanted, options, cancel_level, change).await?;
     answers(&facts, host).map(|()| facts)
 }
 
 async fn change_left(
-    rack: &Rack,
+    rack: &GuestContext,
     host: &str,
     change: impl Fn(&mut BTreeMap<Uuid, String>) + Send + Sync,
 ) -> Result<(), Failure> {

@@ -4,7 +4,7 @@ use super::options::Options;
 use super::plan::Move;
 use super::stall::{Progress, STALL, pause, stop_emulated};
 use crate::libvirt::{Hypervisor, JobStats, VirtError};
-use crate::ui::{Job, Urgency};
+use crate::ui::{CancelLevel, Job};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub(super) struct Followed<'a> {
     pub(super) source: &'a Arc<dyn Hypervisor>,
     pub(super) a_move: &'a Move,
     pub(super) options: &'a Options,
-    pub(super) urgency: &'a watch::Receiver<Urgency>,
+    pub(super) cancel_level: &'a watch::Receiver<CancelLevel>,
     pub(super) job: &'a Job,
 }
 
@@ -66,7 +66,7 @@ impl Followed<'_> {
                 }
             }
             let stalled = progress.stalled(running, began.elapsed());
-            if stalled || *self.urgency.borrow() == Urgency::Abort {
+            if stalled || *self.cancel_level.borrow() == CancelLevel::Abort {
                 self.job.step("aborts the move");
                 return self.abort(call, stalled, running.is_some()).await;
             }

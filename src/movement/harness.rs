@@ -6,11 +6,11 @@ use crate::error::{Failure, Kind};
 use crate::guest::address::Wish;
 use crate::guest::claim::{self, Claim, Run};
 use crate::guest::create::{self, Order};
-use crate::guest::{Desired, Guest, INDEX, Machine, Rack, conclude, image, make, sample_inventory, start};
+use crate::guest::{Desired, Guest, GuestContext, INDEX, Machine, conclude, image, make, sample_inventory, start};
 use crate::inventory::Size;
 use crate::libvirt::{DomainState, FakeRack, faulty_hypervisors};
 use crate::ssh::{FakeRemote, FaultyRemote, Fleet, Remote, Trap};
-use crate::ui::{Ui, Urgency};
+use crate::ui::{CancelLevel, Ui};
 use std::sync::Arc;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -20,7 +20,7 @@ pub(super) const OPTIONS: Options =
 
 /// Three hosts and the template `tiny`.
 pub(super) struct World {
-    pub(super) rack: Rack,
+    pub(super) rack: GuestContext,
     pub(super) cluster: Arc<FakeCluster>,
     pub(super) hosts: FakeRack,
 }
@@ -40,7 +40,7 @@ impl World {
         for host in &inventory.hosts {
             hosts.address(&inventory.migration_address(host).to_string(), &host.name);
         }
-        let rack = Rack {
+        let rack = GuestContext {
             port: cluster.clone(),
             hypervisors: hosts.hypervisors(),
             fleet: Fleet::of(["h1", "h2", "h3"].map(remote)),
@@ -53,14 +53,14 @@ impl World {
     }
 
     /// The rack as another run sees it.
-    pub(super) fn another(&self) -> Rack {
-        Rack { run: Run::new(), turns: Arc::default(), ..self.rack.clone() }
+    pub(super) fn another(&self) -> GuestContext {
+        GuestContext { run: Run::new(), turns: Arc::default(), ..self.rack.clone() }
     }
 
     /// The same, with every remote call through a trap.
-    pub(super) fn behind(&self, trap: &Arc<Trap>) -> Rack {
+    pub(super) fn behind(&self, trap: &Arc<Trap>) -> GuestContext {
         let faulty = |name: &str| Arc::new(FaultyRemote { inner: remote(name), trap: trap.clone() }) as Arc<dyn Remote>;
-        Rack {
+        GuestContext {
             port: Arc::new(FaultyCluster { inner: self.cluster.clone(), trap: trap.clone() }),
             hypervisors: faulty_hypervisors(&self.rack.hypervisors, trap),
             fleet: Fleet::of(["h1", "h2", "h3"].map(faulty)),
@@ -126,28 +126,28 @@ pub(super) fn order(name: &str) -> Order {
     }
 }
 
-fn calm() -> watch::Receiver<Urgency> {
-    watch::channel(Urgency::None).1
+fn calm() -> watch::Receiver<CancelLevel> {
+    watch::channel(CancelLevel::None).1
 }
 
 /// `rackhand migrate`, to a host.
-pub(super) async fn migrate(rack: &Rack, name: &str, to: &str) -> Result<(), Failure> {
+pub(super) async fn migrate(rack: &GuestContext, name: &str, to: &str) -> Result<(), Failure> {
     let guest = rack.guest(name).await?;
     let uuid = guest.uuid;
     let facts = gather(rack, &Wanted::Guests(vec![guest]), &OPTIONS, &calm(), true).await?;
-    if let Some(stay) = facts.unsettled.get(&uuid) {
-        return Err(Failure::msg(Kind::Unknown, stay));
+    if let Some(unmoved_guest) = facts.unsettled.get(&uuid) {
+        return Err(Failure::msg(Kind::Unknown, unmoved_guest));
     }
     let plan = plan(&facts, &[uuid], Some(to));
     execute(rack, &plan, &OPTIONS, calm()).await.failure().map_or(Ok(()), Err)
 }
 
 /// `rackhand evacuate`.
-pub(super) async fn evacuate(rack: &Rack, host: &str) -> Result<Report, Failure> {
+pub(super) async fn evacuate(rack: &GuestContext, host: &str) -> Result<Report, Failure> {
     let evacuation = Evacuation::plan(rack, host, &OPTIONS, &calm(), true).await?;
     let evacuation = evacuation.begin(rack, true, &OPTIONS, &calm()).await?;
-    if let Some(stay) = evacuation.plan.unsettled.first() {
-        return Err(Failure::msg(Kind::Unknown, stay));
+    if let Some(unmoved_guest) = evacuation.plan.unsettled.first() {
+        return Err(Failure::msg(Kind::Unknown, unmoved_guest));
     }
     Ok(execute(rack, &evacuation.plan, &OPTIONS, calm()).await)
 }

@@ -108,8 +108,8 @@ async fn violation_5_what_one_run_believes_is_not_written_over_what_another_one_
     migrate(&world.another(), "web", "h2").await.unwrap();
     assert_eq!(world.runs_once(guest.uuid).await, "h2");
     let (rack, name, job) = (&world.rack, "web", world.rack.ui.job("a"));
-    let urgency = rack.ui.urgency();
-    let settlement = Settlement { rack, guest: guest.uuid, name, run: &run, job: &job, urgency };
+    let cancel_level = rack.ui.cancel_level();
+    let settlement = Settlement { rack, guest: guest.uuid, name, run: &run, job: &job, cancel_level };
     assert_eq!(settlement.write(&followed, Some("h1")).await.unwrap(), Settled::Changed);
     assert_eq!(world.runs_once(guest.uuid).await, "h2");
 }

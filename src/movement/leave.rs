@@ -1,7 +1,7 @@
 //! What keeps a running guest on its host: another tool's work on it, a QEMU that does not answer.
 
 use crate::error::{Failure, Kind};
-use crate::guest::{Live, Rack};
+use crate::guest::{GuestContext, Live};
 use crate::libvirt::Hypervisor;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ const QEMU: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// What holds it there, with what cures that; nothing was changed.
-pub async fn leave(rack: &Rack, host: &str, guest: &str, uuid: Uuid) -> Result<String, Failure> {
+pub async fn leave(rack: &GuestContext, host: &str, guest: &str, uuid: Uuid) -> Result<String, Failure> {
     let hypervisor = rack.hypervisors.get(host)?;
     // With a job of another tool the rest would wait for its end.
     let Ok(job) = timeout(QEMU, hypervisor.job(uuid)).await else { return Err(hangs(host, guest)) };

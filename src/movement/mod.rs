@@ -10,7 +10,6 @@ mod crash_tests;
 mod evacuate;
 mod explain;
 mod follow;
-mod gather;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
@@ -19,6 +18,7 @@ mod leave;
 mod link;
 mod options;
 mod plan;
+mod planning_input;
 mod preflight;
 mod run;
 mod stall;
@@ -26,10 +26,10 @@ mod stall;
 mod tests;
 mod transfer;
 
-pub use evacuate::{Evacuation, Homecoming};
-pub use gather::{Wanted, answers, gather, link};
+pub use evacuate::{Evacuation, ReturnPlan};
 pub use options::Options;
-pub use plan::{Facts, Loss, Move, Placed, Plan, Stay, plan, plan_evacuation};
+pub use plan::{Facts, Loss, Move, Placed, Plan, Unmoved, plan, plan_evacuation};
+pub use planning_input::{Wanted, answers, gather, link};
 pub use preflight::{data_uri, libvirt_uri, rehearse};
 pub use run::{GuestResult, Report, execute};
 pub use transfer::{Ended, Figures};

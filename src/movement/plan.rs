@@ -1,7 +1,7 @@
 //! What moves where, before anything does: pure.
 
 use super::link::usable;
-use crate::guest::placement::{Closed, HostRoom, Need, Place, Planner, place, reasons};
+use crate::guest::placement::{Closed, HostCapacity, Need, Place, Planner, place, reasons};
 use crate::libvirt::DomainState;
 use crate::ui::Table;
 use serde::Serialize;
@@ -40,17 +40,17 @@ pub struct Placed {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Facts {
     /// Hosts that run guests.
-    pub rooms: Vec<HostRoom>,
+    pub rooms: Vec<HostCapacity>,
     /// Guests that have a domain somewhere.
     pub guests: Vec<Placed>,
     /// Guests that may be on a host that does not answer, with the reason.
     pub hidden: BTreeMap<Uuid, String>,
     /// Guests whose last move is neither over nor can be followed.
-    pub unsettled: BTreeMap<Uuid, Stay>,
+    pub unsettled: BTreeMap<Uuid, Unmoved>,
     /// Guests that a move begun before has brought to where they are.
-    pub arrived: BTreeMap<Uuid, Stay>,
+    pub arrived: BTreeMap<Uuid, Unmoved>,
     /// What runs on hosts beside the guests, and is nobody's to move.
-    pub beside: Vec<Stay>,
+    pub unmanaged: Vec<Unmoved>,
     /// Speed of the migration network in bytes a second, where it is known.
     pub link: Option<u64>,
 }
@@ -81,7 +81,7 @@ pub struct Move {
 
 /// A guest that does not move.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Stay {
+pub struct Unmoved {
     /// The guest.
     pub guest: String,
     /// Where it is; empty when it runs nowhere.
@@ -90,7 +90,7 @@ pub struct Stay {
     pub reason: String,
 }
 
-impl std::fmt::Display for Stay {
+impl std::fmt::Display for Unmoved {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let on = if self.host.is_empty() { "" } else { " on " };
         write!(f, "guest {}{on}{}: {}", self.guest, self.host, self.reason)
@@ -112,11 +112,11 @@ pub struct Plan {
     /// Moves, first one first.
     pub moves: Vec<Move>,
     /// Guests that are where they shall be already.
-    pub unchanged: Vec<Stay>,
+    pub unchanged: Vec<Unmoved>,
     /// Guests that cannot move.
-    pub refused: Vec<Stay>,
+    pub refused: Vec<Unmoved>,
     /// Guests that are left alone because nobody can tell where they are.
-    pub unsettled: Vec<Stay>,
+    pub unsettled: Vec<Unmoved>,
     /// Each host that might be lost after the moves.
     pub losses: Vec<Loss>,
     /// Bytes in all.
@@ -134,14 +134,14 @@ pub fn plan(facts: &Facts, wanted: &[Uuid], to: Option<&str>) -> Plan {
     plan.unsettled.extend(facts.unsettled.iter().filter(|(guest, _)| wanted.contains(guest)).map(|(_, s)| s.clone()));
     let settled = |g: &&Placed| wanted.contains(&g.uuid) && !facts.unsettled.contains_key(&g.uuid);
     for guest in facts.guests.iter().filter(settled) {
-        let stay = |reason: String| Stay { guest: guest.name.clone(), host: guest.host.clone(), reason };
+        let unmoved_guest = |reason: String| Unmoved { guest: guest.name.clone(), host: guest.host.clone(), reason };
         let elsewhere = guest.pinned.as_deref().filter(|p| to.is_none_or(|to| to != *p));
         if to == Some(guest.host.as_str()) {
-            plan.unchanged.push(stay("runs there already".to_owned()));
+            plan.unchanged.push(unmoved_guest("runs there already".to_owned()));
         } else if guest.state != DomainState::Running {
-            plan.refused.push(stay(format!("is {}; only a running guest can move", guest.state)));
+            plan.refused.push(unmoved_guest(format!("is {}; only a running guest can move", guest.state)));
         } else if let Some(pinned) = elsewhere {
-            plan.refused.push(stay(format!("is bound to host {pinned}")));
+            plan.refused.push(unmoved_guest(format!("is bound to host {pinned}")));
         } else {
             chosen.push(guest);
         }
@@ -160,7 +160,7 @@ pub fn plan(facts: &Facts, wanted: &[Uuid], to: Option<&str>) -> Plan {
                     why.retain(|host, _| host == to);
                 }
                 let (guest, host) = (guest.name.clone(), guest.host.clone());
-                plan.refused.push(Stay { guest, host, reason: format!("no room: {}", reasons(&why)) });
+                plan.refused.push(Unmoved { guest, host, reason: format!("no room: {}", reasons(&why)) });
             }
         }
     }
@@ -181,7 +181,7 @@ pub fn plan_evacuation(facts: &Facts, host: &str) -> Plan {
     let wanted: Vec<Uuid> = here.chain(facts.unsettled.keys().copied()).collect();
     let mut plan = plan(&facts, &wanted, None);
     // The host is not empty while they are there.
-    plan.refused.extend(facts.beside.iter().filter(|stay| stay.host == host).cloned());
+    plan.refused.extend(facts.unmanaged.iter().filter(|unmoved_guest| unmoved_guest.host == host).cloned());
     plan
 }
 
@@ -218,7 +218,7 @@ fn sending(bytes: u64, link: Option<u64>) -> f64 {
 }
 
 /// The rooms once the guest has moved.
-fn shift(rooms: &mut [HostRoom], guest: &Placed, to: &str) {
+fn shift(rooms: &mut [HostCapacity], guest: &Placed, to: &str) {
     for room in rooms {
         if room.name == to {
             room.used += guest.memory;
@@ -246,7 +246,7 @@ fn busiest(moves: &[Move], link: Option<u64>) -> f64 {
 }
 
 /// For each host that takes guests: which of its guests would find no place if it were lost as well.
-fn losses(facts: &Facts, after: &[HostRoom], moves: &[Move]) -> Vec<Loss> {
+fn losses(facts: &Facts, after: &[HostCapacity], moves: &[Move]) -> Vec<Loss> {
     let moved: BTreeMap<Uuid, &str> = moves.iter().map(|m| (m.uuid, m.to.as_str())).collect();
     let mut here: BTreeMap<&str, Vec<Need>> = BTreeMap::new();
     for guest in &facts.guests {
@@ -272,10 +272,11 @@ impl Plan {
 
     /// Takes out moves that cannot begin, with the reason of each.
     pub fn refuse(&mut self, refused: &BTreeMap<Uuid, String>, link: Option<u64>) {
-        let (stays, moves) = std::mem::take(&mut self.moves).into_iter().partition(|m| refused.contains_key(&m.uuid));
+        let (unmoved_guests, moves) =
+            std::mem::take(&mut self.moves).into_iter().partition(|m| refused.contains_key(&m.uuid));
         self.moves = moves;
-        let stay = |m: Move| Stay { guest: m.guest, host: m.from, reason: refused[&m.uuid].clone() };
-        self.refused.extend(Vec::into_iter(stays).map(stay));
+        let unmoved_guest = |m: Move| Unmoved { guest: m.guest, host: m.from, reason: refused[&m.uuid].clone() };
+        self.refused.extend(Vec::into_iter(unmoved_guests).map(unmoved_guest));
         self.sum_up(link);
     }
 
@@ -296,14 +297,14 @@ impl Plan {
             let (count, mib) = (self.moves.len(), self.bytes >> 20);
             text.push_str(&format!("\n\n{count} to move, {mib} MiB, about {:.0} s", self.seconds.ceil()));
         }
-        for stay in &self.unchanged {
-            text.push_str(&format!("\n{stay}"));
+        for unmoved_guest in &self.unchanged {
+            text.push_str(&format!("\n{unmoved_guest}"));
         }
-        for stay in &self.refused {
-            text.push_str(&format!("\nCANNOT MOVE {stay}"));
+        for unmoved_guest in &self.refused {
+            text.push_str(&format!("\nCANNOT MOVE {unmoved_guest}"));
         }
-        for stay in &self.unsettled {
-            text.push_str(&format!("\nCANNOT TELL WHERE IT IS: {stay}"));
+        for unmoved_guest in &self.unsettled {
+            text.push_str(&format!("\nCANNOT TELL WHERE IT IS: {unmoved_guest}"));
         }
         let bad: Vec<&Loss> = self.losses.iter().filter(|l| !l.without_place.is_empty()).collect();
         for loss in &bad {
@@ -343,14 +344,14 @@ mod tests {
     fn facts(rooms: &[(&str, u64)], guests: Vec<Placed>) -> Facts {
         let room = |(name, memory): &(&str, u64)| {
             let here: Vec<&Placed> = guests.iter().filter(|g| g.host == *name).collect();
-            HostRoom {
+            HostCapacity {
                 name: (*name).into(),
                 memory: memory * GIB,
                 used: here.iter().map(|g| g.memory).sum(),
                 cpus: 64,
                 cpus_used: here.iter().map(|g| u64::from(g.cpus)).sum(),
                 tags: here.iter().map(|g| g.tags.clone()).collect(),
-                ..HostRoom::default()
+                ..HostCapacity::default()
             }
         };
         Facts { rooms: rooms.iter().map(room).collect(), guests, link: Some(125_000_000), ..Facts::default() }
@@ -380,7 +381,9 @@ mod tests {
         let bound = Placed { pinned: Some("h1".into()), ..guest("bound", "h1", 1) };
         let mut facts =
             facts(&[("h1", 64), ("h2", 4)], vec![paused, bound, guest("big", "h1", 8), guest("there", "h2", 1)]);
-        facts.rooms.push(HostRoom { closed: Some(Closed::Maintenance(Some("dust".into()))), ..facts.rooms[1].clone() });
+        facts
+            .rooms
+            .push(HostCapacity { closed: Some(Closed::Maintenance(Some("dust".into()))), ..facts.rooms[1].clone() });
         facts.rooms[2].name = "h3".into();
         insta::assert_snapshot!(plan(&facts, &ids(&facts), Some("h2")).render(), @r#"
         nothing to move

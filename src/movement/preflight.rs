@@ -3,7 +3,7 @@
 use super::leave::leave;
 use super::plan::{Move, Plan};
 use crate::error::{Failure, Kind};
-use crate::guest::Rack;
+use crate::guest::GuestContext;
 use crate::inventory::{HostSpec, Inventory};
 use crate::ssh::{Exec, RemoteExt};
 use futures::future::join_all;
@@ -59,20 +59,20 @@ impl Pairs {
     ///
     /// # Errors
     /// What stands in the way; nothing was changed.
-    pub async fn see_each_other(&self, rack: &Rack, from: &str, to: &str) -> Result<(), Failure> {
+    pub async fn see_each_other(&self, rack: &GuestContext, from: &str, to: &str) -> Result<(), Failure> {
         let (here, there) = tokio::join!(self.sees(rack, from, to), self.sees(rack, to, from));
         here.and(there).map_err(|obstacle| {
             obstacle.hints.iter().fold(Failure::failed(obstacle.why), |failure, hint| failure.hint(hint))
         })
     }
 
-    async fn sees(&self, rack: &Rack, from: &str, to: &str) -> Result<(), Obstacle> {
+    async fn sees(&self, rack: &GuestContext, from: &str, to: &str) -> Result<(), Obstacle> {
         let cell = Arc::clone(self.0.lock().await.entry((from.to_owned(), to.to_owned())).or_default());
         cell.get_or_init(|| look(rack, from, to)).await.clone()
     }
 }
 
-async fn look(rack: &Rack, from: &str, to: &str) -> Result<(), Obstacle> {
+async fn look(rack: &GuestContext, from: &str, to: &str) -> Result<(), Obstacle> {
     let inventory = &rack.inventory;
     let target = inventory.host(to).ok_or_else(|| format!("the inventory has no host {to}"))?;
     let address = inventory.migration_address(target);
@@ -119,7 +119,7 @@ fn read(from: &str, to: &str, text: &str) -> Option<Obstacle> {
 ///
 /// # Errors
 /// What stands in the way; nothing was changed.
-pub async fn ready(rack: &Rack, pairs: &Pairs, a_move: &Move) -> Result<(), Failure> {
+pub async fn ready(rack: &GuestContext, pairs: &Pairs, a_move: &Move) -> Result<(), Failure> {
     let Move { from, to, guest, uuid, .. } = a_move;
     let guest_fits = async {
         let xml = leave(rack, from, guest, *uuid).await?;
@@ -129,7 +129,7 @@ pub async fn ready(rack: &Rack, pairs: &Pairs, a_move: &Move) -> Result<(), Fail
 }
 
 /// Tries every move of a plan as far as nothing is changed by it: those that could not begin are refused in it.
-pub async fn rehearse(rack: &Rack, plan: &mut Plan, link: Option<u64>) {
+pub async fn rehearse(rack: &GuestContext, plan: &mut Plan, link: Option<u64>) {
     let pairs = Pairs::default();
     let tries = plan.moves.iter().map(|a_move| async { (a_move.uuid, ready(rack, &pairs, a_move).await) });
     let tried = join_all(tries).await;
@@ -138,7 +138,7 @@ pub async fn rehearse(rack: &Rack, plan: &mut Plan, link: Option<u64>) {
     plan.refuse(&refused, link);
 }
 
-async fn no_copy(rack: &Rack, to: &str, uuid: Uuid) -> Result<(), Failure> {
+async fn no_copy(rack: &GuestContext, to: &str, uuid: Uuid) -> Result<(), Failure> {
     match rack.hypervisors.get(to)?.domain(uuid).await? {
         Some(domain) if domain.state.has_process() => {
             Err(Failure::refused(format!("host {to} has another copy of it"))
@@ -149,7 +149,7 @@ async fn no_copy(rack: &Rack, to: &str, uuid: Uuid) -> Result<(), Failure> {
 }
 
 /// Whether the target can give the guest the processor it has.
-async fn fits_cpu(rack: &Rack, from: &str, to: &str, xml: &str) -> Result<(), Failure> {
+async fn fits_cpu(rack: &GuestContext, from: &str, to: &str, xml: &str) -> Result<(), Failure> {
     let Some((virttype, cpu)) = processor(xml) else { return Ok(()) };
     match rack.hypervisors.get(to)?.can_give_cpu(&virttype, &cpu).await {
         Ok(true) => Ok(()),

@@ -6,9 +6,9 @@ use super::plan::{Move, Plan};
 use super::preflight::Pairs;
 use super::transfer::{Ended, Figures, Transfer, elsewhere};
 use crate::error::{Failure, Kind};
-use crate::guest::Rack;
+use crate::guest::GuestContext;
 use crate::ui::Table;
-use crate::ui::{Patience, Urgency};
+use crate::ui::{CancelLevel, ShutdownPolicy};
 use futures::stream::{FuturesUnordered, StreamExt};
 use serde::Serialize;
 use std::collections::{BTreeMap, VecDeque};
@@ -22,7 +22,7 @@ use uuid::Uuid;
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Moves under way are never dropped: they end by themselves, at the first interruption as at the second.
-pub(super) const PATIENCE: Patience = Patience {
+pub(super) const PATIENCE: ShutdownPolicy = ShutdownPolicy {
     once: "begins no more moves, waits for those under way; once more to abort them",
     twice: "aborts the moves under way; their guests stay where they are",
     aborts_itself: true,
@@ -62,9 +62,14 @@ pub struct Report {
 }
 
 /// Carries out a plan. The first interruption lets what runs finish and starts nothing more; the second aborts.
-pub async fn execute(rack: &Rack, plan: &Plan, options: &Options, urgency: watch::Receiver<Urgency>) -> Report {
+pub async fn execute(
+    rack: &GuestContext,
+    plan: &Plan,
+    options: &Options,
+    cancel_level: watch::Receiver<CancelLevel>,
+) -> Report {
     let began = Instant::now();
-    let _unhurried = rack.ui.unhurried(PATIENCE);
+    let _unhurried = rack.ui.completion_guard(PATIENCE);
     let pairs = Pairs::default();
     let flows: Arc<Mutex<BTreeMap<Uuid, (Flow, Instant)>>> = Arc::default();
     let mut waiting: VecDeque<&Move> = plan.moves.iter().collect();
@@ -72,13 +77,13 @@ pub async fn execute(rack: &Rack, plan: &Plan, options: &Options, urgency: watch
     let mut ended: BTreeMap<Uuid, Ended> = BTreeMap::new();
     let late = |now: Instant| options.deadline.is_some_and(|d| now - began >= d);
     while !running.is_empty() || !waiting.is_empty() {
-        let held = *urgency.borrow() != Urgency::None || late(Instant::now());
+        let held = *cancel_level.borrow() != CancelLevel::None || late(Instant::now());
         if held && running.is_empty() {
             break;
         }
         if !held && let Some(next) = next_of(&mut waiting, &snapshot(&flows), options.link) {
             lock(&flows).insert(next.uuid, (Flow::fresh(next), Instant::now()));
-            let transfer = Transfer { rack, a_move: next, options, pairs: &pairs, urgency: urgency.clone() };
+            let transfer = Transfer { rack, a_move: next, options, pairs: &pairs, cancel_level: cancel_level.clone() };
             let (flows, uuid) = (Arc::clone(&flows), next.uuid);
             running.push(async move {
                 let tell = |rate| {
@@ -103,7 +108,7 @@ pub async fn execute(rack: &Rack, plan: &Plan, options: &Options, urgency: watch
         report.add(a_move, ended.remove(&a_move.uuid));
     }
     report.total_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    if *urgency.borrow() != Urgency::None && report.worst != Some(Kind::Unknown) {
+    if *cancel_level.borrow() != CancelLevel::None && report.worst != Some(Kind::Unknown) {
         report.worst = Some(Kind::Interrupted);
     }
     report

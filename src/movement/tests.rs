@@ -4,12 +4,12 @@ use super::*;
 use crate::cluster::{ClusterPort, FakeCluster};
 use crate::error::Kind;
 use crate::guest::claim::{self, Claim, Phase, Run};
-use crate::guest::{Guest, Maintenance, Rack, sample_guest, set_maintenance};
+use crate::guest::{Guest, GuestContext, Maintenance, sample_guest, set_maintenance};
 use crate::inventory;
 use crate::libvirt::{DomainState, FakeFault, FakeRack, JobOperation, MigrateParams};
 use crate::ssh::{FakeRemote, Fleet, Remote};
+use crate::ui::CancelLevel;
 use crate::ui::Ui;
-use crate::ui::Urgency;
 use std::sync::Arc;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -26,10 +26,10 @@ hosts:
 ";
 
 struct Bench {
-    rack: Rack,
+    rack: GuestContext,
     fake: FakeRack,
     guests: Vec<Guest>,
-    hurry: watch::Sender<Urgency>,
+    hurry: watch::Sender<CancelLevel>,
 }
 
 const OPTIONS: Options =
@@ -53,7 +53,7 @@ async fn bench(names: &[&str], remote: impl Fn(FakeRemote) -> FakeRemote) -> Ben
         fake.address(&host.storage_address.to_string(), &host.name);
     }
     let remotes = inventory.hosts.iter().map(|h| Arc::new(remote(FakeRemote::new(&h.name))) as Arc<dyn Remote>);
-    let rack = Rack {
+    let rack = GuestContext {
         port: Arc::new(port),
         hypervisors: fake.hypervisors(),
         fleet: Fleet::of(remotes),
@@ -62,7 +62,7 @@ async fn bench(names: &[&str], remote: impl Fn(FakeRemote) -> FakeRemote) -> Ben
         run: Run::new(),
         turns: Arc::default(),
     };
-    let (hurry, _) = watch::channel(Urgency::None);
+    let (hurry, _) = watch::channel(CancelLevel::None);
     Bench { rack, fake, guests, hurry }
 }
 
@@ -72,10 +72,10 @@ fn sees_all(remote: FakeRemote) -> FakeRemote {
 
 impl Bench {
     async fn evacuate(&self, host: &str) -> Report {
-        let urgency = self.hurry.subscribe();
-        let evacuation = Evacuation::plan(&self.rack, host, &OPTIONS, &urgency, true).await.unwrap();
-        let evacuation = evacuation.begin(&self.rack, true, &OPTIONS, &urgency).await.unwrap();
-        execute(&self.rack, &evacuation.plan, &OPTIONS, urgency).await
+        let cancel_level = self.hurry.subscribe();
+        let evacuation = Evacuation::plan(&self.rack, host, &OPTIONS, &cancel_level, true).await.unwrap();
+        let evacuation = evacuation.begin(&self.rack, true, &OPTIONS, &cancel_level).await.unwrap();
+        execute(&self.rack, &evacuation.plan, &OPTIONS, cancel_level).await
     }
 
     async fn claim(&self, uuid: Uuid) -> (Phase, Option<String>) {
@@ -96,16 +96,16 @@ async fn a_host_is_emptied_and_gets_back_what_left() {
         assert_eq!(bench.claim(guest.uuid).await, (Phase::Running, Some(places[0].0.clone())));
     }
     // Somebody stops one meanwhile: it stays where it is.
-    let urgency = bench.hurry.subscribe();
+    let cancel_level = bench.hurry.subscribe();
     let host = bench.fake.places(bench.guests[0].uuid)[0].0.clone();
     bench.fake.end(&host, bench.guests[0].uuid);
-    let home = Homecoming::plan(&bench.rack, "h1", &OPTIONS, &urgency, true).await.unwrap();
+    let home = ReturnPlan::plan(&bench.rack, "h1", &OPTIONS, &cancel_level, true).await.unwrap();
     home.begin(&bench.rack).await.unwrap();
-    let report = execute(&bench.rack, &home.plan, &OPTIONS, urgency.clone()).await;
+    let report = execute(&bench.rack, &home.plan, &OPTIONS, cancel_level.clone()).await;
     home.end(&bench.rack, &[]).await.unwrap();
     assert_eq!(report.moved().count(), 3, "{}", report.render());
     assert!(bench.guests[1..].iter().all(|g| bench.fake.places(g.uuid) == [("h1".to_owned(), DomainState::Running)]));
-    let again = Homecoming::plan(&bench.rack, "h1", &OPTIONS, &urgency, true).await.unwrap();
+    let again = ReturnPlan::plan(&bench.rack, "h1", &OPTIONS, &cancel_level, true).await.unwrap();
     assert!(again.plan.is_empty() && again.plan.unchanged.is_empty(), "{:?}", again.plan);
 }
 
@@ -138,8 +138,9 @@ async fn a_lost_answer_is_looked_up() {
 async fn a_guest_that_somebody_else_moves_or_has_moved_is_left_to_him() {
     let bench = bench(&["a"], sees_all).await;
     let guest = bench.guests[0].clone();
-    let urgency = bench.hurry.subscribe();
-    let facts = gather(&bench.rack, &Wanted::Guests(bench.guests.clone()), &OPTIONS, &urgency, true).await.unwrap();
+    let cancel_level = bench.hurry.subscribe();
+    let facts =
+        gather(&bench.rack, &Wanted::Guests(bench.guests.clone()), &OPTIONS, &cancel_level, true).await.unwrap();
     let plan = plan(&facts, &[guest.uuid], Some("h3"));
     let other = Run { id: "other".into(), by: "you@elsewhere".into(), process: String::new() };
     let seen = claim::read(bench.rack.port(), guest.uuid).await.unwrap();
@@ -150,7 +151,7 @@ async fn a_guest_that_somebody_else_moves_or_has_moved_is_left_to_him() {
         if theirs.phase == Phase::Running {
             bench.fake.put("h2", &guest.name, guest.uuid);
         }
-        let report = execute(&bench.rack, &plan, &OPTIONS, urgency.clone()).await;
+        let report = execute(&bench.rack, &plan, &OPTIONS, cancel_level.clone()).await;
         assert_eq!(report.failure().unwrap().kind, Kind::Busy, "{}", report.render());
         assert_eq!(claim::read(bench.rack.port(), guest.uuid).await.unwrap(), theirs);
     }
@@ -163,9 +164,10 @@ async fn a_guest_that_other_hands_have_moved_is_moved_from_where_it_is() {
     let guest = bench.guests[0].clone();
     let seen = claim::read(bench.rack.port(), guest.uuid).await.unwrap();
     claim::swap(bench.rack.port(), guest.uuid, &seen, &seen.running("h2")).await.unwrap();
-    let urgency = bench.hurry.subscribe();
-    let facts = gather(&bench.rack, &Wanted::Guests(bench.guests.clone()), &OPTIONS, &urgency, true).await.unwrap();
-    let report = execute(&bench.rack, &plan(&facts, &[guest.uuid], Some("h3")), &OPTIONS, urgency).await;
+    let cancel_level = bench.hurry.subscribe();
+    let facts =
+        gather(&bench.rack, &Wanted::Guests(bench.guests.clone()), &OPTIONS, &cancel_level, true).await.unwrap();
+    let report = execute(&bench.rack, &plan(&facts, &[guest.uuid], Some("h3")), &OPTIONS, cancel_level).await;
     assert_eq!(report.moved().count(), 1, "{}", report.render());
     assert_eq!(claim::read(bench.rack.port(), guest.uuid).await.unwrap().host.as_deref(), Some("h3"));
 }
@@ -184,8 +186,9 @@ async fn a_guest_on_a_third_host_is_not_gone_and_one_that_may_be_there_neither()
         if !third_answers {
             bench.fake.fault("h3", FakeFault::Unreachable);
         }
-        let urgency = bench.hurry.subscribe();
-        let facts = gather(&bench.rack, &Wanted::Guests(vec![guest.clone()]), &OPTIONS, &urgency, true).await.unwrap();
+        let cancel_level = bench.hurry.subscribe();
+        let facts =
+            gather(&bench.rack, &Wanted::Guests(vec![guest.clone()]), &OPTIONS, &cancel_level, true).await.unwrap();
         if third_answers {
             assert_eq!(facts.guests[0].host, "h3");
             assert_eq!(bench.claim(guest.uuid).await, (Phase::Running, Some("h3".into())));
@@ -199,19 +202,19 @@ async fn a_guest_on_a_third_host_is_not_gone_and_one_that_may_be_there_neither()
 #[tokio::test(start_paused = true)]
 async fn moves_of_several_operators_overfill_no_host() {
     let bench = bench(&["a", "b"], sees_all).await;
-    let urgency = bench.hurry.subscribe();
+    let cancel_level = bench.hurry.subscribe();
     let mut plans = Vec::new();
     for guest in &bench.guests {
         // Both fit on h2, but not together: it has 60 GiB or less for guests.
         bench.fake.put_sized("h1", &guest.name, guest.uuid, DomainState::Running, 31 << 30);
         let wanted = Wanted::Guests(vec![guest.clone()]);
-        let facts = gather(&bench.rack, &wanted, &OPTIONS, &urgency, true).await.unwrap();
+        let facts = gather(&bench.rack, &wanted, &OPTIONS, &cancel_level, true).await.unwrap();
         plans.push(plan(&facts, &[guest.uuid], Some("h2")));
     }
-    let other = Rack { run: Run::new(), turns: Arc::default(), ..bench.rack.clone() };
+    let other = GuestContext { run: Run::new(), turns: Arc::default(), ..bench.rack.clone() };
     let (one, two) = tokio::join!(
-        execute(&bench.rack, &plans[0], &OPTIONS, urgency.clone()),
-        execute(&other, &plans[1], &OPTIONS, urgency.clone())
+        execute(&bench.rack, &plans[0], &OPTIONS, cancel_level.clone()),
+        execute(&other, &plans[1], &OPTIONS, cancel_level.clone())
     );
     assert_eq!(one.moved().count() + two.moved().count(), 1, "{}\n{}", one.render(), two.render());
     let failure = one.failure().or(two.failure()).unwrap();
@@ -230,8 +233,8 @@ async fn a_host_with_something_that_is_no_guest_is_not_called_empty() {
     bench.fake.put_as("h1", "off", Uuid::max(), DomainState::Off);
     bench.fake.put("h2", "b", bench.guests[1].uuid);
     bench.fake.put_as("h1", "b", bench.guests[1].uuid, DomainState::Paused);
-    let urgency = bench.hurry.subscribe();
-    let plan = Evacuation::plan(&bench.rack, "h1", &OPTIONS, &urgency, true).await.unwrap().plan;
+    let cancel_level = bench.hurry.subscribe();
+    let plan = Evacuation::plan(&bench.rack, "h1", &OPTIONS, &cancel_level, true).await.unwrap().plan;
     assert_eq!(plan.moves.iter().map(|m| m.guest.as_str()).collect::<Vec<_>>(), ["a"]);
     let mut refused: Vec<String> = plan.refused.iter().map(ToString::to_string).collect();
     refused.sort();
@@ -242,7 +245,7 @@ async fn a_host_with_something_that_is_no_guest_is_not_called_empty() {
             "guest foreign on h1: is no guest of this rack; move it or end it there with virsh",
         ]
     );
-    let elsewhere = Evacuation::plan(&bench.rack, "h3", &OPTIONS, &urgency, true).await.unwrap().plan;
+    let elsewhere = Evacuation::plan(&bench.rack, "h3", &OPTIONS, &cancel_level, true).await.unwrap().plan;
     assert!(elsewhere.refused.is_empty(), "{elsewhere:?}");
 }
 
@@ -260,13 +263,13 @@ async fn a_host_that_does_not_answer_is_not_taken_for_an_empty_one() {
 async fn who_comes_after_the_plan_was_made_leaves_as_well() {
     let bench = bench(&["a", "b"], sees_all).await;
     let (a, b) = (&bench.guests[0], &bench.guests[1]);
-    let urgency = bench.hurry.subscribe();
+    let cancel_level = bench.hurry.subscribe();
     bench.fake.end("h1", b.uuid);
-    let evacuation = Evacuation::plan(&bench.rack, "h1", &OPTIONS, &urgency, true).await.unwrap();
+    let evacuation = Evacuation::plan(&bench.rack, "h1", &OPTIONS, &cancel_level, true).await.unwrap();
     assert_eq!(evacuation.plan.moves.len(), 1);
     bench.fake.put("h1", "b", b.uuid);
-    let evacuation = evacuation.begin(&bench.rack, false, &OPTIONS, &urgency).await.unwrap();
-    let report = execute(&bench.rack, &evacuation.plan, &OPTIONS, urgency).await;
+    let evacuation = evacuation.begin(&bench.rack, false, &OPTIONS, &cancel_level).await.unwrap();
+    let report = execute(&bench.rack, &evacuation.plan, &OPTIONS, cancel_level).await;
     assert_eq!(report.moved().count(), 2, "{}", report.render());
     assert!([a, b].iter().all(|g| bench.fake.places(g.uuid)[0].0 != "h1"));
 }
@@ -277,12 +280,12 @@ async fn a_guest_on_a_silent_host_is_not_forgotten_by_a_return() {
     assert_eq!(bench.evacuate("h1").await.moved().count(), 1);
     let host = bench.fake.places(bench.guests[0].uuid)[0].0.clone();
     bench.fake.fault(&host, FakeFault::Unreachable);
-    let urgency = bench.hurry.subscribe();
-    let home = Homecoming::plan(&bench.rack, "h1", &OPTIONS, &urgency, true).await.unwrap();
+    let cancel_level = bench.hurry.subscribe();
+    let home = ReturnPlan::plan(&bench.rack, "h1", &OPTIONS, &cancel_level, true).await.unwrap();
     assert!(home.plan.refused[0].reason.contains(&format!("it may run on {host}, which does not answer")));
     home.end(&bench.rack, &[]).await.unwrap();
     bench.fake.mend(&host, FakeFault::Unreachable);
-    let home = Homecoming::plan(&bench.rack, "h1", &OPTIONS, &urgency, true).await.unwrap();
+    let home = ReturnPlan::plan(&bench.rack, "h1", &OPTIONS, &cancel_level, true).await.unwrap();
     assert_eq!(home.plan.moves.len(), 1);
 }
 
@@ -302,13 +305,13 @@ async fn hosts_that_do_not_see_each_other_change_nothing() {
 #[tokio::test(start_paused = true)]
 async fn maintenance_is_refused_whenever_it_was_set() {
     let bench = bench(&["a"], sees_all).await;
-    let urgency = bench.hurry.subscribe();
+    let cancel_level = bench.hurry.subscribe();
     let wanted = Wanted::Guests(bench.guests.clone());
-    let facts = gather(&bench.rack, &wanted, &OPTIONS, &urgency, true).await.unwrap();
+    let facts = gather(&bench.rack, &wanted, &OPTIONS, &cancel_level, true).await.unwrap();
     let plan = plan(&facts, &[bench.guests[0].uuid], Some("h2"));
     let maintenance = Maintenance { since: jiff::Timestamp::UNIX_EPOCH, by: "me".into(), why: None };
     set_maintenance(bench.rack.port(), "h2", Some(maintenance)).await.unwrap();
-    let report = execute(&bench.rack, &plan, &OPTIONS, urgency).await;
+    let report = execute(&bench.rack, &plan, &OPTIONS, cancel_level).await;
     assert_eq!(report.failure().unwrap().kind, Kind::Refused);
     assert_eq!(bench.claim(bench.guests[0].uuid).await, (Phase::Running, Some("h1".into())));
 }
@@ -327,8 +330,8 @@ async fn what_a_dead_run_left_behind_is_finished() {
             bench.fake.put("h2", "a", guest.uuid);
         }
         let wanted = Wanted::Guests(vec![guest.clone()]);
-        let urgency = bench.hurry.subscribe();
-        let facts = gather(&bench.rack, &wanted, &OPTIONS, &urgency, true).await.unwrap();
+        let cancel_level = bench.hurry.subscribe();
+        let facts = gather(&bench.rack, &wanted, &OPTIONS, &cancel_level, true).await.unwrap();
         assert_eq!(facts.guests[0].host, host);
         assert_eq!(facts.arrived.contains_key(&guest.uuid), at_target);
         assert_eq!(bench.claim(guest.uuid).await, (Phase::Running, Some(host.into())));
@@ -427,8 +430,8 @@ async fn a_guest_that_leaves_a_slow_host_between_two_looks_is_not_gone() {
             .unwrap_err()
             .unknown()
     );
-    let urgency = bench.hurry.subscribe();
-    gather(&bench.rack, &Wanted::Guests(vec![guest.clone()]), &OPTIONS, &urgency, true).await.unwrap();
+    let cancel_level = bench.hurry.subscribe();
+    gather(&bench.rack, &Wanted::Guests(vec![guest.clone()]), &OPTIONS, &cancel_level, true).await.unwrap();
     assert_eq!(bench.claim(guest.uuid).await, (Phase::Running, Some("h2".into())));
 }
 
@@ -439,10 +442,10 @@ async fn a_silent_side_leaves_the_claim_alone() {
     let seen = claim::read(bench.rack.port(), guest.uuid).await.unwrap();
     claim::swap(bench.rack.port(), guest.uuid, &seen, &seen.moving("h1", "h2", &Run::new())).await.unwrap();
     bench.fake.fault("h2", FakeFault::Unreachable);
-    let urgency = bench.hurry.subscribe();
+    let cancel_level = bench.hurry.subscribe();
     // It keeps nobody else from leaving.
-    let evacuation = Evacuation::plan(&bench.rack, "h1", &OPTIONS, &urgency, true).await.unwrap();
-    let names = |stays: &[Stay]| stays.iter().map(|s| s.guest.clone()).collect::<Vec<_>>();
+    let evacuation = Evacuation::plan(&bench.rack, "h1", &OPTIONS, &cancel_level, true).await.unwrap();
+    let names = |unmoved_guests: &[Unmoved]| unmoved_guests.iter().map(|s| s.guest.clone()).collect::<Vec<_>>();
     assert_eq!(names(&evacuation.plan.unsettled), ["a"]);
     assert!(evacuation.plan.unsettled[0].reason.contains("h2 does not answer"), "{:?}", evacuation.plan);
     assert_eq!((evacuation.plan.moves.len(), evacuation.plan.moves[0].guest.as_str()), (1, "b"));
@@ -453,15 +456,15 @@ async fn a_silent_side_leaves_the_claim_alone() {
 #[tokio::test(start_paused = true)]
 async fn the_first_interruption_finishes_and_the_second_aborts() {
     let bench = bench(&["a", "b"], sees_all).await;
-    bench.hurry.send_replace(Urgency::Finish);
+    bench.hurry.send_replace(CancelLevel::Finish);
     let report = bench.evacuate("h1").await;
     assert_eq!(report.failure().unwrap().kind, Kind::Interrupted);
     assert!(report.guests.iter().all(|g| g.outcome == "waiting"));
-    bench.hurry.send_replace(Urgency::None);
+    bench.hurry.send_replace(CancelLevel::None);
     bench.fake.fault("h1", FakeFault::MoveStalls);
     let (report, ()) = tokio::join!(bench.evacuate("h1"), async {
         tokio::time::sleep(std::time::Duration::from_secs(3)).await;
-        bench.hurry.send_replace(Urgency::Abort);
+        bench.hurry.send_replace(CancelLevel::Abort);
     });
     assert_eq!(report.failure().unwrap().kind, Kind::Interrupted);
     assert!(report.render().contains("aborted by the operator"), "{}", report.render());
@@ -517,8 +520,8 @@ async fn what_holds_a_guest_on_its_host_is_found_by_the_dry_run_and_before_the_c
     let disk = "<disk type='file' device='cdrom'><source file='/root/a.iso'/><target dev='sda'/></disk>";
     bench.fake.xml(iso, format!("<domain type='kvm'><devices>{disk}</devices></domain>"));
     bench.fake.snapshot(snap, "before-upgrade");
-    let urgency = bench.hurry.subscribe();
-    let mut plan = Evacuation::plan(&bench.rack, "h1", &OPTIONS, &urgency, false).await.unwrap().plan;
+    let cancel_level = bench.hurry.subscribe();
+    let mut plan = Evacuation::plan(&bench.rack, "h1", &OPTIONS, &cancel_level, false).await.unwrap().plan;
     rehearse(&bench.rack, &mut plan, None).await;
     let refused: Vec<String> = plan.refused.iter().map(ToString::to_string).collect();
     assert_eq!(plan.moves.iter().map(|m| m.guest.as_str()).collect::<Vec<_>>(), ["plain"]);

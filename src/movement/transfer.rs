@@ -8,9 +8,9 @@ use super::preflight::{self, Pairs, before_it_began};
 use super::stall::pause;
 use crate::error::{Failure, Kind};
 use crate::guest::claim::{self, Claim, Phase, Run, Swap, Window};
-use crate::guest::{Courtesy, Rack, Settled, Settlement, Sides, enter_promise};
+use crate::guest::{Courtesy, GuestContext, Settled, Settlement, Sides, enter_reservation};
 use crate::libvirt::{MigrateParams, Token, VirtError};
-use crate::ui::{Job, Outcome, Urgency};
+use crate::ui::{CancelLevel, Job, Outcome};
 use serde::Serialize;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -54,7 +54,7 @@ pub enum Ended {
 #[derive(Debug)]
 pub struct Transfer<'a> {
     /// The cluster and its hosts.
-    pub rack: &'a Rack,
+    pub rack: &'a GuestContext,
     /// Which guest, where from, where to.
     pub a_move: &'a Move,
     /// How.
@@ -62,7 +62,7 @@ pub struct Transfer<'a> {
     /// Hosts that were seen to see each other.
     pub pairs: &'a Pairs,
     /// How much the operator is in a hurry.
-    pub urgency: watch::Receiver<Urgency>,
+    pub cancel_level: watch::Receiver<CancelLevel>,
 }
 
 impl Transfer<'_> {
@@ -121,7 +121,7 @@ impl Transfer<'_> {
     async fn enter(&self, sides: &Sides, mine: &Claim) -> Result<(), Failure> {
         let (uuid, to) = (self.a_move.uuid, self.a_move.to.as_str());
         let (room, there) = tokio::join!(
-            enter_promise(self.rack, uuid, &self.a_move.need, to),
+            enter_reservation(self.rack, uuid, &self.a_move.need, to),
             sides.target.revoke(uuid, mine.token())
         );
         if let Err(why) = room.map_err(before_it_began)? {
@@ -189,12 +189,18 @@ impl Transfer<'_> {
     }
 
     fn followed<'a>(&'a self, sides: &'a Sides, job: &'a Job) -> Followed<'a> {
-        Followed { source: &sides.source, a_move: self.a_move, options: self.options, urgency: &self.urgency, job }
+        Followed {
+            source: &sides.source,
+            a_move: self.a_move,
+            options: self.options,
+            cancel_level: &self.cancel_level,
+            job,
+        }
     }
 
     fn settlement<'a>(&'a self, run: &'a Run, job: &'a Job) -> Settlement<'a> {
         let (rack, guest, name) = (self.rack, self.a_move.uuid, self.a_move.guest.as_str());
-        Settlement { rack, guest, name, run, job, urgency: self.urgency.clone() }
+        Settlement { rack, guest, name, run, job, cancel_level: self.cancel_level.clone() }
     }
 
     fn params(&self) -> Option<MigrateParams> {

@@ -5,7 +5,7 @@ use super::change::{Action, Change};
 use super::diff::settable;
 use super::guard::{Fresh, Guarded};
 use super::job::check_job;
-use super::probe::look;
+use super::probe::probe_resources;
 use super::resource::{Block, Command, Directory, File, Guard, Resource, Service, User};
 use super::shell::{join, quote, unit_word};
 use super::state::State;
@@ -40,7 +40,7 @@ pub async fn apply(
         begin(change)?;
         let outcome = match resource {
             Resource::Bridge(wanted) => {
-                let state = look(remote, &[resource]).await?;
+                let state = probe_resources(remote, &[resource]).await?;
                 bridge::apply(remote, wanted, &state, fresh).await
             }
             Resource::Packages(names) => {

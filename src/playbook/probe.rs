@@ -20,7 +20,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// When the host cannot be reached or does not answer in time.
-pub async fn look(remote: &dyn Remote, resources: &[&Resource]) -> Result<State, RemoteError> {
+pub async fn probe_resources(remote: &dyn Remote, resources: &[&Resource]) -> Result<State, RemoteError> {
     let exec = Exec::argv(["bash", "-s"]).stdin(script(resources)).deadline(LIMIT);
     let output = remote.check(exec).await?;
     Ok(parse(&output.text(), resources))

@@ -1,8 +1,8 @@
 //! What a playbook's templates know about a host.
 
-use super::ground::Ground;
 use super::network;
 use super::packages::packages;
+use super::platform::HostPlatform;
 use crate::error::Failure;
 use crate::host::family;
 use crate::inventory::{HostSpec, Inventory, MigrationNetwork, Role};
@@ -24,7 +24,7 @@ struct Facts<'a> {
     /// The host itself, as in the inventory.
     host: &'a HostSpec,
     /// What the host is.
-    ground: &'a Ground,
+    platform: &'a HostPlatform,
     /// `debian` or `redhat`.
     family: &'static str,
     /// What it needs installed.
@@ -43,21 +43,22 @@ struct Facts<'a> {
 ///
 /// # Errors
 /// When its distribution is not supported, or a guests' network has no uplink there (exit 5 and 2).
-pub fn facts(inventory: &Inventory, host: &HostSpec, ground: &Ground) -> Result<Value, Failure> {
+pub fn facts(inventory: &Inventory, host: &HostSpec, platform: &HostPlatform) -> Result<Value, Failure> {
     let refuse = |reason: String| Failure::refused(format!("host {}: {reason}", host.name));
-    let bridges = network::bridges(inventory, host, ground)?;
-    if let Some((bridge, why)) = bridges.iter().find_map(|b| Some((b, network::too_low(inventory, host, ground, b)?))) {
+    let bridges = network::bridges(inventory, host, platform)?;
+    if let Some((bridge, why)) = bridges.iter().find_map(|b| Some((b, network::too_low(inventory, host, platform, b)?)))
+    {
         return Err(refuse(format!("bridge {}: {why}", bridge.name)));
     }
-    let mut packages = packages(&ground.os, &ground.version, host, ground.is_container()).map_err(refuse)?;
-    if ground.ceph_volume && host.has(Role::Osd) && !packages.iter().any(|p| p == "ceph-volume") {
+    let mut packages = packages(&platform.os, &platform.version, host, platform.is_container()).map_err(refuse)?;
+    if platform.ceph_volume && host.has(Role::Osd) && !packages.iter().any(|p| p == "ceph-volume") {
         packages.push("ceph-volume".to_owned());
     }
     let facts = Facts {
         inventory,
         host,
-        ground,
-        family: family(&ground.os, &ground.version).map_err(refuse)?.name(),
+        platform,
+        family: family(&platform.os, &platform.version).map_err(refuse)?.name(),
         packages,
         bridges,
         host_uuid: host_uuid(inventory, host),
@@ -78,19 +79,19 @@ fn host_uuid(inventory: &Inventory, host: &HostSpec) -> Uuid {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::playbook::{Book, Library, Resource};
+    use crate::playbook::{Library, Playbook, Resource};
 
-    fn books(os: &str, version: &str, container: &str) -> Vec<Book> {
+    fn books(os: &str, version: &str, container: &str) -> Vec<Playbook> {
         let inventory = crate::inventory::parse("example", include_str!("../../inventory.example.yaml")).unwrap();
-        let ground = Ground {
+        let platform = HostPlatform {
             os: os.to_owned(),
             version: version.to_owned(),
             container: container.to_owned(),
             network: "networkd".to_owned(),
             watchdog: true,
-            ..Ground::default()
+            ..HostPlatform::default()
         };
-        let facts = facts(&inventory, &inventory.hosts[0], &ground).unwrap();
+        let facts = facts(&inventory, &inventory.hosts[0], &platform).unwrap();
         let library = Library::new(None);
         ["os", "network", "packages", "time", "libvirt"].map(|name| library.book(name, &facts).unwrap()).into()
     }
@@ -117,15 +118,15 @@ mod tests {
     fn a_network_without_an_uplink_is_over_the_management_nic() {
         let text = include_str!("../../inventory.example.yaml").replace("      uplink: eno2 ", "      # uplink: eno2 ");
         let inventory = crate::inventory::parse("example", &text).unwrap();
-        let over = |host: usize, ground: &Ground| {
-            let bridges = network::bridges(&inventory, &inventory.hosts[host], ground);
+        let over = |host: usize, platform: &HostPlatform| {
+            let bridges = network::bridges(&inventory, &inventory.hosts[host], platform);
             bridges.map(|bridges| bridges.into_iter().map(|bridge| bridge.uplink).collect::<Vec<_>>())
         };
-        let mut ground = Ground::default();
-        assert_eq!(over(0, &ground).unwrap_err().kind, crate::error::Kind::Usage);
-        ground.ports.insert(inventory.hosts[0].address, "eno9".to_owned());
-        assert_eq!(over(0, &ground).unwrap(), ["eno9", "eno9"]);
-        assert_eq!(over(4, &ground).unwrap(), ["eno4", "eno4"], "what its host says goes first");
+        let mut platform = HostPlatform::default();
+        assert_eq!(over(0, &platform).unwrap_err().kind, crate::error::Kind::Usage);
+        platform.ports.insert(inventory.hosts[0].address, "eno9".to_owned());
+        assert_eq!(over(0, &platform).unwrap(), ["eno9", "eno9"]);
+        assert_eq!(over(4, &platform).unwrap(), ["eno4", "eno4"], "what its host says goes first");
     }
 
     #[test]
@@ -145,8 +146,13 @@ mod tests {
     fn a_debian_12_with_a_newer_ceph_gets_ceph_volume() {
         let inventory = crate::inventory::parse("example", include_str!("../../inventory.example.yaml")).unwrap();
         let packages = |ceph_volume| {
-            let ground = Ground { os: "debian".to_owned(), version: "12".to_owned(), ceph_volume, ..Ground::default() };
-            let facts = facts(&inventory, &inventory.hosts[0], &ground).unwrap();
+            let platform = HostPlatform {
+                os: "debian".to_owned(),
+                version: "12".to_owned(),
+                ceph_volume,
+                ..HostPlatform::default()
+            };
+            let facts = facts(&inventory, &inventory.hosts[0], &platform).unwrap();
             format!("{:?}", Library::new(None).book("packages", &facts).unwrap())
         };
         assert!(packages(true).contains("ceph-volume") && !packages(false).contains("ceph-volume"));
@@ -156,8 +162,8 @@ mod tests {
     fn an_ipv6_storage_network_is_listened_on_in_brackets() {
         let mut inventory = crate::inventory::parse("example", include_str!("../../inventory.example.yaml")).unwrap();
         inventory.hosts[0].storage_address = "fd00:8::11".parse().unwrap();
-        let ground = Ground { os: "debian".to_owned(), version: "12".to_owned(), ..Ground::default() };
-        let facts = facts(&inventory, &inventory.hosts[0], &ground).unwrap();
+        let platform = HostPlatform { os: "debian".to_owned(), version: "12".to_owned(), ..HostPlatform::default() };
+        let facts = facts(&inventory, &inventory.hosts[0], &platform).unwrap();
         let book = Library::new(None).book("libvirt", &facts).unwrap();
         let all = format!("{book:?}");
         assert!(all.contains("ListenStream=[fd00:8::11]:16514"), "{all}");
@@ -185,7 +191,7 @@ mod tests {
 
     #[test]
     fn osds_stop_before_the_monitor_of_their_host() {
-        let order = |book: &Book| {
+        let order = |book: &Playbook| {
             let files = book.resources.iter().filter_map(|r| if let Resource::File(f) = r { Some(f) } else { None });
             let mut files = files.filter(|f| f.path == "/etc/systemd/system/ceph-osd@.service.d/rackhand-order.conf");
             files.next().and_then(|f| f.content.clone())
@@ -202,10 +208,10 @@ mod tests {
         let more = crate::inventory::parse("example", include_str!("../../inventory.example.yaml")).unwrap();
         let mut less = more.clone();
         let new = less.hosts.pop().unwrap();
-        let ground = Ground { os: "debian".to_owned(), version: "12".to_owned(), ..Ground::default() };
+        let platform = HostPlatform { os: "debian".to_owned(), version: "12".to_owned(), ..HostPlatform::default() };
         for host in &less.hosts {
             let resources = |inventory: &Inventory| -> Vec<Resource> {
-                let facts = facts(inventory, host, &ground).unwrap();
+                let facts = facts(inventory, host, &platform).unwrap();
                 let books = ["os", "network", "packages", "time", "libvirt"];
                 let books = books.map(|name| Library::new(None).book(name, &facts).unwrap());
                 books.into_iter().flat_map(|book| book.resources).collect()

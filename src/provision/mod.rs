@@ -2,14 +2,14 @@
 
 mod ceph;
 mod facts;
-mod grip;
-mod ground;
 mod lock;
 mod network;
 mod packages;
 mod pki;
 mod plan;
+mod platform;
 mod run;
+mod run_guard;
 mod secret;
 mod stages;
 mod step;
@@ -17,13 +17,13 @@ mod tls;
 mod together;
 
 pub use facts::facts;
-pub use grip::Grip;
-pub use ground::{Ground, look};
 pub use lock::{HostLock, lock, owner};
 pub use network::{refused_bridges, refused_draft};
 pub use packages::packages;
 pub use plan::{Plan, PlannedStep};
-pub use run::{Provision, Stage, Survey};
+pub use platform::{HostPlatform, probe_platform};
+pub use run::{ProbedState, Provision, Stage};
+pub use run_guard::RunGuard;
 pub use secret::{GUEST_USER, secret_uuid};
 pub use stages::stages;
 pub use step::{Ctx, Step};

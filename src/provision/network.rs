@@ -1,6 +1,6 @@
 //! The guests' bridges of a host, and the networks in which they must not be made.
 
-use super::ground::{self, Ground};
+use super::platform::{self, HostPlatform};
 use crate::error::Failure;
 use crate::inventory::{HostSpec, Inventory, Role};
 use crate::playbook::{self, Bridge, Refusal, Resource};
@@ -11,14 +11,14 @@ use std::net::IpAddr;
 ///
 /// # Errors
 /// When a guests' network has no uplink there (exit 2).
-pub(super) fn bridges(inventory: &Inventory, host: &HostSpec, ground: &Ground) -> Result<Vec<Bridge>, Failure> {
+pub(super) fn bridges(inventory: &Inventory, host: &HostSpec, platform: &HostPlatform) -> Result<Vec<Bridge>, Failure> {
     if !host.has(Role::Guests) {
         return Ok(Vec::new());
     }
     let mut bridges = Vec::new();
     for (name, network) in &inventory.networks.guests {
         let said = host.uplinks.get(name).or(network.uplink.as_ref());
-        let Some(uplink) = said.or_else(|| ground.ports.get(&host.address)) else {
+        let Some(uplink) = said.or_else(|| platform.ports.get(&host.address)) else {
             let message = format!("host {}: network {name} has no uplink, and no port has {}", host.name, host.address);
             return Err(Failure::usage(message)
                 .hint(format!("name the port under networks.guests.{name}.uplink or the host's uplinks")));
@@ -34,13 +34,18 @@ pub(super) fn bridges(inventory: &Inventory, host: &HostSpec, ground: &Ground) -
 }
 
 /// A bridge that takes over the port of the host's own networks must carry their MTU: the lower one would win.
-pub(super) fn too_low(inventory: &Inventory, host: &HostSpec, ground: &Ground, bridge: &Bridge) -> Option<Refusal> {
+pub(super) fn too_low(
+    inventory: &Inventory,
+    host: &HostSpec,
+    platform: &HostPlatform,
+    bridge: &Bridge,
+) -> Option<Refusal> {
     let networks = &inventory.networks;
     let own = [
         ("storage", host.storage_address, networks.storage.mtu),
         ("management", host.address, networks.management.mtu),
     ];
-    let shared = own.iter().filter(|(_, address, _)| ground.ports.get(address) == Some(&bridge.uplink));
+    let shared = own.iter().filter(|(_, address, _)| platform.ports.get(address) == Some(&bridge.uplink));
     let (name, _, mtu) = shared.filter(|(_, _, mtu)| *mtu > bridge.mtu).max_by_key(|(_, _, mtu)| *mtu)?;
     if bridge.vlan.is_some() {
         return None;
@@ -66,9 +71,9 @@ pub async fn refused_bridges(
     if !host.has(Role::Guests) || inventory.networks.guests.is_empty() {
         return Ok(Vec::new());
     }
-    let ground = ground::look(remote).await?;
-    let bridges = bridges(inventory, host, &ground)?;
-    let low: Vec<_> = bridges.iter().map(|bridge| too_low(inventory, host, &ground, bridge)).collect();
+    let platform = platform::probe_platform(remote).await?;
+    let bridges = bridges(inventory, host, &platform)?;
+    let low: Vec<_> = bridges.iter().map(|bridge| too_low(inventory, host, &platform, bridge)).collect();
     let found = judge(remote, bridges).await?;
     Ok(found.into_iter().zip(low).filter_map(|((bridge, found), low)| Some((bridge, low.or(found)?))).collect())
 }
@@ -78,15 +83,15 @@ pub async fn refused_bridges(
 /// # Errors
 /// When the host cannot be looked at.
 pub async fn refused_draft(remote: &dyn Remote, address: IpAddr, mtu: u32) -> Result<Option<Refusal>, Failure> {
-    let ground = ground::look(remote).await?;
-    let Some(uplink) = ground.ports.get(&address).cloned() else { return Ok(None) };
+    let platform = platform::probe_platform(remote).await?;
+    let Some(uplink) = platform.ports.get(&address).cloned() else { return Ok(None) };
     let bridge = Bridge { name: "br-lan".to_owned(), uplink, vlan: None, mtu };
     Ok(judge(remote, vec![bridge]).await?.into_iter().find_map(|(_, refusal)| refusal))
 }
 
 async fn judge(remote: &dyn Remote, bridges: Vec<Bridge>) -> Result<Vec<(Bridge, Option<Refusal>)>, Failure> {
     let resources: Vec<Resource> = bridges.iter().cloned().map(Resource::Bridge).collect();
-    let state = playbook::look(remote, &resources.iter().collect::<Vec<_>>()).await?;
+    let state = playbook::probe_resources(remote, &resources.iter().collect::<Vec<_>>()).await?;
     let judged = |bridge: Bridge| {
         let refusal = playbook::refusal(&bridge, &state);
         (bridge, refusal)
@@ -120,7 +125,7 @@ mod tests {
                 vlan,
                 mtu: inventory.networks.guests["lan"].mtu,
             };
-            too_low(inventory, host, &Ground { ports, ..Ground::default() }, &bridge).map(|r| r.to_string())
+            too_low(inventory, host, &HostPlatform { ports, ..HostPlatform::default() }, &bridge).map(|r| r.to_string())
         };
         let both = ["eno1", "eno1"];
         let said = judged(&inventory("1500", "9000"), None, &both).unwrap();

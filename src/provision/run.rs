@@ -1,12 +1,12 @@
 //! The run: survey everything at once, then step by step apply and look again.
 
 use super::facts::facts;
-use super::grip::Grip;
 use super::plan::{Plan, PlannedStep};
+use super::run_guard::RunGuard;
 use super::step::{Ctx, Step};
 use super::together::{one_of, together};
 use crate::error::{Failure, Kind};
-use crate::playbook::{self, Change, Findings, Library, Resource, Skipped, State, Without};
+use crate::playbook::{self, Change, Findings, Library, Resource, Skipped, SkippedResource, State};
 use crate::ssh::Fleet;
 use crate::ui::Outcome;
 use futures::future::{join_all, try_join_all};
@@ -21,7 +21,7 @@ const RECONNECT: Duration = Duration::from_secs(4);
 /// A stage of provisioning.
 pub enum Stage {
     /// A playbook of resources.
-    Book(String),
+    Playbook(String),
     /// A step in Rust.
     Typed(Box<dyn Step>),
 }
@@ -29,7 +29,7 @@ pub enum Stage {
 impl Stage {
     fn name(&self) -> &str {
         match self {
-            Stage::Book(name) => name,
+            Stage::Playbook(name) => name,
             Stage::Typed(step) => step.name(),
         }
     }
@@ -39,12 +39,12 @@ impl Stage {
 pub struct Provision {
     ctx: Ctx,
     stages: Vec<Stage>,
-    books: BTreeMap<(String, String), (Vec<Resource>, Vec<Without>)>,
+    books: BTreeMap<(String, String), (Vec<Resource>, Vec<SkippedResource>)>,
     hosts: Vec<String>,
 }
 
 /// What was found everywhere.
-pub struct Survey {
+pub struct ProbedState {
     findings: Vec<Findings>,
     states: BTreeMap<String, State>,
 }
@@ -57,10 +57,10 @@ impl Provision {
     pub fn new(ctx: Ctx, library: &Library, stages: Vec<Stage>, hosts: Vec<String>) -> Result<Self, Failure> {
         let mut books = BTreeMap::new();
         for host in ctx.inventory.hosts.iter().filter(|h| hosts.contains(&h.name)) {
-            let ground = ctx.ground.get(&host.name).cloned().unwrap_or_default();
-            let facts = facts(&ctx.inventory, host, &ground)?;
+            let platform = ctx.platform.get(&host.name).cloned().unwrap_or_default();
+            let facts = facts(&ctx.inventory, host, &platform)?;
             for stage in &stages {
-                if let Stage::Book(name) = stage {
+                if let Stage::Playbook(name) = stage {
                     let book = library.book(name, &facts)?;
                     books.insert((name.clone(), host.name.clone()), (book.resources, book.skipped));
                 }
@@ -77,11 +77,11 @@ impl Provision {
     ///
     /// # Errors
     /// When a host cannot be looked at, or a step refuses what it found.
-    pub async fn survey(&self) -> Result<Survey, Failure> {
+    pub async fn probe(&self) -> Result<ProbedState, Failure> {
         let states = join_all(self.hosts.iter().map(|host| async move { (host.clone(), self.state(host).await) }));
         let typed = try_join_all(self.stages.iter().map(|stage| async move {
             match stage {
-                Stage::Book(_) => Ok(None),
+                Stage::Playbook(_) => Ok(None),
                 Stage::Typed(step) => step.probe(&self.ctx).await.map(Some),
             }
         }));
@@ -99,13 +99,17 @@ impl Provision {
                 all
             }
         });
-        Ok(Survey { findings: findings.collect(), states })
+        Ok(ProbedState { findings: findings.collect(), states })
     }
 
     /// What a host has, of all that the playbooks ask about.
     async fn state(&self, host: &str) -> Result<State, Failure> {
         let all: Vec<&Resource> = self.stages.iter().flat_map(|stage| self.resources(stage.name(), host)).collect();
-        if all.is_empty() { Ok(State::default()) } else { Ok(playbook::look(&*self.ctx.remote(host)?, &all).await?) }
+        if all.is_empty() {
+            Ok(State::default())
+        } else {
+            Ok(playbook::probe_resources(&*self.ctx.remote(host)?, &all).await?)
+        }
     }
 
     fn compare(&self, step: &str, host: &str, state: &State, touched: &mut BTreeSet<String>) -> Findings {
@@ -122,8 +126,8 @@ impl Provision {
     }
 
     /// The plan that a survey amounts to.
-    pub fn plan(&self, survey: &Survey) -> Plan {
-        let steps = self.stages.iter().zip(&survey.findings).filter(|(_, f)| **f != Findings::default());
+    pub fn plan(&self, probed: &ProbedState) -> Plan {
+        let steps = self.stages.iter().zip(&probed.findings).filter(|(_, f)| **f != Findings::default());
         Plan {
             wanted: self.wanted(),
             steps: steps.map(|(stage, f)| PlannedStep { step: stage.name().to_owned(), findings: f.clone() }).collect(),
@@ -143,18 +147,18 @@ impl Provision {
     /// # Errors
     /// At the first step that fails on some host, after the other hosts have finished it; all that was done stays done,
     /// and the next run finds the rest.
-    pub async fn apply(&self, survey: &Survey, grip: &Grip) -> Result<(), Failure> {
-        let steps = self.stages.iter().zip(&survey.findings).filter(|(_, found)| !found.changes.is_empty());
+    pub async fn apply(&self, probed: &ProbedState, run_guard: &RunGuard) -> Result<(), Failure> {
+        let steps = self.stages.iter().zip(&probed.findings).filter(|(_, found)| !found.changes.is_empty());
         let mut steps: VecDeque<(&Stage, &Findings)> = steps.collect();
         let left = |steps: &VecDeque<(&Stage, &Findings)>, failure: Failure| {
             let names: Vec<&str> = steps.iter().map(|(stage, _)| stage.name()).collect();
             if names.is_empty() { failure } else { failure.hint(format!("not begun: {}", names.join(", "))) }
         };
         while !steps.is_empty() {
-            grip.go_on().await.map_err(|failure| left(&steps, partly(failure)))?;
+            run_guard.go_on().await.map_err(|failure| left(&steps, partly(failure)))?;
             let Some((stage, findings)) = steps.pop_front() else { break };
             match stage {
-                Stage::Book(name) => self.apply_book(name, &findings.changes, &survey.states, grip).await,
+                Stage::Playbook(name) => self.apply_book(name, &findings.changes, &probed.states, run_guard).await,
                 Stage::Typed(step) => self.apply_typed(&**step, &findings.changes).await,
             }
             .map_err(|failure| left(&steps, failure))?;
@@ -167,15 +171,15 @@ impl Provision {
         step: &str,
         changes: &[Change],
         states: &BTreeMap<String, State>,
-        grip: &Grip,
+        run_guard: &RunGuard,
     ) -> Result<(), Failure> {
         let hosts: Vec<&String> = self.hosts.iter().filter(|h| changes.iter().any(|c| c.host == **h)).collect();
         // A bridge over the wrong port cuts its host off for half a minute: the first one alone, not the whole rack.
         let alone = usize::from(changes.iter().any(|c| c.object.starts_with("bridge ")));
         let (first, rest) = hosts.split_at(alone.min(hosts.len()));
-        let mut outcomes = self.apply_hosts(step, first, changes, states, grip).await;
+        let mut outcomes = self.apply_hosts(step, first, changes, states, run_guard).await;
         if outcomes.iter().all(Result::is_ok) {
-            outcomes.extend(self.apply_hosts(step, rest, changes, states, grip).await);
+            outcomes.extend(self.apply_hosts(step, rest, changes, states, run_guard).await);
         }
         one_of(outcomes.into_iter().filter_map(Result::err).collect()).map_or(Ok(()), |failure| Err(partly(failure)))
     }
@@ -186,12 +190,12 @@ impl Provision {
         hosts: &[&String],
         changes: &[Change],
         states: &BTreeMap<String, State>,
-        grip: &Grip,
+        run_guard: &RunGuard,
     ) -> Vec<Result<(), Failure>> {
         join_all(hosts.iter().map(|host| async move {
             let mine: Vec<Change> = changes.iter().filter(|c| c.host == **host).cloned().collect();
             let job = self.ctx.ui.job(format!("{host}: {step}"));
-            match self.apply_host(step, host, mine, &states[*host], &job, grip).await {
+            match self.apply_host(step, host, mine, &states[*host], &job, run_guard).await {
                 Ok(done) => {
                     job.done(format!("{done} changed"));
                     Ok(())
@@ -217,10 +221,10 @@ impl Provision {
         planned: Vec<Change>,
         state: &State,
         job: &crate::ui::Job,
-        grip: &Grip,
+        run_guard: &RunGuard,
     ) -> Result<usize, Failure> {
         let begin = |change: &Change| {
-            grip.may_begin()?;
+            run_guard.may_begin()?;
             job.step(change.object.clone());
             Ok(())
         };
@@ -229,12 +233,12 @@ impl Provision {
         let fresh = || Ok(Fleet::over_ssh(&self.ctx.inventory, RECONNECT)?.get(host)?);
         playbook::apply(&*remote, resources, state, &planned, &fresh, begin).await?;
         let wanted: Vec<&Resource> = resources.iter().collect();
-        let state = playbook::look(&*remote, &wanted).await?;
+        let state = playbook::probe_resources(&*remote, &wanted).await?;
         let rest = playbook::diff(host, step, resources, &state, &mut BTreeSet::new()).changes;
         let more = follow_up(&planned, rest)?;
         if !more.is_empty() {
             playbook::apply(&*remote, resources, &state, &more, &fresh, begin).await?;
-            let state = playbook::look(&*remote, &wanted).await?;
+            let state = playbook::probe_resources(&*remote, &wanted).await?;
             let rest = playbook::diff(host, step, resources, &state, &mut BTreeSet::new()).changes;
             still(&rest)?;
         }

@@ -1,6 +1,6 @@
 //! What a step of provisioning is, and what it works with.
 
-use super::ground::Ground;
+use super::platform::HostPlatform;
 use crate::cluster::{BuildPort, Builder, Cluster, ClusterError, ClusterPort};
 use crate::error::Failure;
 use crate::inventory::{HostSpec, Inventory, Role};
@@ -27,7 +27,7 @@ pub struct Ctx {
     /// The hosts.
     pub fleet: Fleet,
     /// What each host is; read once, before the first probe.
-    pub ground: BTreeMap<String, Ground>,
+    pub platform: BTreeMap<String, HostPlatform>,
     /// Where events go.
     pub ui: Ui,
     /// The cluster while it is built.
@@ -37,9 +37,9 @@ pub struct Ctx {
 
 impl Ctx {
     /// What steps work with; nothing is connected yet.
-    pub fn new(inventory: Arc<Inventory>, fleet: Fleet, ground: BTreeMap<String, Ground>, ui: Ui) -> Self {
+    pub fn new(inventory: Arc<Inventory>, fleet: Fleet, platform: BTreeMap<String, HostPlatform>, ui: Ui) -> Self {
         let build = Arc::new(Builder::new(fleet.clone(), &inventory));
-        Ctx { inventory, fleet, ground, ui, build, cluster: Arc::default() }
+        Ctx { inventory, fleet, platform, ui, build, cluster: Arc::default() }
     }
 
     /// The Ceph cluster; connected once it can be.
@@ -75,7 +75,7 @@ impl Ctx {
 
     /// Whether the host is a container, where kernel settings and device-mapper are not ours.
     pub fn container(&self, host: &str) -> bool {
-        self.ground.get(host).is_some_and(Ground::is_container)
+        self.platform.get(host).is_some_and(HostPlatform::is_container)
     }
 }
 

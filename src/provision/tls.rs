@@ -138,8 +138,8 @@ async fn sums(ctx: &Ctx, host: &HostSpec) -> Result<BTreeMap<String, String>, Fa
 }
 
 async fn install(ctx: &Ctx, host: &HostSpec, authority: &Authority, key: &str) -> Result<(), Failure> {
-    let ground = ctx.ground.get(&host.name).cloned().unwrap_or_default();
-    let (user, group) = match family(&ground.os, &ground.version) {
+    let platform = ctx.platform.get(&host.name).cloned().unwrap_or_default();
+    let (user, group) = match family(&platform.os, &platform.version) {
         Ok(Family::Redhat) => ("qemu", "qemu"),
         _ => ("libvirt-qemu", "kvm"),
     };

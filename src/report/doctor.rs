@@ -1,8 +1,8 @@
 //! What is wrong or risky, each with what to do about it. Pure.
 
+use super::collect::Seen;
 use super::finding::Finding;
 use super::foreign;
-use super::look::Seen;
 use super::status::{GuestLine, Protection, Status};
 use crate::guest::claim::Phase;
 use crate::guest::{Desired, Guest, Stage, State};
@@ -62,7 +62,7 @@ fn hosts(status: &Status) -> Vec<Finding> {
     for host in &status.hosts {
         let object = format!("host {}", host.name);
         let mut add = |severity, what: String, fix: String| found.push(Finding::new(severity, &object, what, fix));
-        let Some(pulse) = &host.pulse else {
+        let Some(metrics) = &host.metrics else {
             let what = host.error.clone().unwrap_or_else(|| "does not answer".to_owned());
             let fix = match host.power {
                 "off" => "its BMC says that it has no power: find out why, then switch it on",
@@ -88,8 +88,8 @@ fn hosts(status: &Status) -> Vec<Finding> {
                 "`rackhand check` says what its sshd forbids; `rackhand provision` starts what is stopped".to_owned(),
             );
         }
-        if pulse.clock_offset.is_some_and(|o| o.abs() > SKEW) {
-            let what = format!("its clock is off by {:.0} ms", pulse.clock_offset.unwrap_or_default() * 1000.0);
+        if metrics.clock_offset.is_some_and(|o| o.abs() > SKEW) {
+            let what = format!("its clock is off by {:.0} ms", metrics.clock_offset.unwrap_or_default() * 1000.0);
             add(Severity::Warning, what, "look at `chronyc sources` there".to_owned());
         }
         if let Some(why) = &host.maintenance {
@@ -109,7 +109,7 @@ fn guests(status: &Status, seen: &Seen) -> Vec<Finding> {
         let object = format!("guest {}", line.name);
         let mut add = |severity, what: String, fix: String| found.push(Finding::new(severity, &object, what, fix));
         let places: Vec<&str> = seen
-            .survey
+            .domain_inventory
             .seen
             .get(&line.uuid)
             .into_iter()
@@ -165,7 +165,7 @@ fn guests(status: &Status, seen: &Seen) -> Vec<Finding> {
 
 /// A guest whose processors stand still: why, and what helps.
 fn stands_still(seen: &Seen, line: &GuestLine) -> (String, String) {
-    let (host, reason) = match seen.survey.place(line.uuid) {
+    let (host, reason) = match seen.domain_inventory.place(line.uuid) {
         Some((host, domain)) => (host.as_str(), domain.reason.as_str()),
         None => ("its host", "unknown"),
     };

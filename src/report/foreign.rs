@@ -1,7 +1,7 @@
 //! What other tools have put on the hosts: domains that are no guests, and what guests have beside their definitions. Pure.
 
+use super::collect::{CephSeen, Seen};
 use super::finding::Finding;
-use super::look::{CephSeen, Seen};
 use crate::guest::Guest;
 use crate::host::Severity;
 use crate::libvirt::Domain;
@@ -38,7 +38,7 @@ pub(super) fn unmanaged(seen: &Seen) -> Vec<Finding> {
         }
     };
     let unread = |uuid: &Uuid| ceph.unreadable.iter().any(|unread| unread.object == Guest::object(*uuid));
-    let unknown = seen.survey.seen.iter().filter(|(uuid, _)| !guests.contains(uuid) && !unread(uuid));
+    let unknown = seen.domain_inventory.seen.iter().filter(|(uuid, _)| !guests.contains(uuid) && !unread(uuid));
     unknown.flat_map(|(_, places)| places.iter().map(one)).collect()
 }
 

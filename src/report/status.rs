@@ -1,9 +1,9 @@
 //! One picture of the rack, put together from what was seen. Pure.
 
-use super::look::{CephSeen, Seen, Silent};
-use super::pulse::Pulse;
+use super::collect::{CephSeen, Seen, Silent};
+use super::metrics::HostMetrics;
 use crate::cluster::CephStatus;
-use crate::guest::placement::{self, HostRoom, Need, Place, Planner};
+use crate::guest::placement::{self, HostCapacity, Need, Place, Planner};
 use crate::guest::{Guest, GuestView, State, need, rooms, view};
 use crate::inventory::{HostSpec, Inventory, Role};
 use crate::libvirt::Domain;
@@ -42,7 +42,7 @@ pub struct HostLine {
     /// `on` or `off`; `unknown` where the host does not answer and its BMC does not tell.
     pub power: &'static str,
     /// How it is.
-    pub pulse: Option<Pulse>,
+    pub metrics: Option<HostMetrics>,
     /// Whether libvirt answers, where the host runs guests.
     pub libvirt: Option<bool>,
     /// Memory kept back for itself and its OSDs, in bytes.
@@ -113,7 +113,7 @@ pub fn assemble(inventory: &Inventory, seen: &Seen, now: Timestamp) -> Status {
         Ok(ceph) => (ceph, None),
         Err(silent) => (&nothing, Some(silent.why.clone())),
     };
-    let rooms = rooms(inventory, &seen.survey, &ceph.states, &ceph.guests, &ceph.promises);
+    let rooms = rooms(inventory, &seen.domain_inventory, &ceph.states, &ceph.guests, &ceph.reservations);
     let homes = homes_after_loss(&rooms, seen, &ceph.guests);
     Status {
         cluster: inventory.cluster.name.clone(),
@@ -128,8 +128,8 @@ pub fn assemble(inventory: &Inventory, seen: &Seen, now: Timestamp) -> Status {
     }
 }
 
-fn host_line(inventory: &Inventory, spec: &HostSpec, seen: &Seen, ceph: &CephSeen, rooms: &[HostRoom]) -> HostLine {
-    let pulse = seen.pulses.get(&spec.name);
+fn host_line(inventory: &Inventory, spec: &HostSpec, seen: &Seen, ceph: &CephSeen, rooms: &[HostCapacity]) -> HostLine {
+    let metrics = seen.host_metrics.get(&spec.name);
     let room = rooms.iter().find(|r| r.name == spec.name);
     let osds: Vec<_> = ceph.osds.iter().filter(|o| o.host == spec.name).collect();
     let mon = match (spec.has(Role::Mon), &seen.ceph) {
@@ -141,18 +141,18 @@ fn host_line(inventory: &Inventory, spec: &HostSpec, seen: &Seen, ceph: &CephSee
     let state = ceph.states.get(&spec.name).and_then(|s| s.maintenance.as_ref());
     HostLine {
         name: spec.name.clone(),
-        reachable: matches!(pulse, Some(Ok(_))),
-        error: pulse.and_then(|p| p.as_ref().err().map(|silent| silent.error.clone())),
-        power: match pulse {
+        reachable: matches!(metrics, Some(Ok(_))),
+        error: metrics.and_then(|p| p.as_ref().err().map(|silent| silent.error.clone())),
+        power: match metrics {
             Some(Ok(_) | Err(Silent { power: Some(true), .. })) => "on",
             Some(Err(Silent { power: Some(false), .. })) => "off",
             Some(Err(Silent { power: None, .. })) | None => "unknown",
         },
-        pulse: pulse.and_then(|p| p.as_ref().ok().cloned()),
-        libvirt: spec.has(Role::Guests).then(|| seen.survey.hosts.contains_key(&spec.name)),
+        metrics: metrics.and_then(|p| p.as_ref().ok().cloned()),
+        libvirt: spec.has(Role::Guests).then(|| seen.domain_inventory.hosts.contains_key(&spec.name)),
         memory_reserved: inventory.reserve(spec).bytes(),
         memory_free: room.map_or(0, |r| r.memory.saturating_sub(r.used)),
-        guests: seen.survey.on(&spec.name).filter(|domain| domain.state.has_process()).count(),
+        guests: seen.domain_inventory.on(&spec.name).filter(|domain| domain.state.has_process()).count(),
         osds_up: osds.iter().filter(|o| o.up).count(),
         osds: osds.len(),
         mon,
@@ -170,7 +170,8 @@ fn guest_line(
     homes: &BTreeMap<Uuid, Option<String>>,
     now: Timestamp,
 ) -> GuestLine {
-    let GuestView { state, host, started, addresses, .. } = view(guest, ceph.claims.get(&guest.uuid), &seen.survey);
+    let GuestView { state, host, started, addresses, .. } =
+        view(guest, ceph.claims.get(&guest.uuid), &seen.domain_inventory);
     let (protection, why) = match homes.get(&guest.uuid) {
         None => (Protection::Off, None),
         Some(None) => (Protection::Protected, None),
@@ -190,7 +191,7 @@ fn guest_line(
 
 /// What the hosts that answer run, where the cluster does not tell the guests.
 fn running(seen: &Seen) -> Vec<GuestLine> {
-    let domains = seen.survey.seen.values().flatten().filter(|(_, domain)| domain.state.has_process());
+    let domains = seen.domain_inventory.seen.values().flatten().filter(|(_, domain)| domain.state.has_process());
     let line = |(host, domain): &(String, Domain)| GuestLine {
         name: domain.name.clone(),
         uuid: domain.uuid,
@@ -208,10 +209,10 @@ fn running(seen: &Seen) -> Vec<GuestLine> {
 
 /// For each running guest: nothing when there is a place for it if its host is lost, else why not. Each host's loss is
 /// played on its own, all its guests at once.
-fn homes_after_loss(rooms: &[HostRoom], seen: &Seen, guests: &[Guest]) -> BTreeMap<Uuid, Option<String>> {
+fn homes_after_loss(rooms: &[HostCapacity], seen: &Seen, guests: &[Guest]) -> BTreeMap<Uuid, Option<String>> {
     let mut here: BTreeMap<&str, Vec<&Guest>> = BTreeMap::new();
     for guest in guests {
-        if let Some((host, _)) = seen.survey.place(guest.uuid) {
+        if let Some((host, _)) = seen.domain_inventory.place(guest.uuid) {
             here.entry(host).or_default().push(guest);
         }
     }

@@ -15,19 +15,19 @@ pub fn status_table(status: &Status) -> String {
             .right(5)
             .right(6);
     for host in &status.hosts {
-        let pulse = host.pulse.as_ref();
+        let metrics = host.metrics.as_ref();
         hosts.row([
             host.name.clone(),
             host_state(host),
             host.power.to_owned(),
-            pulse.map(|p| format!("{:.2}", p.load)).unwrap_or_default(),
+            metrics.map(|p| format!("{:.2}", p.load)).unwrap_or_default(),
             size(host.memory_free),
             size(host.memory_reserved),
             host.guests.to_string(),
             format!("{}/{}", host.osds_up, host.osds),
             host.mon.to_owned(),
-            pulse.and_then(|p| p.clock_offset).map(|o| format!("{:+.1} ms", o * 1000.0)).unwrap_or_default(),
-            pulse.map(|p| duration(whole(p.uptime))).unwrap_or_default(),
+            metrics.and_then(|p| p.clock_offset).map(|o| format!("{:+.1} ms", o * 1000.0)).unwrap_or_default(),
+            metrics.map(|p| duration(whole(p.uptime))).unwrap_or_default(),
         ]);
     }
     let _ = write!(text, "\n\n{}", hosts.render());

@@ -1,13 +1,13 @@
 //! The picture and the findings of a rack of three with something wrong everywhere.
 
-use super::look::{CephSeen, LiveSeen, NoCeph, Osd, Seen, Silent};
-use super::pulse::Pulse;
+use super::collect::{CephSeen, LiveSeen, NoCeph, Osd, Seen, Silent};
+use super::metrics::HostMetrics;
 use super::{assemble, examine, findings_table, status_table};
 use crate::cluster::{CephStatus, Unread};
 use crate::error::Failure;
 use crate::guest::claim::{Claim, Phase};
 use crate::guest::{
-    Desired, Disk, Guest, HostState, ImageRef, Live, Machine, Maintenance, Nic, Promise, Stage, Survey,
+    Desired, Disk, DomainInventory, Guest, HostState, ImageRef, Live, Machine, Maintenance, Nic, Reservation, Stage,
 };
 use crate::host::Severity;
 use crate::inventory::{self, Inventory, Size};
@@ -70,7 +70,7 @@ fn seen() -> Seen {
     ];
     let node = Node { memory: 16 << 30, cpus: 8, sockets: 1, cores: 8, threads: 1 };
     let (db, twice) = (&guests[0], &guests[3]);
-    let survey = Survey {
+    let domain_inventory = DomainInventory {
         seen: BTreeMap::from([
             (db.uuid, vec![("h1".into(), domain(db))]),
             (twice.uuid, vec![("h1".into(), domain(twice)), ("h2".into(), domain(twice))]),
@@ -84,7 +84,7 @@ fn seen() -> Seen {
         started: Some(Timestamp::UNIX_EPOCH),
         ..Claim::default()
     };
-    let pulse = Pulse { uptime: 7300.0, load: 0.5, cpus: 8, clock_offset: Some(0.2), ..Pulse::default() };
+    let metrics = HostMetrics { uptime: 7300.0, load: 0.5, cpus: 8, clock_offset: Some(0.2), ..HostMetrics::default() };
     let status = CephStatus {
         health: "HEALTH_WARN".into(),
         quorum: vec!["h1".into()],
@@ -101,13 +101,13 @@ fn seen() -> Seen {
         claims: BTreeMap::from([(db.uuid, claim)]),
         guests,
         states: BTreeMap::new(),
-        promises: BTreeMap::new(),
+        reservations: BTreeMap::new(),
         unread: None,
     };
     let silent = Err(Silent { error: "host h3: cannot connect: no route".to_owned(), power: Some(false) });
-    let pulses = [("h1", Ok(pulse.clone())), ("h2", Ok(pulse)), ("h3", silent)];
-    let pulses = pulses.map(|(n, p)| (n.to_owned(), p)).into();
-    Seen { pulses, survey, ceph: Ok(ceph), pool: "guests".to_owned(), live: Vec::new() }
+    let host_metrics = [("h1", Ok(metrics.clone())), ("h2", Ok(metrics)), ("h3", silent)];
+    let host_metrics = host_metrics.map(|(n, p)| (n.to_owned(), p)).into();
+    Seen { host_metrics, domain_inventory, ceph: Ok(ceph), pool: "guests".to_owned(), live: Vec::new() }
 }
 
 #[test]
@@ -120,9 +120,9 @@ fn status_fits_on_one_screen() {
 fn room_that_is_promised_is_not_free_and_its_guest_is_not_there_yet() {
     let mut seen = seen();
     let before = assemble(&rack(), &seen, Timestamp::UNIX_EPOCH);
-    let promise = Promise { memory: 1 << 30, cpus: 1, ..Promise::default() };
-    let promised = BTreeMap::from([("h2".to_owned(), BTreeMap::from([(Uuid::from_u128(9), promise)]))]);
-    seen.ceph.as_mut().expect("Ceph answers").promises = promised;
+    let reservation = Reservation { memory: 1 << 30, cpus: 1, ..Reservation::default() };
+    let reserved = BTreeMap::from([("h2".to_owned(), BTreeMap::from([(Uuid::from_u128(9), reservation)]))]);
+    seen.ceph.as_mut().expect("Ceph answers").reservations = reserved;
     let after = assemble(&rack(), &seen, Timestamp::UNIX_EPOCH);
     assert_eq!(after.hosts[1].memory_free, before.hosts[1].memory_free - (1 << 30));
     assert_eq!(after.hosts[1].guests, before.hosts[1].guests);
@@ -213,7 +213,7 @@ fn said(seen: &Seen, object: &str) -> Vec<String> {
 fn a_guest_that_stands_still_is_named_with_what_helps() {
     let mut seen = seen();
     let db = Uuid::from_u128(1);
-    let domain = &mut seen.survey.seen.get_mut(&db).expect("it runs")[0].1;
+    let domain = &mut seen.domain_inventory.seen.get_mut(&db).expect("it runs")[0].1;
     (domain.state, domain.reason) = (DomainState::Paused, "ioerror".into());
     let said = said(&seen, "guest db");
     assert_eq!(
@@ -228,7 +228,7 @@ fn unmanaged_domains_are_named_by_what_they_do() {
     let mut add = |n: u128, name: &str, state| {
         let uuid = Uuid::from_u128(n);
         let domain = Domain { name: name.into(), uuid, state, reason: String::new(), memory: 1 << 30, cpus: 1 };
-        seen.survey.seen.insert(uuid, vec![("h2".into(), domain)]);
+        seen.domain_inventory.seen.insert(uuid, vec![("h2".into(), domain)]);
     };
     add(90, "old", DomainState::Off);
     add(91, "db", DomainState::Off);

@@ -1,8 +1,8 @@
 //! The terminal: events to stderr, the result to stdout, questions and signals.
 
+use super::cancel_level::{CancelLevel, CompletionGuard, Interruptions, ShutdownPolicy};
 use super::events::{Event, EventStyle, Job, Sink};
 use super::paint;
-use super::urgency::{Interruptions, Patience, Unhurried, Urgency};
 use crate::error::{Failure, ResultExt};
 use serde::Serialize;
 use std::io::{IsTerminal, Write};
@@ -180,14 +180,14 @@ impl Ui {
     }
 
     /// How much of a hurry the operator is in, from now on.
-    pub fn urgency(&self) -> watch::Receiver<Urgency> {
+    pub fn cancel_level(&self) -> watch::Receiver<CancelLevel> {
         self.interruptions.follow()
     }
 
     /// Work begins that must not be dropped half-way; until the guard is dropped, it is told of interruptions by
     /// [`Ui::urgency`].
-    pub fn unhurried(&self, patience: Patience) -> Unhurried {
-        self.interruptions.unhurried(patience)
+    pub fn completion_guard(&self, patience: ShutdownPolicy) -> CompletionGuard {
+        self.interruptions.completion_guard(patience)
     }
 
     /// Follows Ctrl-C and SIGTERM until one of them means that the command is to be dropped.

@@ -90,7 +90,7 @@ impl Bmc {
     async fn look(&self, change: impl FnOnce(&mut BmcSpec)) -> Result<BmcState, BmcError> {
         let mut spec = spec(self.port);
         change(&mut spec);
-        look(&LocalHost, &spec, &Secret::new("cal\"vin\\'$x")).await
+        query_bmc(&LocalHost, &spec, &Secret::new("cal\"vin\\'$x")).await
     }
 
     fn paths(&self) -> Vec<String> {
@@ -250,11 +250,11 @@ async fn no_answer_and_no_program_are_about_the_place() {
     let at = |status, stdout: &'static str, stderr: &'static str| {
         let place = FakeRemote::new("h2")
             .rule(move |_| Some(Ok::<_, RemoteError>(Output { status, stdout: stdout.into(), stderr: stderr.into() })));
-        async move { look(&place, &spec(443), &Secret::new("x")).await.unwrap_err() }
+        async move { query_bmc(&place, &spec(443), &Secret::new("x")).await.unwrap_err() }
     };
     let error = at(0, "\n000 ", "curl: (7) Failed to connect").await;
     assert!(error.is_about_the_place() && error.to_string().contains("Failed to connect"));
     assert!(matches!(at(127, "", "sh: curl: not found").await, BmcError::NoTool { .. }));
-    let error = look(&FakeRemote::new("h2"), &spec(443), &Secret::new("a\nb")).await.unwrap_err();
+    let error = query_bmc(&FakeRemote::new("h2"), &spec(443), &Secret::new("a\nb")).await.unwrap_err();
     assert!(error.is_about_the_login(), "{error}");
 }

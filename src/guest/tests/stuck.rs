@@ -54,10 +54,10 @@ async fn a_refused_delete_leaves_the_guest_as_it_was() {
     assert_eq!(world.hosts.places(guest.uuid), [(host.clone(), DomainState::Running)], "it was not stopped for it");
     snapshot(false).await;
     // It falls silent after it was looked at: the stop is refused when the guest is marked already.
-    let outlook = Outlook::take(&world.rack).await.unwrap();
+    let planning_input = PlanningInput::take(&world.rack).await.unwrap();
     world.hosts.fault(&host, FakeFault::Unreachable);
     let job = world.rack.ui.job("delete");
-    let refused = delete::delete_one(&world.rack, &outlook, &guest, &job).await.unwrap_err();
+    let refused = delete::delete_one(&world.rack, &planning_input, &guest, &job).await.unwrap_err();
     world.hosts.mend(&host, FakeFault::Unreachable);
     assert_ne!(refused.kind, Kind::Unknown, "{refused}");
     let now = world.rack.guest("web").await.unwrap();

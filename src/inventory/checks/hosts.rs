@@ -1,29 +1,29 @@
 //! Hosts: roles and devices; backup storage.
 
 use crate::inventory::Role;
-use crate::inventory::mistake::{Mistake, Span};
+use crate::inventory::diagnostic::{Diagnostic, Span};
 use crate::inventory::view::{HostView, View};
 use std::collections::{BTreeSet, HashMap};
 
-pub(super) fn check(view: &View, mistakes: &mut Vec<Mistake>) {
+pub(super) fn check(view: &View, diagnostics: &mut Vec<Diagnostic>) {
     let mut serials: HashMap<&str, (&str, Span)> = HashMap::new();
     for host in &view.hosts {
-        roles(host, mistakes);
+        roles(host, diagnostics);
         let mut own: HashMap<&str, Span> = HashMap::new();
         for device in &host.osds {
             if let Some((what, fix)) = unstable(&device.value) {
-                mistakes.push(Mistake::new(device.span, format!("{}: {} {what}", host.label, device.value), fix));
+                diagnostics.push(Diagnostic::new(device.span, format!("{}: {} {what}", host.label, device.value), fix));
             }
             if let Some(first) = own.insert(&device.value, device.span) {
                 let message =
                     format!("{}: device {} is given twice, first on line {}", host.label, device.value, first.line);
-                mistakes.push(Mistake::new(device.span, message, "remove one of the two"));
+                diagnostics.push(Diagnostic::new(device.span, message, "remove one of the two"));
             } else if device.value.starts_with("/dev/disk/by-id/") {
                 // Other stable paths name a slot, which hosts of one model have alike; this one names the disk.
                 if let Some((owner, first)) = serials.insert(&device.value, (&host.label, device.span)) {
                     let message =
                         format!("{}: device {} is that of {owner} on line {}", host.label, device.value, first.line);
-                    mistakes.push(Mistake::new(device.span, message, "a disk is in one host: give each its own"));
+                    diagnostics.push(Diagnostic::new(device.span, message, "a disk is in one host: give each its own"));
                 }
             }
         }
@@ -31,21 +31,21 @@ pub(super) fn check(view: &View, mistakes: &mut Vec<Mistake>) {
     for backup in &view.backups {
         if let Some(path) = backup.path.as_ref().filter(|p| !p.value.starts_with('/')) {
             let message = format!("backup.storage.{}: path {} is not absolute", backup.name.value, path.value);
-            mistakes.push(Mistake::new(path.span, message, "begin it with `/`"));
+            diagnostics.push(Diagnostic::new(path.span, message, "begin it with `/`"));
         }
     }
 }
 
-fn roles(host: &HostView, mistakes: &mut Vec<Mistake>) {
+fn roles(host: &HostView, diagnostics: &mut Vec<Diagnostic>) {
     let Some(roles) = &host.roles else { return };
     let mut seen = BTreeSet::new();
     if let Some(role) = roles.iter().find(|r| !seen.insert(**r)) {
         let message = format!("{}: role {role} is given twice", host.label);
-        mistakes.push(Mistake::new(host.roles_span, message, "remove one of the two"));
+        diagnostics.push(Diagnostic::new(host.roles_span, message, "remove one of the two"));
     }
     if roles.is_empty() {
         let message = format!("{} has no role", host.label);
-        mistakes.push(Mistake::new(
+        diagnostics.push(Diagnostic::new(
             host.roles_span,
             message,
             "write some of mon, mgr, osd, guests, or remove the host",
@@ -55,11 +55,11 @@ fn roles(host: &HostView, mistakes: &mut Vec<Mistake>) {
         let rest: Vec<&str> = roles.iter().filter(|r| **r != Role::Osd).map(|r| r.word()).collect();
         let message = format!("{} has the osd role, but no device", host.label);
         let fix = format!("list its disks under `osds:`, or write `roles: [{}]`", rest.join(", "));
-        mistakes.push(Mistake::new(host.roles_span, message, fix));
+        diagnostics.push(Diagnostic::new(host.roles_span, message, fix));
     }
     if !host.has(Role::Osd) && !host.osds.is_empty() {
         let message = format!("{} has devices for OSDs, but not the osd role", host.label);
-        mistakes.push(Mistake::new(host.roles_span, message, "add osd to its roles, or remove `osds`"));
+        diagnostics.push(Diagnostic::new(host.roles_span, message, "add osd to its roles, or remove `osds`"));
     }
 }
 

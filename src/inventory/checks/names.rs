@@ -1,6 +1,6 @@
 //! Names: of hosts, racks, bridges, pools.
 
-use crate::inventory::mistake::{Mistake, Span};
+use crate::inventory::diagnostic::{Diagnostic, Span};
 use crate::inventory::view::{At, View};
 use std::collections::HashMap;
 
@@ -9,32 +9,32 @@ const INTERFACE_LENGTH: usize = 15;
 /// Longest label of a host name (RFC 1123).
 const LABEL_LENGTH: usize = 63;
 
-pub(super) fn check(view: &View, mistakes: &mut Vec<Mistake>) {
+pub(super) fn check(view: &View, diagnostics: &mut Vec<Diagnostic>) {
     let mut seen: HashMap<&str, Span> = HashMap::new();
     for host in &view.hosts {
         let Some(name) = &host.name else { continue };
         if let Some(fix) = host_name_fix(&name.value) {
             let message = format!("`{}` is no host name", name.value);
-            mistakes.push(Mistake::new(name.span, message, fix));
+            diagnostics.push(Diagnostic::new(name.span, message, fix));
         }
         if let Some(first) = seen.insert(&name.value, name.span) {
             let message = format!("host name {} is given twice, first on line {}", name.value, first.line);
-            mistakes.push(Mistake::new(name.span, message, "give each host a name of its own"));
+            diagnostics.push(Diagnostic::new(name.span, message, "give each host a name of its own"));
         }
     }
-    crush(view, mistakes);
-    interfaces(view, mistakes);
+    crush(view, diagnostics);
+    interfaces(view, diagnostics);
     if let Some(pool) = &view.ceph.pool
         && (pool.value.starts_with('.') || !plain(&pool.value))
     {
         let message = format!("ceph.pool: `{}` is no name for a pool", pool.value);
-        mistakes.push(Mistake::new(pool.span, message, "use letters, digits, `-`, `_` and `.`, not first"));
+        diagnostics.push(Diagnostic::new(pool.span, message, "use letters, digits, `-`, `_` and `.`, not first"));
     }
     let networks = view.guest_networks.iter().map(|n| ("networks.guests", &n.name));
     let backups = view.backups.iter().map(|b| ("backup.storage", &b.name));
     for (place, name) in networks.chain(backups).filter(|(_, name)| !plain(&name.value)) {
         let message = format!("{place}: `{}` is no name", name.value);
-        mistakes.push(Mistake::new(name.span, message, "use letters, digits, `-`, `_` and `.`"));
+        diagnostics.push(Diagnostic::new(name.span, message, "use letters, digits, `-`, `_` and `.`"));
     }
 }
 
@@ -66,7 +66,7 @@ fn plain(name: &str) -> bool {
 const ROOT: &str = "default";
 
 /// CRUSH knows hosts, racks and data centres by name alone, in one namespace.
-fn crush(view: &View, mistakes: &mut Vec<Mistake>) {
+fn crush(view: &View, diagnostics: &mut Vec<Diagnostic>) {
     let hosts: HashMap<&str, Span> =
         view.hosts.iter().filter_map(|h| h.name.as_ref()).map(|n| (n.value.as_str(), n.span)).collect();
     let mut kinds: HashMap<&str, (&str, Span)> = hosts.iter().map(|(name, span)| (*name, ("host", *span))).collect();
@@ -74,21 +74,21 @@ fn crush(view: &View, mistakes: &mut Vec<Mistake>) {
     let names = view.hosts.iter().flat_map(|h| [&h.name, &h.rack, &h.datacenter]).flatten();
     for name in names.filter(|name| name.value == ROOT) {
         let message = format!("`{ROOT}` is the name of the CRUSH map's own root");
-        mistakes.push(Mistake::new(name.span, message, "Ceph tells places apart by name only: choose another"));
+        diagnostics.push(Diagnostic::new(name.span, message, "Ceph tells places apart by name only: choose another"));
     }
     for host in &view.hosts {
         for (kind, name) in [("rack", &host.rack), ("datacenter", &host.datacenter)] {
             let Some(name) = name else { continue };
             if !plain(&name.value) {
                 let message = format!("{}: location.{kind}: `{}` is no name", host.label, name.value);
-                mistakes.push(Mistake::new(name.span, message, "use letters, digits, `-`, `_` and `.`"));
+                diagnostics.push(Diagnostic::new(name.span, message, "use letters, digits, `-`, `_` and `.`"));
             }
             let (known, at) = *kinds.entry(&name.value).or_insert((kind, name.span));
             if known != kind {
                 let message = format!("{} is a {kind} here and a {known} on line {}", name.value, at.line);
                 let fix =
                     format!("Ceph tells them apart by name only: call the {kind} for example {kind}-{}", name.value);
-                mistakes.push(Mistake::new(name.span, message, fix));
+                diagnostics.push(Diagnostic::new(name.span, message, fix));
             }
         }
         if let Some(rack) = &host.rack {
@@ -104,13 +104,17 @@ fn crush(view: &View, mistakes: &mut Vec<Mistake>) {
                     place(first),
                     at.line
                 );
-                mistakes.push(Mistake::new(rack.span, message, "a rack stands in one place: give two racks two names"));
+                diagnostics.push(Diagnostic::new(
+                    rack.span,
+                    message,
+                    "a rack stands in one place: give two racks two names",
+                ));
             }
         }
     }
 }
 
-fn interfaces(view: &View, mistakes: &mut Vec<Mistake>) {
+fn interfaces(view: &View, diagnostics: &mut Vec<Diagnostic>) {
     let mut named: Vec<(String, &At<String>)> = Vec::new();
     for network in &view.guest_networks {
         let place = format!("networks.guests.{}", network.name.value);
@@ -124,10 +128,10 @@ fn interfaces(view: &View, mistakes: &mut Vec<Mistake>) {
         if name.value.len() > INTERFACE_LENGTH || !plain(&name.value) {
             let message = format!("{place}: `{}` is no name of a network interface", name.value);
             let fix = "use at most 15 letters, digits, `-`, `_` and `.`, for example br-lan or eno1";
-            mistakes.push(Mistake::new(name.span, message, fix));
+            diagnostics.push(Diagnostic::new(name.span, message, fix));
         } else if !place.ends_with(".bridge") && name.value.starts_with("ib") {
             let message = format!("{place}: {} is an InfiniBand port, which no bridge can take", name.value);
-            mistakes.push(Mistake::new(name.span, message, "name an Ethernet port"));
+            diagnostics.push(Diagnostic::new(name.span, message, "name an Ethernet port"));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Ceph: copies and what may fail, monitors and managers; sizes that cannot be.
 
 use super::listed::listed;
-use crate::inventory::mistake::{Mistake, Span};
+use crate::inventory::diagnostic::{Diagnostic, Span};
 use crate::inventory::view::{HostView, View};
 use crate::inventory::{FailureDomain, Role, Size};
 use std::collections::BTreeSet;
@@ -12,32 +12,36 @@ const MOST_MONS: usize = 7;
 /// Ceph's own lower bound of `osd_memory_target`.
 const MIN_OSD_MEMORY: Size = Size::mib(896);
 
-pub(super) fn check(view: &View, mistakes: &mut Vec<Mistake>) {
-    copies(view, mistakes);
-    domains(view, mistakes);
+pub(super) fn check(view: &View, diagnostics: &mut Vec<Diagnostic>) {
+    copies(view, diagnostics);
+    domains(view, diagnostics);
     if view.roles_are_clear() {
-        daemons(view, mistakes);
+        daemons(view, diagnostics);
     }
     if let Some(memory) = view.ceph.osd_memory.as_ref().filter(|m| m.value < MIN_OSD_MEMORY) {
         let message = format!("ceph.osd_memory: {} is less than an OSD can live on", memory.value);
-        mistakes.push(Mistake::new(memory.span, message, format!("write {MIN_OSD_MEMORY} or more; 4G is usual")));
+        diagnostics.push(Diagnostic::new(memory.span, message, format!("write {MIN_OSD_MEMORY} or more; 4G is usual")));
     }
     for (key, size) in view.guest_sizes.iter().filter(|(_, size)| size.value.bytes() == 0) {
-        mistakes.push(Mistake::new(size.span, format!("guests.{key} is zero"), "write for example 1G"));
+        diagnostics.push(Diagnostic::new(size.span, format!("guests.{key} is zero"), "write for example 1G"));
     }
     if let Some(factor) = view.cpu_overcommit.as_ref().filter(|f| !(f.value > 0.0 && f.value <= 100.0)) {
         let message = format!("guests.cpu_overcommit: {} is no sensible factor", factor.value);
-        mistakes.push(Mistake::new(factor.span, message, "write 1.0 for none, 4.0 for four guests' CPUs a thread"));
+        diagnostics.push(Diagnostic::new(
+            factor.span,
+            message,
+            "write 1.0 for none, 4.0 for four guests' CPUs a thread",
+        ));
     }
 }
 
-fn copies(view: &View, mistakes: &mut Vec<Mistake>) {
+fn copies(view: &View, diagnostics: &mut Vec<Diagnostic>) {
     let (size, min) = (&view.ceph.size, &view.ceph.min_size);
     let alone = view.hosts.len() == 1;
     if min.value > size.value {
         let message =
             format!("ceph.min_size {} is more than size {}: nothing could ever be written", min.value, size.value);
-        mistakes.push(Mistake::new(
+        diagnostics.push(Diagnostic::new(
             min.span,
             message,
             format!("write size: 3 and min_size: 2, or at most {}", size.value),
@@ -45,7 +49,7 @@ fn copies(view: &View, mistakes: &mut Vec<Mistake>) {
     } else if min.value == 1 && !alone {
         let message = format!("ceph.size {} with min_size 1 loses data: one copy takes writes alone", size.value);
         let span = if size.value == 1 { size.span } else { min.span };
-        mistakes.push(Mistake::new(span, message, "write size: 3 and min_size: 2"));
+        diagnostics.push(Diagnostic::new(span, message, "write size: 3 and min_size: 2"));
     }
 }
 
@@ -59,7 +63,7 @@ fn domain(host: &HostView, domain: FailureDomain) -> Option<&str> {
     name.as_ref().map(|n| n.value.as_str())
 }
 
-fn domains(view: &View, mistakes: &mut Vec<Mistake>) {
+fn domains(view: &View, diagnostics: &mut Vec<Diagnostic>) {
     let kind = &view.ceph.failure_domain;
     let word = match kind.value {
         FailureDomain::Host => "host",
@@ -70,7 +74,7 @@ fn domains(view: &View, mistakes: &mut Vec<Mistake>) {
     if kind.value != FailureDomain::Host {
         for host in storing.iter().filter(|h| domain(h, kind.value).is_none()) {
             let message = format!("{} has OSDs but no {word}, and the failure domain is {word}", host.label);
-            mistakes.push(Mistake::new(host.span, message, format!("add `location: {{{word}: NAME}}`")));
+            diagnostics.push(Diagnostic::new(host.span, message, format!("add `location: {{{word}: NAME}}`")));
         }
     }
     let names: BTreeSet<&str> = storing.iter().filter_map(|h| domain(h, kind.value)).collect();
@@ -86,18 +90,18 @@ fn domains(view: &View, mistakes: &mut Vec<Mistake>) {
     let within = if kind.value == FailureDomain::Host { "" } else { "hosts in " };
     let fix = format!("give the osd role to {within}{} {word}s or more{smaller}", size.value);
     let span = if size.span == kind.span { storing.first().map_or(size.span, |h| h.span) } else { size.span };
-    mistakes.push(Mistake::new(span, message, fix));
+    diagnostics.push(Diagnostic::new(span, message, fix));
 }
 
-fn daemons(view: &View, mistakes: &mut Vec<Mistake>) {
+fn daemons(view: &View, diagnostics: &mut Vec<Diagnostic>) {
     let first = view.hosts.first().map_or(Span::default(), |h| h.roles_span);
     let mons: Vec<&HostView> = view.hosts.iter().filter(|h| h.has(Role::Mon)).collect();
     match mons.as_slice() {
-        [] => mistakes.push(Mistake::new(first, "no host has the mon role", "give it to three hosts, or five")),
+        [] => diagnostics.push(Diagnostic::new(first, "no host has the mon role", "give it to three hosts, or five")),
         [.., last] if mons.len() > MOST_MONS => {
             let message =
                 format!("{} mons: more than {MOST_MONS} only make every change of the cluster slower", mons.len());
-            mistakes.push(Mistake::new(last.roles_span, message, fewer_mons(&view.hosts)));
+            diagnostics.push(Diagnostic::new(last.roles_span, message, fewer_mons(&view.hosts)));
         }
         [.., last] if mons.len().is_multiple_of(2) => {
             let labels: Vec<&str> = mons.iter().map(|h| h.label.trim_start_matches("host ")).collect();
@@ -109,12 +113,12 @@ fn daemons(view: &View, mistakes: &mut Vec<Mistake>) {
             let others: Vec<&str> =
                 Role::ALL.iter().filter(|r| **r != Role::Mon && last.has(**r)).map(|r| r.word()).collect();
             let fix = format!("take the role from one, for example {}: `roles: [{}]`", last.label, others.join(", "));
-            mistakes.push(Mistake::new(last.roles_span, message, fix));
+            diagnostics.push(Diagnostic::new(last.roles_span, message, fix));
         }
         _ => {}
     }
     if !view.hosts.iter().any(|h| h.has(Role::Mgr)) {
-        mistakes.push(Mistake::new(first, "no host has the mgr role", "give it to the hosts that are mons"));
+        diagnostics.push(Diagnostic::new(first, "no host has the mgr role", "give it to the hosts that are mons"));
     }
 }
 

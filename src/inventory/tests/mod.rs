@@ -52,7 +52,7 @@ pub(super) fn said(replacements: &[(&str, &str)]) -> String {
     }
     match parse("f.yaml", &text) {
         Ok(_) => "nothing".to_owned(),
-        Err(mistakes) => mistakes.to_string(),
+        Err(diagnostics) => diagnostics.to_string(),
     }
 }
 

@@ -141,7 +141,7 @@ proptest! {
         let text = serde_saphyr::to_string(&inventory).unwrap();
         match parse("f.yaml", &text) {
             Ok(read) => prop_assert_eq!(read, inventory),
-            Err(mistakes) => prop_assert!(false, "{}\n{}", mistakes, text),
+            Err(diagnostics) => prop_assert!(false, "{}\n{}", diagnostics, text),
         }
     }
 
@@ -154,9 +154,9 @@ proptest! {
     fn no_damage_makes_the_reader_panic(at in 0usize..GOOD.len(), length in 0usize..40, put in "[-:{}\\[\\]&*a \\n\\t\"]{0,6}") {
         let mut text = GOOD.to_owned();
         text.replace_range(at..(at + length).min(GOOD.len()), &put);
-        if let Err(mistakes) = parse("f.yaml", &text) {
-            prop_assert!(!mistakes.list().is_empty());
-            prop_assert!(mistakes.to_string().contains("fix: "));
+        if let Err(diagnostics) = parse("f.yaml", &text) {
+            prop_assert!(!diagnostics.list().is_empty());
+            prop_assert!(diagnostics.to_string().contains("fix: "));
         }
     }
 }

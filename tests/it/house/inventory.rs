@@ -67,7 +67,7 @@ fn every_command_stops_at_a_wrong_inventory_with_all_its_mistakes() {
     }
     let document = made.then(&["inventory", "check", "-o", "json"]).status(2).json();
     assert_eq!(document["schema"], "rackhand.inventory-check/1");
-    assert_eq!(document["mistakes"].as_array().unwrap().len(), 3);
+    assert_eq!(document["diagnostics"].as_array().unwrap().len(), 3);
 }
 
 #[test]

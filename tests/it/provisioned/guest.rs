@@ -158,7 +158,7 @@ fn what_cannot_be_made_is_refused_and_says_why() {
     let taken = rack.run(&create("stranger", &["--address", &address, "--host", &other]));
     rack.ssh(&host, &format!("ip address del {address}/32 dev br-lan"));
     assert_eq!(taken.status.code(), Some(1));
-    assert!(stderr(&taken).contains("taken by a stranger"), "{}", stderr(&taken));
+    assert!(stderr(&taken).contains("taken by a machine"), "{}", stderr(&taken));
     rack.exits(2, &["guest", "show", "stranger"]);
 }
 

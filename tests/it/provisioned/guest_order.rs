@@ -135,7 +135,7 @@ fn a_strangers_address_is_passed_over_remembered_and_forgotten_on_request() {
     assert_ne!(guest.address, address);
     assert!(seed_says(&rack, "second", &guest.address) && !seed_says(&rack, "second", &format!("{address}/")));
     let pool = rack.json(&["network", "pool", "lan"]).to_string();
-    assert!(pool.contains("stranger"), "{pool}");
+    assert!(pool.contains("conflict"), "{pool}");
     // Asked for by name, it fails the guest.
     let text = stderr(&rack.exits(
         1,
@@ -159,6 +159,6 @@ fn a_strangers_address_is_passed_over_remembered_and_forgotten_on_request() {
     ));
     assert!(text.contains(&format!("address {address} of network lan is taken by")), "{text}");
     drop((guest, stranger));
-    rack.ok(&["network", "pool", "lan", "--forget-strangers"]);
+    rack.ok(&["network", "pool", "lan", "--forget-conflicts"]);
     assert_eq!(rack.tiny_guest("second", &["--no-start"]).address, address);
 }

@@ -13,7 +13,7 @@ pub fn steps(turn: &mut Turn) {
     match turn.run().at {
         At::Idle => begin(turn),
         At::ReadClaim => read_claim(turn),
-        At::Survey => survey(turn),
+        At::DomainInventory => domain_inventory(turn),
         At::DiskUsers => disk_users(turn),
         At::TakeClaim => take_claim(turn),
         At::SettleRunning => settle_running(turn),
@@ -34,7 +34,7 @@ fn begin(turn: &mut Turn) {
         let claim = next.claim;
         let run = next.run_mut(me);
         run.begun += 1;
-        (run.command, run.claim, run.at) = (command, claim, At::Survey);
+        (run.command, run.claim, run.at) = (command, claim, At::DomainInventory);
     });
 }
 
@@ -44,12 +44,12 @@ fn read_claim(turn: &mut Turn) {
     turn.go("reads the claim", None, |next| {
         let claim = next.claim;
         let run = next.run_mut(me);
-        (run.claim, run.looks, run.revoked, run.leftover, run.at) = (claim, UNASKED, false, None, At::Survey);
+        (run.claim, run.looks, run.revoked, run.leftover, run.at) = (claim, UNASKED, false, None, At::DomainInventory);
     });
 }
 
 /// `Survey::take`: all hosts at once, in any order.
-fn survey(turn: &mut Turn) {
+fn domain_inventory(turn: &mut Turn) {
     let (me, looks) = (turn.me, turn.run().looks);
     let unasked: Vec<H> = turn.setup.hosts().filter(|host| looks[*host as usize] == Look::Unasked).collect();
     let last = unasked.len() == 1;

@@ -269,7 +269,7 @@ pub enum At {
     /// `start_one`: reads the claim anew.
     ReadClaim,
     /// `Survey::take`.
-    Survey,
+    DomainInventory,
     /// `nobody_has_it_open`.
     DiskUsers,
     /// `Starting::place`: writes the claim of a start.

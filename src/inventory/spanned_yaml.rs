@@ -1,6 +1,6 @@
 //! YAML as a tree whose every value knows its place.
 
-use super::mistake::{Mistake, Span};
+use super::diagnostic::{Diagnostic, Span};
 use granit_parser::{Event, Parser, ScalarStyle, StrInput};
 use std::collections::HashMap;
 
@@ -62,18 +62,18 @@ impl Node {
 }
 
 /// Reads a file's one document. Mistakes that leave a tree (duplicate keys, tags) are added to `mistakes`.
-pub(super) fn parse(text: &str, mistakes: &mut Vec<Mistake>) -> Option<Node> {
+pub(super) fn parse(text: &str, diagnostics: &mut Vec<Diagnostic>) -> Option<Node> {
     let options = granit_parser::options! {
         emit_comments: false,
         block_nesting_limit: MAX_DEPTH,
         flow_nesting_limit: MAX_DEPTH,
     };
     let parser = Parser::new_from_str_with_options(text, options);
-    let mut builder = Builder { text, parser, anchors: HashMap::new(), nodes: 0, mistakes };
+    let mut builder = Builder { text, parser, anchors: HashMap::new(), nodes: 0, diagnostics };
     match builder.document() {
         Ok(root) => root,
-        Err(mistake) => {
-            builder.mistakes.push(mistake);
+        Err(diagnostic) => {
+            builder.diagnostics.push(diagnostic);
             None
         }
     }
@@ -84,10 +84,10 @@ struct Builder<'t, 'm> {
     parser: Parser<'t, StrInput<'t>>,
     anchors: HashMap<usize, (Node, usize, usize)>,
     nodes: usize,
-    mistakes: &'m mut Vec<Mistake>,
+    diagnostics: &'m mut Vec<Diagnostic>,
 }
 
-type Step<T> = Result<T, Mistake>;
+type Step<T> = Result<T, Diagnostic>;
 
 impl<'t> Builder<'t, '_> {
     fn next(&mut self) -> Step<(Event<'t>, Span)> {
@@ -107,7 +107,7 @@ impl<'t> Builder<'t, '_> {
                 Event::StreamStart | Event::DocumentEnd => {}
                 Event::DocumentStart(..) if root.is_some() => {
                     let fix = "remove the line `---` and what follows, or put it into a file of its own";
-                    return Err(Mistake::new(span, "a second document begins here", fix));
+                    return Err(Diagnostic::new(span, "a second document begins here", fix));
                 }
                 Event::DocumentStart(..) => {}
                 event => root = Some(self.node(event, span, 1)?),
@@ -121,7 +121,7 @@ impl<'t> Builder<'t, '_> {
         let (anchor, tag) = (event.anchor_id(), event.tag().is_some());
         if tag {
             let fix = "remove the tag; quote the value if it is to be a text";
-            self.mistakes.push(Mistake::new(span, "tags like `!x` are not understood here", fix));
+            self.diagnostics.push(Diagnostic::new(span, "tags like `!x` are not understood here", fix));
         }
         let node = match event {
             Event::Scalar(text, style, ..) => {
@@ -133,7 +133,9 @@ impl<'t> Builder<'t, '_> {
             Event::SequenceStart(..) => self.list(span, depth)?,
             Event::MappingStart(..) => self.map(span, depth)?,
             Event::Alias(id) => return self.alias(id, span, depth),
-            _ => return Err(Mistake::new(span, "a value is expected here", "write a value, a list or `key: value`")),
+            _ => {
+                return Err(Diagnostic::new(span, "a value is expected here", "write a value, a list or `key: value`"));
+            }
         };
         if let Some(id) = anchor {
             let (nodes, height) = node.weigh();
@@ -146,7 +148,7 @@ impl<'t> Builder<'t, '_> {
         if self.nodes > MAX_NODES || depth > MAX_DEPTH {
             let message =
                 if depth > MAX_DEPTH { "values are nested too deeply" } else { "the file has too many values" };
-            return Err(Mistake::new(span, message, "an inventory needs a depth of 6 and 40 values a host"));
+            return Err(Diagnostic::new(span, message, "an inventory needs a depth of 6 and 40 values a host"));
         }
         Ok(())
     }
@@ -154,7 +156,7 @@ impl<'t> Builder<'t, '_> {
     fn alias(&mut self, id: usize, span: Span, depth: usize) -> Step<Node> {
         let Some((node, nodes, height)) = self.anchors.get(&id) else {
             let fix = "an anchor can be used only after the value that bears it has ended";
-            return Err(Mistake::new(span, "this alias refers to the value it is part of", fix));
+            return Err(Diagnostic::new(span, "this alias refers to the value it is part of", fix));
         };
         self.nodes += nodes;
         self.within_limits(span, depth + height)?;
@@ -180,7 +182,7 @@ impl<'t> Builder<'t, '_> {
             let (key, span) = match self.next()? {
                 (Event::MappingEnd, _) => break,
                 (Event::Scalar(text, ..), span) => (text.into_owned(), span),
-                (_, span) => return Err(Mistake::new(span, "a key has to be a word", "write `key: value`")),
+                (_, span) => return Err(Diagnostic::new(span, "a key has to be a word", "write `key: value`")),
             };
             let (event, at) = self.next()?;
             let value = self.node(event, at, depth + 1)?;
@@ -188,7 +190,7 @@ impl<'t> Builder<'t, '_> {
                 self.merge_source(value, span, &mut merged);
             } else if let Some(first) = entries.iter().find(|e| e.key == key) {
                 let message = format!("key `{key}` is given twice, first on line {}", first.span.line);
-                self.mistakes.push(Mistake::new(span, message, "remove one of the two"));
+                self.diagnostics.push(Diagnostic::new(span, message, "remove one of the two"));
             } else {
                 entries.push(Entry { key, span, value });
             }
@@ -213,7 +215,7 @@ impl<'t> Builder<'t, '_> {
             Content::List(items) if items.iter().all(|i| matches!(i.content, Content::Map(_))) => merged.extend(items),
             _ => {
                 let fix = "write `<<: *name`, where `&name` stands before a mapping further up";
-                self.mistakes.push(Mistake::new(span, "`<<` takes the keys of another mapping", fix));
+                self.diagnostics.push(Diagnostic::new(span, "`<<` takes the keys of another mapping", fix));
             }
         }
     }
@@ -241,7 +243,7 @@ fn indenting_tab(text: &str, line: usize) -> Option<Span> {
     tabs.next()
 }
 
-fn syntax(error: &granit_parser::ScanError, text: &str) -> Mistake {
+fn syntax(error: &granit_parser::ScanError, text: &str) -> Diagnostic {
     let marker = error.marker();
     let mut span = Span { line: marker.line().max(1), column: marker.col() + 1, length: 1 };
     let info = error.info();
@@ -256,5 +258,5 @@ fn syntax(error: &granit_parser::ScanError, text: &str) -> Mistake {
     } else {
         "look at the indentation, and quote values that contain `: ` or ` #` or begin with one of *&!%@`{["
     };
-    Mistake::new(span, format!("this is no YAML: {info}"), fix)
+    Diagnostic::new(span, format!("this is no YAML: {info}"), fix)
 }

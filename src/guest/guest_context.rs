@@ -1,7 +1,7 @@
 //! What every command on guests works with.
 
 use super::claim::Run;
-use super::promise::Turns;
+use super::reservation::Turns;
 use super::spec::{Guest, INDEX};
 use crate::cluster::{Cluster, ClusterPort, fetch, readable};
 use crate::error::{Failure, Kind};
@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 /// The cluster, the hypervisors, the hosts and the terminal.
 #[derive(Clone, Debug)]
-pub struct Rack {
+pub struct GuestContext {
     /// State objects and disks.
     pub port: Arc<dyn ClusterPort>,
     /// The hosts that run guests.
@@ -28,11 +28,11 @@ pub struct Rack {
     pub ui: Ui,
     /// How this run signs what it claims.
     pub run: Run,
-    /// Turns of those of this run who enter promises.
+    /// Turns of those of this run who enter reservations.
     pub turns: Arc<Turns>,
 }
 
-impl Rack {
+impl GuestContext {
     /// Connects to the cluster and to all hypervisors, for what asks these next.
     ///
     /// # Errors
@@ -44,7 +44,7 @@ impl Rack {
             let hypervisor = Arc::clone(hypervisor);
             tokio::spawn(async move { hypervisor.connect().await });
         }
-        Ok(Rack { hypervisors, ..Self::connect(fleet, inventory, ui).await? })
+        Ok(GuestContext { hypervisors, ..Self::connect(fleet, inventory, ui).await? })
     }
 
     fn hypervisors(fleet: &Fleet, inventory: &Inventory) -> Hypervisors {
@@ -59,7 +59,7 @@ impl Rack {
         let hypervisors = Self::hypervisors(&fleet, &inventory);
         let cluster = Cluster::connect(&fleet, &inventory).await;
         let port = Arc::new(cluster?);
-        Ok(Rack {
+        Ok(GuestContext {
             port,
             hypervisors,
             fleet,

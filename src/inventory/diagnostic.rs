@@ -16,7 +16,7 @@ pub struct Span {
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Mistake {
+pub struct Diagnostic {
     /// Where.
     #[serde(flatten)]
     pub span: Span,
@@ -26,59 +26,59 @@ pub struct Mistake {
     pub fix: String,
 }
 
-impl Mistake {
+impl Diagnostic {
     pub(super) fn new(span: Span, message: impl Into<String>, fix: impl Into<String>) -> Self {
-        Mistake { span, message: message.into(), fix: fix.into() }
+        Diagnostic { span, message: message.into(), fix: fix.into() }
     }
 }
 
 /// Everything that is wrong in a file; shown with the lines it is about, secrets masked.
 #[derive(Clone, Debug)]
-pub struct Mistakes {
+pub struct Diagnostics {
     file: String,
     lines: Vec<String>,
-    list: Vec<Mistake>,
+    list: Vec<Diagnostic>,
 }
 
-impl Mistakes {
-    pub(super) fn new(file: impl Into<String>, text: &str, mut list: Vec<Mistake>) -> Self {
+impl Diagnostics {
+    pub(super) fn new(file: impl Into<String>, text: &str, mut list: Vec<Diagnostic>) -> Self {
         list.sort_by(|a, b| (a.span, &a.message).cmp(&(b.span, &b.message)));
         list.dedup();
         let lines: Vec<String> = text.lines().map(str::to_owned).collect();
-        for Mistake { span, .. } in &mut list {
+        for Diagnostic { span, .. } in &mut list {
             let end = lines.get(span.line.saturating_sub(1)).map_or(0, |l| l.trim_end().chars().count());
             span.length = span.length.min((end + 1).saturating_sub(span.column)).max(1);
         }
-        Mistakes { file: file.into(), lines, list }
+        Diagnostics { file: file.into(), lines, list }
     }
 
     /// Each of them, in the order of the file.
-    pub fn list(&self) -> &[Mistake] {
+    pub fn list(&self) -> &[Diagnostic] {
         &self.list
     }
 }
 
-impl std::error::Error for Mistakes {}
+impl std::error::Error for Diagnostics {}
 
-impl From<Mistakes> for Failure {
-    fn from(mistakes: Mistakes) -> Self {
-        Failure::new(Kind::Usage, mistakes)
+impl From<Diagnostics> for Failure {
+    fn from(diagnostics: Diagnostics) -> Self {
+        Failure::new(Kind::Usage, diagnostics)
     }
 }
 
-impl fmt::Display for Mistakes {
+impl fmt::Display for Diagnostics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let noun = if self.list.len() == 1 { "mistake" } else { "mistakes" };
         write!(f, "{} has {} {noun}", self.file, self.list.len())?;
-        for mistake in &self.list {
-            let Span { line, column, .. } = mistake.span;
-            write!(f, "\n\n{}:{line}:{column}: {}", self.file, mistake.message)?;
-            if let Some((shown, start, length)) = self.snippet(mistake.span) {
+        for diagnostic in &self.list {
+            let Span { line, column, .. } = diagnostic.span;
+            write!(f, "\n\n{}:{line}:{column}: {}", self.file, diagnostic.message)?;
+            if let Some((shown, start, length)) = self.snippet(diagnostic.span) {
                 let gutter = line.to_string().len();
                 write!(f, "\n  {line} | {shown}")?;
                 write!(f, "\n  {:gutter$} | {:start$}{}", "", "", "^".repeat(length))?;
             }
-            write!(f, "\n  fix: {}", mistake.fix)?;
+            write!(f, "\n  fix: {}", diagnostic.fix)?;
         }
         Ok(())
     }
@@ -89,7 +89,7 @@ const WIDTH: usize = 110;
 /// Characters shown before the place, where a line is too long.
 const BEFORE: usize = 40;
 
-impl Mistakes {
+impl Diagnostics {
     /// The line of a place as it may be shown, and where the caret goes.
     fn snippet(&self, span: Span) -> Option<(String, usize, usize)> {
         let masked = mask(&self.lines, span.line.checked_sub(1)?)?;
@@ -212,7 +212,7 @@ mod tests {
     fn long_lines_are_cut_around_the_place() {
         let text = format!("{}x{}", "a".repeat(300), "b".repeat(300));
         let span = Span { line: 1, column: 301, length: 1 };
-        let shown = Mistakes::new("f", &text, vec![Mistake::new(span, "m", "f")]).to_string();
+        let shown = Diagnostics::new("f", &text, vec![Diagnostic::new(span, "m", "f")]).to_string();
         let lines: Vec<&str> = shown.lines().collect();
         assert_eq!(lines[3].find('x'), lines[4].find('^'));
         assert!(lines[3].len() < 130);

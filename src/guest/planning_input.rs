@@ -1,48 +1,48 @@
 //! What a placement and a start look at first: taken once, and handed on as a value.
 
 use super::claim::{self, Claim};
+use super::domain_inventory::DomainInventory;
+use super::guest_context::GuestContext;
 use super::host_state::{self, HostState};
-use super::placement::{Closed, HostRoom};
-use super::promise::{self, Promise, Promises};
-use super::rack::Rack;
+use super::placement::{Closed, HostCapacity};
+use super::reservation::{self, Reservation, Reservations};
 use super::spec::Guest;
-use super::survey::Survey;
 use crate::error::Failure;
 use crate::inventory::{HostSpec, Inventory, Role};
 use crate::libvirt::{Domain, Node};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
-/// The rack at one look. The claims were read before the hosts were asked; see [`Survey::standing`].
+/// The rack at one look. The claims were read before the hosts were asked; see [`DomainInventory::standing`].
 #[derive(Debug)]
-pub struct Outlook {
+pub struct PlanningInput {
     /// Claims by guest.
     claims: BTreeMap<Uuid, Claim>,
     /// All guests, by name.
     pub guests: Vec<Guest>,
     /// What runs where.
-    pub survey: Survey,
+    pub domain_inventory: DomainInventory,
     /// The hosts as the planner sees them.
-    pub rooms: Vec<HostRoom>,
+    pub rooms: Vec<HostCapacity>,
 }
 
-impl Outlook {
+impl PlanningInput {
     /// Looks.
     ///
     /// # Errors
     /// When the cluster cannot be asked.
-    pub async fn take(rack: &Rack) -> Result<Self, Failure> {
-        let (claims, promises, states, guests) = tokio::join!(
+    pub async fn take(rack: &GuestContext) -> Result<Self, Failure> {
+        let (claims, reservations, states, guests) = tokio::join!(
             claim::all(rack.port()),
-            promise::read_all(rack.port(), rack.hypervisors.names()),
+            reservation::read_all(rack.port(), rack.hypervisors.names()),
             host_state::read(rack.port()),
             rack.guests(),
         );
-        let (claims, promises) = (claims?, promises?);
+        let (claims, reservations) = (claims?, reservations?);
         let (states, guests) = (states?, guests?);
-        let survey = Survey::take(&rack.hypervisors, true).await;
-        let rooms = rooms(&rack.inventory, &survey, &states, &guests, &promises);
-        Ok(Outlook { claims, guests, survey, rooms })
+        let domain_inventory = DomainInventory::take(&rack.hypervisors, true).await;
+        let rooms = rooms(&rack.inventory, &domain_inventory, &states, &guests, &reservations);
+        Ok(PlanningInput { claims, guests, domain_inventory, rooms })
     }
 
     /// The claim on a guest. One that had none had never been started by then.
@@ -54,21 +54,21 @@ impl Outlook {
 /// The hosts as the planner sees them: their size less what is kept back, what they run, and what they are promised to.
 pub fn rooms(
     inventory: &Inventory,
-    survey: &Survey,
+    domain_inventory: &DomainInventory,
     states: &BTreeMap<String, HostState>,
     guests: &[Guest],
-    promises: &BTreeMap<String, Promises>,
-) -> Vec<HostRoom> {
+    reservations: &BTreeMap<String, Reservations>,
+) -> Vec<HostCapacity> {
     let known: BTreeMap<Uuid, &Guest> = guests.iter().map(|g| (g.uuid, g)).collect();
     let tags = |uuid: Uuid| known.get(&uuid).map(|g| g.tags.clone()).unwrap_or_default();
-    let nothing = Promises::new();
+    let nothing = Reservations::new();
     let room = |spec: &HostSpec| {
         let name = spec.name.as_str();
-        let node = survey.hosts.get(name).cloned().flatten();
-        let silent = survey.silent.get(name).map(|why| Closed::Silent(why.clone()));
+        let node = domain_inventory.hosts.get(name).cloned().flatten();
+        let silent = domain_inventory.silent.get(name).map(|why| Closed::Silent(why.clone()));
         let mut room = empty(inventory, spec, node.as_ref(), silent.or_else(|| closed(states.get(name)?)));
-        fill(&mut room, survey.on(name), promises.get(name).unwrap_or(&nothing), tags);
-        let unmanaged = survey.on(name).filter(|domain| !known.contains_key(&domain.uuid));
+        fill(&mut room, domain_inventory.on(name), reservations.get(name).unwrap_or(&nothing), tags);
+        let unmanaged = domain_inventory.on(name).filter(|domain| !known.contains_key(&domain.uuid));
         room.taken = unmanaged.map(|domain| domain.name.clone()).collect();
         room
     };
@@ -81,13 +81,18 @@ pub(super) fn closed(state: &HostState) -> Option<Closed> {
 }
 
 /// A host without its guests.
-pub(super) fn empty(inventory: &Inventory, spec: &HostSpec, node: Option<&Node>, closed: Option<Closed>) -> HostRoom {
+pub(super) fn empty(
+    inventory: &Inventory,
+    spec: &HostSpec,
+    node: Option<&Node>,
+    closed: Option<Closed>,
+) -> HostCapacity {
     let threads = node.map_or(0, |n| n.cpus);
     // Rounded down: half a processor is none.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small and positive by the inventory")]
     let cpus = (f64::from(threads) * inventory.guests.cpu_overcommit) as u64;
     let (total, reserved) = (node.map_or(0, |n| n.memory), inventory.reserve(spec).bytes());
-    HostRoom {
+    HostCapacity {
         name: spec.name.clone(),
         rack: spec.location.rack.clone(),
         closed,
@@ -95,25 +100,25 @@ pub(super) fn empty(inventory: &Inventory, spec: &HostSpec, node: Option<&Node>,
         reserved,
         memory: total.saturating_sub(reserved),
         cpus,
-        ..HostRoom::default()
+        ..HostCapacity::default()
     }
 }
 
 /// Counts in what a host runs, and what it is promised to and does not show there yet.
 pub(super) fn fill<'a>(
-    room: &mut HostRoom,
+    room: &mut HostCapacity,
     here: impl Iterator<Item = &'a Domain>,
-    promises: &Promises,
+    reservations: &Reservations,
     tags: impl Fn(Uuid) -> BTreeMap<String, String>,
 ) {
-    let mut promises = promises.clone();
+    let mut reservations = reservations.clone();
     let running = here.filter(|domain| domain.state.has_process());
     let running = running.map(|domain| {
-        promises.remove(&domain.uuid);
-        Promise { memory: domain.memory, cpus: domain.cpus, tags: tags(domain.uuid) }
+        reservations.remove(&domain.uuid);
+        Reservation { memory: domain.memory, cpus: domain.cpus, tags: tags(domain.uuid) }
     });
-    let running: Vec<Promise> = running.collect();
-    for guest in running.into_iter().chain(promises.into_values()) {
+    let running: Vec<Reservation> = running.collect();
+    for guest in running.into_iter().chain(reservations.into_values()) {
         room.used += guest.memory;
         room.cpus_used += u64::from(guest.cpus);
         room.tags.push(guest.tags);
@@ -134,18 +139,18 @@ mod tests {
         #[test]
         fn a_guest_counts_once_whether_it_shows_or_is_promised_or_both(
             running in prop::collection::btree_map(0u128..20, (1u64..64, any::<bool>()), 0..12),
-            promised in prop::collection::btree_map(0u128..20, 1u64..64, 0..12),
+            reserved in prop::collection::btree_map(0u128..20, 1u64..64, 0..12),
         ) {
             let state = |on| if on { DomainState::Running } else { DomainState::Off };
             let here: Vec<Domain> = running.iter().map(|(n, (memory, on))| domain(*n, *memory, state(*on))).collect();
-            let promises: Promises = promised
+            let reservations: Reservations = reserved
                 .iter()
-                .map(|(n, memory)| (Uuid::from_u128(*n), Promise { memory: *memory, cpus: 1, ..Promise::default() }))
+                .map(|(n, memory)| (Uuid::from_u128(*n), Reservation { memory: *memory, cpus: 1, ..Reservation::default() }))
                 .collect();
-            let mut room = HostRoom::default();
-            fill(&mut room, here.iter(), &promises, |_| BTreeMap::new());
+            let mut room = HostCapacity::default();
+            fill(&mut room, here.iter(), &reservations, |_| BTreeMap::new());
             let shows: BTreeMap<u128, u64> = running.iter().filter(|(_, (_, on))| *on).map(|(n, (m, _))| (*n, *m)).collect();
-            let all: BTreeMap<u128, u64> = promised.into_iter().chain(shows).collect();
+            let all: BTreeMap<u128, u64> = reserved.into_iter().chain(shows).collect();
             prop_assert_eq!(room.used, all.values().sum::<u64>());
             prop_assert_eq!((room.cpus_used, room.tags.len()), (all.len() as u64, all.len()));
         }

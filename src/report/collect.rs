@@ -1,12 +1,12 @@
 //! Looks at hosts, hypervisors and the cluster at once; each has its own deadline and delays nobody else.
 
-use super::pulse::{Pulse, pulse};
+use super::metrics::{HostMetrics, metrics};
 use crate::cluster::{CephStatus, Cluster, ClusterError, ClusterPort, Target, Unread, readable, status};
 use crate::error::Failure;
 use crate::fence;
 use crate::guest::claim::{self, Claim};
 use crate::guest::image::{self, Template};
-use crate::guest::{Guest, HostState, Live, Promises, Survey, read_host_states, read_promises};
+use crate::guest::{DomainInventory, Guest, HostState, Live, Reservations, read_host_states, read_reservations};
 use crate::host::BmcSeen;
 use crate::inventory::{HostSpec, Inventory, Role};
 use crate::libvirt::Hypervisors;
@@ -64,7 +64,7 @@ pub struct CephSeen {
     /// Hosts in maintenance.
     pub states: BTreeMap<String, HostState>,
     /// What hosts are promised to by guests on their way.
-    pub promises: BTreeMap<String, Promises>,
+    pub reservations: BTreeMap<String, Reservations>,
 }
 
 /// A host that does not answer.
@@ -98,9 +98,9 @@ impl From<Failure> for NoCeph {
 #[derive(Clone, Debug)]
 pub struct Seen {
     /// Each host, or why it does not answer.
-    pub pulses: BTreeMap<String, Result<Pulse, Silent>>,
+    pub host_metrics: BTreeMap<String, Result<HostMetrics, Silent>>,
     /// What runs where.
-    pub survey: Survey,
+    pub domain_inventory: DomainInventory,
     /// The cluster, or why it does not answer.
     pub ceph: Result<CephSeen, NoCeph>,
     /// The pool of the guests' disks.
@@ -126,7 +126,7 @@ pub struct LiveSeen {
 pub async fn look_closely(inventory: &Inventory, fleet: &Fleet) -> Seen {
     let hypervisors = hypervisors(inventory, fleet);
     let mut seen = look_with(inventory, fleet, &hypervisors).await;
-    let running = seen.survey.seen.values().flatten().filter(|(_, domain)| domain.state.has_process());
+    let running = seen.domain_inventory.seen.values().flatten().filter(|(_, domain)| domain.state.has_process());
     let reads = running.map(|(host, domain)| {
         let hypervisors = &hypervisors;
         async move {
@@ -141,7 +141,7 @@ pub async fn look_closely(inventory: &Inventory, fleet: &Fleet) -> Seen {
 }
 
 /// Looks at everything.
-pub async fn look(inventory: &Inventory, fleet: &Fleet) -> Seen {
+pub async fn collect_status(inventory: &Inventory, fleet: &Fleet) -> Seen {
     look_with(inventory, fleet, &hypervisors(inventory, fleet)).await
 }
 
@@ -166,22 +166,27 @@ async fn look_with(inventory: &Inventory, fleet: &Fleet, hypervisors: &Hyperviso
         };
         fleet.each(fleet.names(), ask).await
     };
-    let ((pulses, survey), ceph) = tokio::join!(
-        async { tokio::join!(hosts, Survey::take(hypervisors, true)) },
+    let ((host_metrics, domain_inventory), ceph) = tokio::join!(
+        async { tokio::join!(hosts, DomainInventory::take(hypervisors, true)) },
         ask_ceph(inventory, fleet, &until)
     );
     let ceph = match ceph {
         Ok(Some(seen)) => Ok(seen),
-        Ok(None) => Err(ceph_is_silent(inventory, &pulses, until.waited())),
+        Ok(None) => Err(ceph_is_silent(inventory, &host_metrics, until.waited())),
         Err(error) => Err(Failure::from(error).into()),
     };
-    let mut seen = Seen { pulses, survey, ceph, pool: inventory.ceph.pool.clone(), live: Vec::new() };
+    let mut seen = Seen { host_metrics, domain_inventory, ceph, pool: inventory.ceph.pool.clone(), live: Vec::new() };
     name_the_missing(inventory, &mut seen);
     seen
 }
 
 /// Asks a host, and its BMC when it does not answer at once.
-async fn host(inventory: &Inventory, fleet: &Fleet, roll: &RollCall, remote: Arc<dyn Remote>) -> Result<Pulse, Silent> {
+async fn host(
+    inventory: &Inventory,
+    fleet: &Fleet,
+    roll: &RollCall,
+    remote: Arc<dyn Remote>,
+) -> Result<HostMetrics, Silent> {
     let name = remote.name();
     let answer = async {
         // A dead host is told by its connection; one that has connected may be busy.
@@ -189,7 +194,7 @@ async fn host(inventory: &Inventory, fleet: &Fleet, roll: &RollCall, remote: Arc
             Some(connected) => connected.map_err(|error| error.to_string())?,
             None => return Err(format!("host {name}: {}", roll.late())),
         }
-        pulse(remote.as_ref()).await.map_err(|error| error.to_string())
+        metrics(remote.as_ref()).await.map_err(|error| error.to_string())
     };
     let until = Instant::now() + BMC;
     let bmc = async {
@@ -202,7 +207,7 @@ async fn host(inventory: &Inventory, fleet: &Fleet, roll: &RollCall, remote: Arc
         tokio::select! {
             biased;
             answer = &mut answer => match answer {
-                Ok(pulse) => return Ok(pulse),
+                Ok(metrics) => return Ok(metrics),
                 Err(error) => break error,
             },
             power = &mut bmc, if on.is_none() => on = Some(power),
@@ -264,14 +269,21 @@ impl Until {
 }
 
 /// Mon hosts that do not answer.
-fn silent_mons<'a>(inventory: &'a Inventory, pulses: &BTreeMap<String, Result<Pulse, Silent>>) -> Vec<&'a str> {
-    let silent = |name: &str| !matches!(pulses.get(name), Some(Ok(_)));
+fn silent_mons<'a>(
+    inventory: &'a Inventory,
+    host_metrics: &BTreeMap<String, Result<HostMetrics, Silent>>,
+) -> Vec<&'a str> {
+    let silent = |name: &str| !matches!(host_metrics.get(name), Some(Ok(_)));
     inventory.with_role(Role::Mon).map(|host| host.name.as_str()).filter(|name| silent(name)).collect()
 }
 
 /// Why the monitors say nothing: too few of their hosts are left, or those that are left do not agree yet.
-fn ceph_is_silent(inventory: &Inventory, pulses: &BTreeMap<String, Result<Pulse, Silent>>, waited: Duration) -> NoCeph {
-    let (mons, silent) = (inventory.with_role(Role::Mon).count(), silent_mons(inventory, pulses));
+fn ceph_is_silent(
+    inventory: &Inventory,
+    host_metrics: &BTreeMap<String, Result<HostMetrics, Silent>>,
+    waited: Duration,
+) -> NoCeph {
+    let (mons, silent) = (inventory.with_role(Role::Mon).count(), silent_mons(inventory, host_metrics));
     let (left, who) = (mons - silent.len(), silent.join(", "));
     let not = if silent.len() == 1 { "does not" } else { "do not" };
     if left * 2 <= mons {
@@ -293,7 +305,7 @@ fn ceph_is_silent(inventory: &Inventory, pulses: &BTreeMap<String, Result<Pulse,
 
 /// Says whose silence the storage may be waiting for.
 fn name_the_missing(inventory: &Inventory, seen: &mut Seen) {
-    let silent = |host: &&HostSpec| !host.osds.is_empty() && matches!(seen.pulses.get(&host.name), Some(Err(_)));
+    let silent = |host: &&HostSpec| !host.osds.is_empty() && matches!(seen.host_metrics.get(&host.name), Some(Err(_)));
     let silent: Vec<&str> = inventory.hosts.iter().filter(silent).map(|host| host.name.as_str()).collect();
     if let Ok(CephSeen { unread: Some(why), .. }) = &mut seen.ceph
         && !silent.is_empty()
@@ -323,7 +335,7 @@ async fn ask_ceph(inventory: &Inventory, fleet: &Fleet, until: &Until) -> Result
             claim::readable(port),
             readable::<Template>(port, image::PREFIX),
             read_host_states(port),
-            read_promises(port, hosts)
+            read_reservations(port, hosts)
         )
     };
     let mons = until.wait(async { tokio::try_join!(status(port), tree) });
@@ -334,9 +346,9 @@ async fn ask_ceph(inventory: &Inventory, fleet: &Fleet, until: &Until) -> Result
     let (status, tree) = mons?;
     let mut seen = CephSeen { status, osds: read_tree(&tree), ..CephSeen::default() };
     match kept {
-        Some(Ok(Ok(((guests, bad_guests), (claims, bad_claims), (_, bad_images), states, promises)))) => {
+        Some(Ok(Ok(((guests, bad_guests), (claims, bad_claims), (_, bad_images), states, reservations)))) => {
             let unreadable = [bad_guests, bad_claims, bad_images].concat();
-            seen = CephSeen { unreadable, guests, claims, states, promises, ..seen };
+            seen = CephSeen { unreadable, guests, claims, states, reservations, ..seen };
             seen.guests.sort_by(|a, b| a.name.cmp(&b.name));
         }
         Some(Ok(Err(error))) => seen.unread = Some(error.to_string()),
@@ -382,17 +394,17 @@ mod tests {
         inventory::parse("inventory.yaml", &text).unwrap()
     }
 
-    fn pulses(silent: &[&str]) -> BTreeMap<String, Result<Pulse, Silent>> {
+    fn host_metrics(silent: &[&str]) -> BTreeMap<String, Result<HostMetrics, Silent>> {
         let one = |name: &str| match silent.contains(&name) {
             true => Err(Silent { error: "no answer within 2 s".into(), power: None }),
-            false => Ok(Pulse::default()),
+            false => Ok(HostMetrics::default()),
         };
         ["h1", "h2", "h3"].map(|name| (name.to_owned(), one(name))).into()
     }
 
     #[test]
     fn a_silent_ceph_is_told_from_a_dead_host() {
-        let told = |silent: &[&str]| ceph_is_silent(&rack(), &pulses(silent), Duration::from_millis(2500));
+        let told = |silent: &[&str]| ceph_is_silent(&rack(), &host_metrics(silent), Duration::from_millis(2500));
         insta::assert_snapshot!(told(&[]).why, @"Ceph does not answer within 2.5 s, though 3 of 3 mon hosts do");
         insta::assert_snapshot!(
             told(&["h3"]).why,
@@ -405,8 +417,9 @@ mod tests {
     fn storage_that_waits_for_a_dead_hosts_disks_says_so() {
         let unread = |silent: &[&str]| {
             let ceph = CephSeen { unread: Some("no answer within 1.9 s".into()), ..CephSeen::default() };
-            let (survey, pool) = (Survey::default(), "guests".to_owned());
-            let mut seen = Seen { pulses: pulses(silent), survey, ceph: Ok(ceph), pool, live: Vec::new() };
+            let (domain_inventory, pool) = (DomainInventory::default(), "guests".to_owned());
+            let mut seen =
+                Seen { host_metrics: host_metrics(silent), domain_inventory, ceph: Ok(ceph), pool, live: Vec::new() };
             name_the_missing(&rack(), &mut seen);
             seen.ceph.unwrap().unread.unwrap()
         };

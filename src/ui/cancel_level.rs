@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 /// What an interruption asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Urgency {
+pub enum CancelLevel {
     /// Nothing: carry on.
     #[default]
     None,
@@ -18,7 +18,7 @@ pub enum Urgency {
 
 /// How work that must not be dropped half-way takes interruptions.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub struct ShutdownPolicy {
     /// What the first interruption leads to, in words.
     pub once: &'static str,
     /// What the second leads to, in words.
@@ -30,8 +30,8 @@ pub struct Patience {
 /// The interruptions of this run, and what they mean just now.
 #[derive(Debug, Default)]
 pub(super) struct Interruptions {
-    urgency: watch::Sender<Urgency>,
-    patience: Mutex<Option<Patience>>,
+    cancel_level: watch::Sender<CancelLevel>,
+    patience: Mutex<Option<ShutdownPolicy>>,
     /// Whether a question is open: whatever it is about has not begun.
     pub(super) asking: AtomicBool,
 }
@@ -39,40 +39,40 @@ pub(super) struct Interruptions {
 /// While it lives, the first interruption lets what runs come to its end.
 #[derive(Debug)]
 #[must_use = "dropped at once, it grants nothing"]
-pub struct Unhurried(Arc<Interruptions>);
+pub struct CompletionGuard(Arc<Interruptions>);
 
-impl Drop for Unhurried {
+impl Drop for CompletionGuard {
     fn drop(&mut self) {
         self.0.set(None);
     }
 }
 
 impl Interruptions {
-    pub(super) fn follow(&self) -> watch::Receiver<Urgency> {
-        self.urgency.subscribe()
+    pub(super) fn follow(&self) -> watch::Receiver<CancelLevel> {
+        self.cancel_level.subscribe()
     }
 
-    pub(super) fn unhurried(self: &Arc<Self>, patience: Patience) -> Unhurried {
+    pub(super) fn completion_guard(self: &Arc<Self>, patience: ShutdownPolicy) -> CompletionGuard {
         self.set(Some(patience));
-        Unhurried(Arc::clone(self))
+        CompletionGuard(Arc::clone(self))
     }
 
-    fn set(&self, patience: Option<Patience>) {
+    fn set(&self, patience: Option<ShutdownPolicy>) {
         *self.patience.lock().unwrap_or_else(PoisonError::into_inner) = patience;
     }
 
     /// Takes note of one more interruption: what to tell the operator, and whether the command is to be dropped.
     pub(super) fn one_more(&self) -> (Option<&'static str>, bool) {
         let patience = *self.patience.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = *self.urgency.borrow();
+        let before = *self.cancel_level.borrow();
         let (now, words, drop) = match (patience, before) {
-            (None, _) => (Urgency::Abort, None, true),
-            (Some(p), Urgency::None) => (Urgency::Finish, Some(p.once), false),
-            (Some(p), Urgency::Finish) => (Urgency::Abort, Some(p.twice), !p.aborts_itself),
+            (None, _) => (CancelLevel::Abort, None, true),
+            (Some(p), CancelLevel::None) => (CancelLevel::Finish, Some(p.once), false),
+            (Some(p), CancelLevel::Finish) => (CancelLevel::Abort, Some(p.twice), !p.aborts_itself),
             // What is being aborted has deadlines of its own.
-            (Some(_), Urgency::Abort) => (Urgency::Abort, None, false),
+            (Some(_), CancelLevel::Abort) => (CancelLevel::Abort, None, false),
         };
-        self.urgency.send_replace(now);
+        self.cancel_level.send_replace(now);
         (words, drop)
     }
 }
@@ -81,7 +81,7 @@ impl Interruptions {
 mod tests {
     use super::*;
 
-    const WORK: Patience = Patience { once: "finishing", twice: "aborting", aborts_itself: true };
+    const WORK: ShutdownPolicy = ShutdownPolicy { once: "finishing", twice: "aborting", aborts_itself: true };
 
     #[test]
     fn a_command_that_only_looks_ends_at_once() {
@@ -93,10 +93,13 @@ mod tests {
     fn work_is_finished_first_and_aborted_then() {
         for aborts_itself in [true, false] {
             let all = Arc::new(Interruptions::default());
-            let urgency = all.follow();
-            let guard = all.unhurried(Patience { aborts_itself, ..WORK });
-            assert_eq!((all.one_more(), *urgency.borrow()), ((Some("finishing"), false), Urgency::Finish));
-            assert_eq!((all.one_more(), *urgency.borrow()), ((Some("aborting"), !aborts_itself), Urgency::Abort));
+            let cancel_level = all.follow();
+            let guard = all.completion_guard(ShutdownPolicy { aborts_itself, ..WORK });
+            assert_eq!((all.one_more(), *cancel_level.borrow()), ((Some("finishing"), false), CancelLevel::Finish));
+            assert_eq!(
+                (all.one_more(), *cancel_level.borrow()),
+                ((Some("aborting"), !aborts_itself), CancelLevel::Abort)
+            );
             assert_eq!(all.one_more(), (None, false));
             drop(guard);
             assert_eq!(all.one_more(), (None, true), "the work is over");

@@ -1,14 +1,14 @@
 //! The file against its schema: keys, types and the form of each value, all mistakes at once.
 
+use super::diagnostic::{Diagnostic, Span};
 use super::format;
-use super::mistake::{Mistake, Span};
 use super::schema::{Schema, Shape};
-use super::tree::{Content, Entry, Node};
+use super::spanned_yaml::{Content, Entry, Node};
 use serde_json::{Map, Number, Value};
 
 /// Checks a file's shape. The value is complete only where there was no mistake.
-pub(super) fn check(root: &Node, schema: &Schema, mistakes: &mut Vec<Mistake>) -> Value {
-    let mut walk = Walk { schema, mistakes };
+pub(super) fn check(root: &Node, schema: &Schema, diagnostics: &mut Vec<Diagnostic>) -> Value {
+    let mut walk = Walk { schema, diagnostics };
     walk.value(root, schema.root(), &Path::default(), root.span).unwrap_or_default()
 }
 
@@ -41,16 +41,16 @@ impl Path {
 
 struct Walk<'s, 'm> {
     schema: &'s Schema,
-    mistakes: &'m mut Vec<Mistake>,
+    diagnostics: &'m mut Vec<Diagnostic>,
 }
 
 impl<'s> Walk<'s, '_> {
     fn wrong(&mut self, span: Span, path: &Path, message: &str, fix: impl Into<String>) {
-        self.mistakes.push(Mistake::new(span, format!("{}{message}", path.prefix()), fix));
+        self.diagnostics.push(Diagnostic::new(span, format!("{}{message}", path.prefix()), fix));
     }
 
     fn value(&mut self, node: &Node, schema: &'s Value, path: &Path, label: Span) -> Option<Value> {
-        match self.schema.shape(schema) {
+        match self.schema.schema_check(schema) {
             Shape::Object { properties, required } => self.object(node, properties, &required, path, label),
             Shape::Names(inner) => {
                 let entries = self.entries(node, path, label, "names with their values")?;
@@ -113,7 +113,11 @@ impl<'s> Walk<'s, '_> {
                 let about = properties[*key]["description"].as_str().unwrap_or_default().trim_end_matches('.');
                 let about = about.split(". ").next().unwrap_or_default();
                 let message = format!("{of} has no `{key}`");
-                self.mistakes.push(Mistake::new(label, message, format!("add `{key}:` ({})", lower_first(about))));
+                self.diagnostics.push(Diagnostic::new(
+                    label,
+                    message,
+                    format!("add `{key}:` ({})", lower_first(about)),
+                ));
             }
         }
         Some(Value::Object(object))

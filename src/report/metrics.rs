@@ -12,7 +12,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 
 /// How a host is right now.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Pulse {
+pub struct HostMetrics {
     /// Seconds since it booted.
     pub uptime: f64,
     /// Run queue over the last minute.
@@ -42,12 +42,12 @@ const SECTIONS: [Section; 3] = [Section::Time, Section::Files, Section::Units];
 ///
 /// # Errors
 /// When it cannot be reached or does not answer in time.
-pub async fn pulse(remote: &dyn Remote) -> Result<Pulse, Failure> {
+pub async fn metrics(remote: &dyn Remote) -> Result<HostMetrics, Failure> {
     Ok(of(&host::look(remote, &SECTIONS, DEADLINE).await?))
 }
 
-fn of(facts: &Facts) -> Pulse {
-    let mut pulse = Pulse {
+fn of(facts: &Facts) -> HostMetrics {
+    let mut metrics = HostMetrics {
         uptime: facts.uptime,
         load: facts.load,
         cpus: facts.cpu.threads,
@@ -55,22 +55,22 @@ fn of(facts: &Facts) -> Pulse {
         memory_available: facts.memory.available,
         clock_offset: facts.clock.offset,
         clock: facts.clock.now,
-        ..Pulse::default()
+        ..HostMetrics::default()
     };
     for found in &facts.units {
-        unit(&mut pulse, &found.name, found.state == "active");
+        unit(&mut metrics, &found.name, found.state == "active");
     }
-    pulse
+    metrics
 }
 
-fn unit(pulse: &mut Pulse, name: &str, active: bool) {
+fn unit(metrics: &mut HostMetrics, name: &str, active: bool) {
     let stem = name.trim_end_matches(".service").trim_end_matches(".socket");
     if stem.starts_with("ceph-mon@") {
-        pulse.mon = Some(active);
+        metrics.mon = Some(active);
     } else if let Some(number) = stem.strip_prefix("ceph-osd@").and_then(|n| n.parse().ok()) {
-        pulse.osds.insert(number, active);
+        metrics.osds.insert(number, active);
     } else if stem == "libvirtd" || stem == "virtqemud" {
-        pulse.libvirt |= active;
+        metrics.libvirt |= active;
     }
 }
 
@@ -78,7 +78,7 @@ fn unit(pulse: &mut Pulse, name: &str, active: bool) {
 mod tests {
     use super::*;
 
-    fn with(units: &[(&str, &str)]) -> Pulse {
+    fn with(units: &[(&str, &str)]) -> HostMetrics {
         let unit = |(name, state): &(&str, &str)| host::Unit { name: (*name).to_owned(), state: (*state).to_owned() };
         let mut facts =
             Facts { uptime: 3600.5, load: 0.42, units: units.iter().map(unit).collect(), ..Facts::default() };
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn services_are_told_apart_by_their_units() {
-        let pulse = with(&[
+        let metrics = with(&[
             ("ceph-mon@h1.service", "active"),
             ("ceph-osd@3.service", "active"),
             ("ceph-osd@4.service", "failed"),
@@ -97,15 +97,15 @@ mod tests {
             ("libvirtd.socket", "active"),
             ("rackhand-x.service", "active"),
         ]);
-        assert_eq!((pulse.cpus, pulse.clock_offset), (32, Some(-0.000_012)));
-        assert_eq!(pulse.mon, Some(true));
-        assert_eq!(pulse.osds, BTreeMap::from([(3, true), (4, false)]));
-        assert!(pulse.libvirt);
+        assert_eq!((metrics.cpus, metrics.clock_offset), (32, Some(-0.000_012)));
+        assert_eq!(metrics.mon, Some(true));
+        assert_eq!(metrics.osds, BTreeMap::from([(3, true), (4, false)]));
+        assert!(metrics.libvirt);
     }
 
     #[test]
     fn a_bare_host_has_no_services() {
-        let pulse = with(&[]);
-        assert_eq!((pulse.mon, pulse.libvirt, pulse.osds.len()), (None, false, 0));
+        let metrics = with(&[]);
+        assert_eq!((metrics.mon, metrics.libvirt, metrics.osds.len()), (None, false, 0));
     }
 }

@@ -36,7 +36,7 @@ pub struct Library {
 /// What a host shall have, rendered for it.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
-pub struct Book {
+pub struct Playbook {
     /// What it is for.
     #[serde(default)]
     pub description: String,
@@ -45,13 +45,13 @@ pub struct Book {
     pub resources: Vec<Resource>,
     /// What this host does without, and why; shown in the plan.
     #[serde(default)]
-    pub skipped: Vec<Without>,
+    pub skipped: Vec<SkippedResource>,
 }
 
 /// Something a host does without.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
-pub struct Without {
+pub struct SkippedResource {
     /// What is left out.
     pub object: String,
     /// Why.
@@ -86,15 +86,15 @@ impl Library {
     ///
     /// # Errors
     /// When it is not there or is wrong (exit 2).
-    pub fn book(&self, name: &str, facts: &Value) -> Result<Book, Failure> {
+    pub fn book(&self, name: &str, facts: &Value) -> Result<Playbook, Failure> {
         let file = format!("{name}.yaml");
         let text = self.text(&file)?;
         self.render_book(&file, &text, facts)
     }
 
-    fn render_book(&self, name: &str, text: &str, facts: &Value) -> Result<Book, Failure> {
+    fn render_book(&self, name: &str, text: &str, facts: &Value) -> Result<Playbook, Failure> {
         let yaml = self.render(name, text, facts)?;
-        let mut book: Book =
+        let mut book: Playbook =
             serde_saphyr::from_str(&yaml).map_err(|e| Failure::usage(format!("playbook {name}, as rendered: {e}")))?;
         for resource in &mut book.resources {
             self.fill(resource, facts).while_doing(|| format!("playbook {name}: {}", resource.object()))?;
@@ -178,7 +178,7 @@ mod tests {
     use super::*;
     use minijinja::context;
 
-    fn read(yaml: &str) -> Result<Book, Failure> {
+    fn read(yaml: &str) -> Result<Playbook, Failure> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("team.yaml");
         std::fs::create_dir(directory.path().join("templates")).unwrap();

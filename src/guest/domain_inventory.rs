@@ -1,7 +1,7 @@
 //! What runs where, asked from the hosts themselves.
 
 use super::claim::{self, Claim, Phase};
-use super::rack::Rack;
+use super::guest_context::GuestContext;
 use super::spec::Guest;
 use crate::error::Failure;
 use crate::libvirt::{Domain, DomainState, Hypervisors, Node, VirtError};
@@ -17,7 +17,7 @@ const ANSWER: Duration = Duration::from_secs(8);
 
 /// What all hosts said, at about one time.
 #[derive(Clone, Debug, Default)]
-pub struct Survey {
+pub struct DomainInventory {
     /// Domains by guest id, with their host.
     pub seen: BTreeMap<Uuid, Vec<(String, Domain)>>,
     /// Hosts that answered, with their size where it was asked for.
@@ -32,7 +32,7 @@ fn silent(host: &str, reason: String) -> VirtError {
 
 /// What a start of a guest has to reckon with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum StartState {
     /// It runs here.
     Runs(String),
     /// It is starting or moving: its claim has to be settled first.
@@ -75,9 +75,9 @@ pub(super) fn stands_still(name: &str, host: &str, state: DomainState, reason: &
     }
 }
 
-impl Survey {
+impl DomainInventory {
     /// Asks all hosts at once what they run, and how large they are where `sizes` is set.
-    pub async fn take(hypervisors: &Hypervisors, sizes: bool) -> Survey {
+    pub async fn take(hypervisors: &Hypervisors, sizes: bool) -> DomainInventory {
         let roll = &RollCall::default();
         let asked = hypervisors.all().map(|hypervisor| async move {
             let ask = async {
@@ -95,19 +95,19 @@ impl Survey {
             };
             (hypervisor.host().to_owned(), answer)
         });
-        let mut survey = Survey::default();
+        let mut domain_inventory = DomainInventory::default();
         for (host, answer) in join_all(asked).await {
             match answer {
                 Ok((node, domains)) => {
                     for domain in domains {
-                        survey.seen.entry(domain.uuid).or_default().push((host.clone(), domain));
+                        domain_inventory.seen.entry(domain.uuid).or_default().push((host.clone(), domain));
                     }
-                    survey.hosts.insert(host, node);
+                    domain_inventory.hosts.insert(host, node);
                 }
-                Err(why) => drop(survey.silent.insert(host, why)),
+                Err(why) => drop(domain_inventory.silent.insert(host, why)),
             }
         }
-        survey
+        domain_inventory
     }
 
     /// Where a guest has a QEMU process; of two while it moves, the one that runs.
@@ -148,7 +148,7 @@ impl Survey {
     ///
     /// # Errors
     /// When it runs nowhere, or may run on a host that does not answer.
-    pub async fn host_of(&self, rack: &Rack, guest: &Guest) -> Result<String, Failure> {
+    pub async fn host_of(&self, rack: &GuestContext, guest: &Guest) -> Result<String, Failure> {
         if let Some((host, _)) = self.place(guest.uuid) {
             return Ok(host.clone());
         }
@@ -164,19 +164,19 @@ impl Survey {
 
     /// What a start has to reckon with. The claim has to be read *before* the survey was taken: a start that ended in
     /// between would otherwise be missed by both.
-    pub fn standing(&self, uuid: Uuid, claim: &Claim) -> Standing {
+    pub fn start_state(&self, uuid: Uuid, claim: &Claim) -> StartState {
         let place = self.place(uuid);
         if let Some((host, _)) = place.filter(|(_, domain)| domain.state == DomainState::Running) {
-            return Standing::Runs(host.clone());
+            return StartState::Runs(host.clone());
         }
         let pending = matches!(claim.phase, Phase::Starting | Phase::Moving);
         match (place, self.hidden(claim)) {
-            (_, Some((host, why))) => Standing::MayRun { host, why },
-            _ if pending => Standing::Pending,
+            (_, Some((host, why))) => StartState::MayRun { host, why },
+            _ if pending => StartState::Pending,
             (Some((host, domain)), None) => {
-                Standing::Stands { host: host.clone(), state: domain.state, reason: domain.reason.clone() }
+                StartState::Stands { host: host.clone(), state: domain.state, reason: domain.reason.clone() }
             }
-            (None, None) => Standing::Free,
+            (None, None) => StartState::Free,
         }
     }
 }
@@ -191,15 +191,15 @@ mod tests {
         Run { id: id.into(), by: "me".into(), process: String::new() }
     }
 
-    async fn standing(rack: &FakeRack, claim: &Claim) -> Standing {
-        Survey::take(&rack.hypervisors(), false).await.standing(Uuid::nil(), claim)
+    async fn start_state(rack: &FakeRack, claim: &Claim) -> StartState {
+        DomainInventory::take(&rack.hypervisors(), false).await.start_state(Uuid::nil(), claim)
     }
 
     #[tokio::test]
     async fn a_guest_that_is_seen_runs_whatever_its_claim_says() {
         let rack = FakeRack::new(["h1", "h2"]);
         rack.put("h2", "web", Uuid::nil());
-        assert_eq!(standing(&rack, &Claim::default()).await, Standing::Runs("h2".into()));
+        assert_eq!(start_state(&rack, &Claim::default()).await, StartState::Runs("h2".into()));
     }
 
     #[tokio::test]
@@ -208,10 +208,10 @@ mod tests {
         rack.fault("h1", FakeFault::Unreachable);
         let here = Claim::default().starting("h1", &run("a")).running("h1");
         let there = Claim::default().starting("h2", &run("a")).running("h2");
-        assert!(matches!(standing(&rack, &here).await, Standing::MayRun { host, .. } if host == "h1"));
-        assert_eq!(standing(&rack, &there).await, Standing::Free);
+        assert!(matches!(start_state(&rack, &here).await, StartState::MayRun { host, .. } if host == "h1"));
+        assert_eq!(start_state(&rack, &there).await, StartState::Free);
         let moving = there.moving("h2", "h1", &run("a"));
-        assert!(matches!(standing(&rack, &moving).await, Standing::MayRun { host, .. } if host == "h1"));
+        assert!(matches!(start_state(&rack, &moving).await, StartState::MayRun { host, .. } if host == "h1"));
     }
 
     #[tokio::test(start_paused = true)]
@@ -220,20 +220,20 @@ mod tests {
         rack.fault("h1", FakeFault::Silent);
         rack.put("h2", "web", Uuid::nil());
         let began = tokio::time::Instant::now();
-        let survey = Survey::take(&rack.hypervisors(), false).await;
+        let domain_inventory = DomainInventory::take(&rack.hypervisors(), false).await;
         assert_eq!(began.elapsed().as_secs(), 2);
-        assert!(survey.silent["h1"].contains("no answer within 2 s"), "{:?}", survey.silent);
-        assert_eq!(survey.place(Uuid::nil()).unwrap().0, "h2");
+        assert!(domain_inventory.silent["h1"].contains("no answer within 2 s"), "{:?}", domain_inventory.silent);
+        assert_eq!(domain_inventory.place(Uuid::nil()).unwrap().0, "h2");
     }
 
     #[tokio::test]
     async fn what_was_begun_has_to_be_settled_first() {
         let rack = FakeRack::new(["h1", "h2"]);
         let theirs = Claim::default().starting("h2", &run("a"));
-        assert_eq!(standing(&rack, &theirs).await, Standing::Pending);
-        assert_eq!(standing(&rack, &theirs.moving("h2", "h1", &run("a"))).await, Standing::Pending);
+        assert_eq!(start_state(&rack, &theirs).await, StartState::Pending);
+        assert_eq!(start_state(&rack, &theirs.moving("h2", "h1", &run("a"))).await, StartState::Pending);
         rack.put_as("h2", "web", Uuid::nil(), DomainState::Paused);
-        assert_eq!(standing(&rack, &theirs).await, Standing::Pending, "it was made, and never let go on");
+        assert_eq!(start_state(&rack, &theirs).await, StartState::Pending, "it was made, and never let go on");
     }
 
     #[tokio::test]
@@ -241,8 +241,8 @@ mod tests {
         let rack = FakeRack::new(["h1", "h2"]);
         rack.put("h1", "web", Uuid::nil());
         rack.turn("h1", Uuid::nil(), DomainState::Paused, "ioerror");
-        let stands = Standing::Stands { host: "h1".into(), state: DomainState::Paused, reason: "ioerror".into() };
-        assert_eq!(standing(&rack, &Claim::default()).await, stands);
+        let stands = StartState::Stands { host: "h1".into(), state: DomainState::Paused, reason: "ioerror".into() };
+        assert_eq!(start_state(&rack, &Claim::default()).await, stands);
         let failure = stands_still("web", "h1", DomainState::Paused, "ioerror");
         assert!(failure.hints[0].contains("rackhand guest resume web"), "{failure:?}");
     }
@@ -252,13 +252,13 @@ mod tests {
         let rack = FakeRack::new(["h1", "h2"]);
         let claim = Claim::default().starting("h1", &run("a")).running("h1");
         rack.put_as("h1", "web", Uuid::nil(), DomainState::Paused);
-        let survey = || async { Survey::take(&rack.hypervisors(), false).await };
-        assert!(survey().await.is_alone(Uuid::nil(), &claim));
+        let domain_inventory = || async { DomainInventory::take(&rack.hypervisors(), false).await };
+        assert!(domain_inventory().await.is_alone(Uuid::nil(), &claim));
         rack.put("h2", "web", Uuid::nil());
-        let twice = survey().await;
+        let twice = domain_inventory().await;
         assert!(!twice.is_alone(Uuid::nil(), &claim));
         assert_eq!(twice.place(Uuid::nil()).unwrap().0, "h2", "the one that runs");
         rack.fault("h1", FakeFault::Unreachable);
-        assert!(!survey().await.is_alone(Uuid::nil(), &claim), "it may be on the silent one as well");
+        assert!(!domain_inventory().await.is_alone(Uuid::nil(), &claim), "it may be on the silent one as well");
     }
 }

@@ -1,15 +1,15 @@
 //! What planning starts from, after moves that were left half-done have been finished.
 
 use super::options::Options;
-use super::plan::{Facts, Move, Placed, Stay};
+use super::plan::{Facts, Move, Placed, Unmoved};
 use super::preflight::Pairs;
 use super::run::PATIENCE;
 use super::transfer::{Transfer, finish};
 use crate::error::Failure;
 use crate::guest::claim::{self, Claim, Phase};
 use crate::guest::placement::{Closed, Need};
-use crate::guest::{Courtesy, Guest, Outlook, Rack, Settled, Settlement};
-use crate::ui::{Outcome, Urgency};
+use crate::guest::{Courtesy, Guest, GuestContext, PlanningInput, Settled, Settlement};
+use crate::ui::{CancelLevel, Outcome};
 use futures::future::join_all;
 use std::collections::BTreeMap;
 use tokio::sync::watch;
@@ -37,7 +37,7 @@ impl Wanted {
 }
 
 /// Speed of the migration network in bytes a second.
-pub fn link(rack: &Rack) -> Option<u64> {
+pub fn link(rack: &GuestContext) -> Option<u64> {
     rack.inventory.migration_network().speed.map(|speed| speed.0 * MBIT)
 }
 
@@ -46,29 +46,29 @@ pub fn link(rack: &Rack) -> Option<u64> {
 /// # Errors
 /// When the cluster cannot be asked.
 pub async fn gather(
-    rack: &Rack,
+    rack: &GuestContext,
     wanted: &Wanted,
     options: &Options,
-    urgency: &watch::Receiver<Urgency>,
+    cancel_level: &watch::Receiver<CancelLevel>,
     change: bool,
 ) -> Result<Facts, Failure> {
     let mut facts = Facts { link: link(rack), ..Facts::default() };
     if change {
-        finish_begun(rack, wanted, options, urgency, &mut facts).await?;
+        finish_begun(rack, wanted, options, cancel_level, &mut facts).await?;
     }
-    let outlook = Outlook::take(rack).await?;
-    (facts.guests, facts.hidden) = placed(&outlook);
-    facts.beside = beside(&outlook);
-    facts.rooms = outlook.rooms;
+    let planning_input = PlanningInput::take(rack).await?;
+    (facts.guests, facts.hidden) = placed(&planning_input);
+    facts.unmanaged = unmanaged(&planning_input);
+    facts.rooms = planning_input.rooms;
     Ok(facts)
 }
 
 /// Guests that are seen somewhere, and why others are not.
-fn placed(outlook: &Outlook) -> (Vec<Placed>, BTreeMap<Uuid, String>) {
+fn placed(planning_input: &PlanningInput) -> (Vec<Placed>, BTreeMap<Uuid, String>) {
     let (mut all, mut hidden) = (Vec::new(), BTreeMap::new());
-    for guest in &outlook.guests {
-        let Some((host, domain)) = outlook.survey.place(guest.uuid) else {
-            if let Some((host, why)) = outlook.survey.hidden(&outlook.claim(guest.uuid)) {
+    for guest in &planning_input.guests {
+        let Some((host, domain)) = planning_input.domain_inventory.place(guest.uuid) else {
+            if let Some((host, why)) = planning_input.domain_inventory.hidden(&planning_input.claim(guest.uuid)) {
                 hidden.insert(guest.uuid, format!("it may run on {host}, which does not answer ({why})"));
             }
             continue;
@@ -90,18 +90,20 @@ fn placed(outlook: &Outlook) -> (Vec<Placed>, BTreeMap<Uuid, String>) {
 }
 
 /// Domains that are no guest of the rack, or a second copy of one that is not on its way.
-fn beside(outlook: &Outlook) -> Vec<Stay> {
+fn unmanaged(planning_input: &PlanningInput) -> Vec<Unmoved> {
     let mut all = Vec::new();
-    for uuid in outlook.survey.seen.keys() {
-        let known = outlook.guests.iter().any(|guest| guest.uuid == *uuid);
-        let moves = outlook.claim(*uuid).phase == Phase::Moving;
-        let place = outlook.survey.place(*uuid).map(|(host, _)| host.as_str()).filter(|_| known);
-        for (host, domain) in outlook.survey.places(*uuid).filter(|(host, _)| place != Some(host) && !moves) {
+    for uuid in planning_input.domain_inventory.seen.keys() {
+        let known = planning_input.guests.iter().any(|guest| guest.uuid == *uuid);
+        let moves = planning_input.claim(*uuid).phase == Phase::Moving;
+        let place = planning_input.domain_inventory.place(*uuid).map(|(host, _)| host.as_str()).filter(|_| known);
+        for (host, domain) in
+            planning_input.domain_inventory.places(*uuid).filter(|(host, _)| place != Some(host) && !moves)
+        {
             let reason = match place {
                 Some(place) => format!("is another copy of the guest on {place}; end it there with `virsh destroy`"),
                 None => "is no guest of this rack; move it or end it there with virsh".to_owned(),
             };
-            all.push(Stay { guest: domain.name.clone(), host: host.clone(), reason });
+            all.push(Unmoved { guest: domain.name.clone(), host: host.clone(), reason });
         }
     }
     all
@@ -122,10 +124,10 @@ pub fn answers(facts: &Facts, host: &str) -> Result<(), Failure> {
 /// Settles what other runs left half-done with the wanted guests: moves are brought to their end, starts whose guest
 /// runs are written down.
 async fn finish_begun(
-    rack: &Rack,
+    rack: &GuestContext,
     wanted: &Wanted,
     options: &Options,
-    urgency: &watch::Receiver<Urgency>,
+    cancel_level: &watch::Receiver<CancelLevel>,
     facts: &mut Facts,
 ) -> Result<(), Failure> {
     let (guests, claims) = tokio::join!(rack.guests(), claim::all(rack.port()));
@@ -137,36 +139,36 @@ async fn finish_begun(
             matches!(claim.phase, Phase::Moving | Phase::Starting) && wanted.covers(guest.uuid, claim)
         })
         .collect();
-    let _unhurried = (!begun.is_empty()).then(|| rack.ui.unhurried(PATIENCE));
+    let _unhurried = (!begun.is_empty()).then(|| rack.ui.completion_guard(PATIENCE));
     let pairs = Pairs::default();
     let finishes = begun.iter().map(|(guest, claim)| {
-        let (pairs, urgency) = (&pairs, urgency.clone());
+        let (pairs, cancel_level) = (&pairs, cancel_level.clone());
         async move {
             match moved_by(guest, claim) {
-                Some(a_move) => finish(&Transfer { rack, a_move: &a_move, options, pairs, urgency }).await,
-                None => finish_start(rack, guest, claim, urgency).await,
+                Some(a_move) => finish(&Transfer { rack, a_move: &a_move, options, pairs, cancel_level }).await,
+                None => finish_start(rack, guest, claim, cancel_level).await,
             }
         }
     });
     for ((guest, claim), found) in begun.iter().zip(join_all(finishes).await) {
-        let stay = |host: &str, reason| Stay { guest: guest.name.clone(), host: host.to_owned(), reason };
+        let unmoved_guest = |host: &str, reason| Unmoved { guest: guest.name.clone(), host: host.to_owned(), reason };
         let from = claim.host.as_deref().unwrap_or_default();
         match found {
             Ok(Settled::Runs(host)) if claim.target.as_deref() == Some(host.as_str()) => {
                 let reason = "has just arrived there, by a move that was begun before".to_owned();
-                facts.arrived.insert(guest.uuid, stay(&host, reason));
+                facts.arrived.insert(guest.uuid, unmoved_guest(&host, reason));
             }
             Ok(Settled::Made(_)) => {
                 let reason =
                     "was made there and never let go on: finish its start with `rackhand guest start`".to_owned();
-                facts.unsettled.insert(guest.uuid, stay(from, reason));
+                facts.unsettled.insert(guest.uuid, unmoved_guest(from, reason));
             }
             Ok(_) => {}
             Err(failure) => {
                 let what = if claim.phase == Phase::Moving { "a move" } else { "a start" };
                 let hints: String = failure.hints.iter().map(|hint| format!("; {hint}")).collect();
                 let reason = format!("{what} that was begun before cannot be settled: {failure}{hints}");
-                facts.unsettled.insert(guest.uuid, stay(from, reason));
+                facts.unsettled.insert(guest.uuid, unmoved_guest(from, reason));
             }
         }
     }
@@ -190,14 +192,14 @@ fn moved_by(guest: &Guest, claim: &Claim) -> Option<Move> {
 }
 
 async fn finish_start(
-    rack: &Rack,
+    rack: &GuestContext,
     guest: &Guest,
     claim: &Claim,
-    urgency: watch::Receiver<Urgency>,
+    cancel_level: watch::Receiver<CancelLevel>,
 ) -> Result<Settled, Failure> {
     let job = rack.ui.job(format!("settle the start of {}", guest.name));
     let run = rack.run.operation();
-    let settlement = Settlement { rack, guest: guest.uuid, name: &guest.name, run: &run, job: &job, urgency };
+    let settlement = Settlement { rack, guest: guest.uuid, name: &guest.name, run: &run, job: &job, cancel_level };
     let settled = settlement.settle(claim, Courtesy::Wait).await;
     match &settled {
         Ok(Settled::Runs(host)) => job.done(format!("it runs on {host}")),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 /// What a host is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Ground {
+pub struct HostPlatform {
     /// `ID` of os-release: `debian`.
     pub os: String,
     /// `VERSION_ID` of os-release: `12`.
@@ -31,7 +31,7 @@ pub struct Ground {
     pub jobs: Vec<String>,
 }
 
-impl Ground {
+impl HostPlatform {
     /// Whether the host is a container.
     pub fn is_container(&self) -> bool {
         !self.container.is_empty()
@@ -49,17 +49,17 @@ const DEADLINE: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// When it cannot be reached.
-pub async fn look(remote: &dyn Remote) -> Result<Ground, Failure> {
+pub async fn probe_platform(remote: &dyn Remote) -> Result<HostPlatform, Failure> {
     let looked = host::look(remote, &SECTIONS, DEADLINE);
     let (facts, offers) = tokio::try_join!(looked, remote.run(Exec::script(OFFERS, Vec::<String>::new())))?;
-    Ok(Ground { ceph_volume: offers.status == 0, ..of(&facts) })
+    Ok(HostPlatform { ceph_volume: offers.status == 0, ..of(&facts) })
 }
 
-fn of(facts: &Facts) -> Ground {
+fn of(facts: &Facts) -> HostPlatform {
     let platform = facts.platform.clone().unwrap_or_default();
     let jobs = facts.units.iter().filter(|unit| unit.name.starts_with("rackhand-"));
     let run = |unit: &&host::Unit| matches!(unit.state.as_str(), "active" | "activating");
-    Ground {
+    HostPlatform {
         os: facts.os.id.clone(),
         version: facts.os.version.clone(),
         container: platform.container,
@@ -114,15 +114,15 @@ mod tests {
             ..Facts::default()
         };
         (facts.os.id, facts.os.version) = ("debian".into(), "12".into());
-        let ground = of(&facts);
+        let platform = of(&facts);
         assert_eq!(
-            (ground.os.as_str(), ground.version.as_str(), ground.network.as_str()),
+            (platform.os.as_str(), platform.version.as_str(), platform.network.as_str()),
             ("debian", "12", "networkd")
         );
-        assert!(ground.is_container() && !ground.watchdog);
-        assert_eq!(ground.ports[&IpAddr::from([10, 0, 0, 11])], "eno1");
-        assert_eq!(ground.ports[&"fd00::11".parse::<IpAddr>().unwrap()], "eno1");
-        assert_eq!(ground.ports[&IpAddr::from([10, 1, 0, 11])], "eno2");
-        assert_eq!(ground.jobs, ["rackhand-packages.service"]);
+        assert!(platform.is_container() && !platform.watchdog);
+        assert_eq!(platform.ports[&IpAddr::from([10, 0, 0, 11])], "eno1");
+        assert_eq!(platform.ports[&"fd00::11".parse::<IpAddr>().unwrap()], "eno1");
+        assert_eq!(platform.ports[&IpAddr::from([10, 1, 0, 11])], "eno2");
+        assert_eq!(platform.jobs, ["rackhand-packages.service"]);
     }
 }

@@ -2,20 +2,20 @@
 
 use super::lock::HostLock;
 use crate::error::{Failure, Kind};
-use crate::ui::Urgency;
+use crate::ui::CancelLevel;
 use tokio::sync::watch;
 
 /// Asked before each step, and before each change of a playbook.
 #[derive(Debug)]
-pub struct Grip {
+pub struct RunGuard {
     lock: HostLock,
-    urgency: watch::Receiver<Urgency>,
+    cancel_level: watch::Receiver<CancelLevel>,
 }
 
-impl Grip {
+impl RunGuard {
     /// These locks, until this asks to finish.
-    pub fn new(lock: HostLock, urgency: watch::Receiver<Urgency>) -> Self {
-        Grip { lock, urgency }
+    pub fn new(lock: HostLock, cancel_level: watch::Receiver<CancelLevel>) -> Self {
+        RunGuard { lock, cancel_level }
     }
 
     /// Whether something more may be begun.
@@ -23,8 +23,8 @@ impl Grip {
     /// # Errors
     /// When the operator has interrupted the run (exit 130).
     pub fn may_begin(&self) -> Result<(), Failure> {
-        match *self.urgency.borrow() {
-            Urgency::None => Ok(()),
+        match *self.cancel_level.borrow() {
+            CancelLevel::None => Ok(()),
             _ => Err(Failure::msg(Kind::Interrupted, "interrupted; what ran has been finished")),
         }
     }
