@@ -18,3 +18,4 @@ pub mod quote;
 pub mod report;
 pub mod ssh;
 pub mod ui;
+pub mod watch;

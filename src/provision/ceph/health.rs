@@ -113,7 +113,7 @@ pub(super) async fn check_mon_disks(ctx: &Ctx) -> Result<(), Failure> {
         slow.join(", "),
         limit.as_millis()
     );
-    if profile == FailoverProfile::Fast {
+    if matches!(profile, FailoverProfile::Fast | FailoverProfile::Fastest) {
         return Err(
             Failure::refused(message).hint("set ceph.failover to standard, or put the monitors on faster disks")
         );

@@ -10,18 +10,19 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Settings of the failover profile: section, name, value at `standard`, value at `fast`; at `stock` none is set.
+/// Settings of the failover profile: section, name, values at `standard`, `fast` and `fastest`; at `stock` none is set.
 ///
-/// Shorter leases and elections shorten the time in which no map can be changed after a monitor's host is lost.
-/// `osd_heartbeat_grace` is left alone on purpose: a short one makes mere overload mark OSDs down.
-const FAILOVER: [(&str, &str, Option<&str>, Option<&str>); 7] = [
-    ("global", "mon_client_hunt_interval", Some("1"), Some("1")),
-    ("global", "mon_client_ping_interval", Some("2"), Some("2")),
-    ("global", "mon_client_ping_timeout", Some("4"), Some("4")),
-    ("global", "osd_pool_default_read_lease_ratio", Some("0.25"), Some("0.25")),
-    ("mon", "mon_election_timeout", Some("2"), Some("1")),
-    ("mon", "mon_lease", Some("2"), Some("1")),
-    ("mon", "paxos_propose_interval", None, Some("0.2")),
+/// Shorter leases and elections shorten the time in which no map can be changed after a monitor's host is lost; a shorter
+/// read lease, the time a placement group waits for a dead OSD's; shorter pings of the monitors, the time an OSD or guest
+/// clings to a dead one. `osd_heartbeat_grace` is left alone on purpose: a short one makes mere overload mark OSDs down.
+const FAILOVER: [(&str, &str, [Option<&str>; 3]); 7] = [
+    ("global", "mon_client_hunt_interval", [Some("1"), Some("1"), Some("0.3")]),
+    ("global", "mon_client_ping_interval", [Some("2"), Some("2"), Some("0.5")]),
+    ("global", "mon_client_ping_timeout", [Some("4"), Some("4"), Some("1.5")]),
+    ("global", "osd_pool_default_read_lease_ratio", [Some("0.25"), Some("0.25"), Some("0.1")]),
+    ("mon", "mon_election_timeout", [Some("2"), Some("1"), Some("0.5")]),
+    ("mon", "mon_lease", [Some("2"), Some("1"), Some("0.6")]),
+    ("mon", "paxos_propose_interval", [None, Some("0.2"), Some("0.1")]),
 ];
 
 /// Free space a monitor needs before it warns: its store, a copy of it while it compacts, and its logs.
@@ -33,7 +34,7 @@ type Settings = BTreeMap<(String, String), String>;
 
 /// Whether a setting belongs to the failover profile.
 pub(super) fn of_failover(name: &str) -> bool {
-    FAILOVER.iter().any(|(_, n, _, _)| *n == name)
+    FAILOVER.iter().any(|(_, n, _)| *n == name)
 }
 
 /// The longest a monitor's disk may take to write 4 KiB safely under this profile: a quarter of the lease it renews.
@@ -42,6 +43,7 @@ pub(super) fn fsync_limit(profile: FailoverProfile) -> Option<Duration> {
         FailoverProfile::Stock => None,
         FailoverProfile::Standard => Some(Duration::from_millis(500)),
         FailoverProfile::Fast => Some(Duration::from_millis(250)),
+        FailoverProfile::Fastest => Some(Duration::from_millis(150)),
     }
 }
 
@@ -66,11 +68,12 @@ fn wanted(inventory: &Inventory, facts: &Facts) -> Settings {
             set(&format!("mon.{}", host.name), "mon_data_avail_warn", percent.to_string());
         }
     }
-    for (section, name, standard, fast) in FAILOVER {
+    for (section, name, [standard, fast, fastest]) in FAILOVER {
         let value = match ceph.failover {
             FailoverProfile::Stock => None,
             FailoverProfile::Standard => standard,
             FailoverProfile::Fast => fast,
+            FailoverProfile::Fastest => fastest,
         };
         if let Some(value) = value {
             set(section, name, value.to_owned());
@@ -159,6 +162,8 @@ mod tests {
         assert_eq!(lines(&inventory, &facts()).iter().filter(|l| l.starts_with('-')).count(), 7);
         inventory.ceph.failover = FailoverProfile::Fast;
         assert!(lines(&inventory, &facts()).contains(&"~ setting mon mon_lease 2.000000 -> 1".to_owned()));
+        inventory.ceph.failover = FailoverProfile::Fastest;
+        assert!(lines(&inventory, &facts()).contains(&"~ setting mon mon_lease 2.000000 -> 0.6".to_owned()));
     }
 
     #[test]

@@ -11,6 +11,7 @@ const ROOMS: [&str; 13] = [
     "cli",
     "report",
     "watch",
+    "watch",
     "movement",
     "backup",
     "guest",

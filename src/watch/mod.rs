@@ -1,0 +1,1 @@
+//! Watching over the rack: a host that is lost is shut out, and its guests start elsewhere.
