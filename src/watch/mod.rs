@@ -1,1 +1,3 @@
 //! Watching over the rack: a host that is lost is shut out, and its guests start elsewhere.
+
+pub mod witness;

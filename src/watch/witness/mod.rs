@@ -1,0 +1,19 @@
+//! What is known of each host, and who says so: its own heartbeat, the other hosts' view of it, its mon and its OSDs.
+//!
+//! Nothing here judges. Every witness tells what it saw as a [`Report`]; that nothing was seen is for the brain to notice.
+
+mod beat;
+mod mons;
+mod osds;
+mod report;
+mod stream;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use beat::{Beat, Work};
+pub use mons::{MonView, MonWitness};
+pub use osds::OsdWitness;
+pub use report::Report;
+pub use stream::{HostStream, Pace, Probe};
