@@ -11,7 +11,6 @@ const ROOMS: [&str; 13] = [
     "cli",
     "report",
     "watch",
-    "watch",
     "movement",
     "backup",
     "guest",
