@@ -1,3 +1,4 @@
 //! Watching over the rack: a host that is lost is shut out, and its guests start elsewhere.
 
+pub mod brain;
 pub mod witness;

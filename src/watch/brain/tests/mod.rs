@@ -1,0 +1,4 @@
+//! Stories and tables of the judgement.
+
+mod bench;
+mod stories;
