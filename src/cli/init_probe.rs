@@ -7,7 +7,7 @@ use crate::host::{self, Disk, Facts, Nic, OwnBmc};
 use crate::inventory::{
     BackupSpec, BmcKind, CephSpec, ClusterIdentity, Draft, DraftBmc, DraftHost, DraftNetwork, GuestDefaults,
     HostNetwork, HostSpec, Inventory, IpoibMode, LinkKind, LinkSpeed, Location, MigrationNetwork, Networks, Role, Size,
-    SshDefaults,
+    SshDefaults, WatchSpec,
 };
 use crate::provision::refused_draft;
 use crate::ssh::RemoteError;
@@ -123,6 +123,7 @@ fn provisional(args: &InitArgs) -> Inventory {
         guests: GuestDefaults::default(),
         hosts: distinct.into_iter().map(host).collect(),
         backup: BackupSpec::default(),
+        watch: WatchSpec::default(),
         base: PathBuf::from("."),
     }
 }

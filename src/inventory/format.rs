@@ -1,6 +1,6 @@
 //! The form of single values, with what to write instead; and words that are nearly right.
 
-use super::{AddressRange, LinkSpeed, Size};
+use super::{AddressRange, LinkSpeed, Patience, Size};
 use ipnet::IpNet;
 use std::net::IpAddr;
 use uuid::Uuid;
@@ -17,6 +17,7 @@ pub(super) fn check(format: &str, text: &str) -> Result<(), Wrong> {
         "link-speed" => speed(text),
         "address-range" => range(text),
         "uuid" => uuid(text),
+        "patience" => patience(text),
         _ => Ok(()),
     }
 }
@@ -113,6 +114,18 @@ fn uuid(text: &str) -> Result<(), Wrong> {
     }
 }
 
+fn patience(text: &str) -> Result<(), Wrong> {
+    if text.parse::<Patience>().is_ok() {
+        return Ok(());
+    }
+    let (digits, unit) = quantity(text);
+    match (digits.parse::<u64>(), unit) {
+        (Ok(n @ 1..=60), "") => wrong(text, "time: its unit is missing", format!("write {n}s")),
+        (Ok(n @ 300..=60_000), "") => wrong(text, "time: its unit is missing", format!("write {n}ms")),
+        _ => wrong(text, "time between 300ms and 60s", "write for example 900ms or 3s"),
+    }
+}
+
 /// Words that people write for a key, and the key.
 const HABITS: [(&str, &str); 14] = [
     ("ip", "address"),
@@ -186,6 +199,9 @@ mod tests {
             ("cidr", "lan"),
             ("address-range", "10.0.0.9-10.0.0.3"),
             ("address-range", "10.0.0.9-20"),
+            ("patience", "3"),
+            ("patience", "0.9s"),
+            ("patience", "100ms"),
             ("uuid", "1234"),
             ("uuid", "00000000-0000-0000-0000-000000000000"),
         ];
@@ -211,6 +227,9 @@ mod tests {
         `lan` is no network -> write for example 10.0.0.0/24
         `10.0.0.9-10.0.0.3` is no range: its end comes before its start -> write 10.0.0.3-10.0.0.9
         `10.0.0.9-20` is no address range -> write both addresses in full, for example 10.0.0.9-10.0.0.9
+        `3` is no time: its unit is missing -> write 3s
+        `0.9s` is no time between 300ms and 60s -> write for example 900ms or 3s
+        `100ms` is no time between 300ms and 60s -> write for example 900ms or 3s
         `1234` is no UUID -> make one with `uuidgen`, or take the fsid of the cluster that exists
         `00000000-0000-0000-0000-000000000000` is no UUID -> make one with `uuidgen`, or take the fsid of the cluster that exists
         ");

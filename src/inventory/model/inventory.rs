@@ -1,6 +1,8 @@
 //! A whole rack, and how it is reached.
 
-use super::{BackupSpec, CephSpec, GuestDefaults, HostNetwork, HostSpec, MigrationNetwork, Networks, Role, Size};
+use super::{
+    BackupSpec, CephSpec, GuestDefaults, HostNetwork, HostSpec, MigrationNetwork, Networks, Role, Size, WatchSpec,
+};
 use crate::error::Failure;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -31,6 +33,9 @@ pub struct Inventory {
     /// Backup storage outside the cluster.
     #[serde(default)]
     pub backup: BackupSpec,
+    /// How it is watched over.
+    #[serde(default)]
+    pub watch: WatchSpec,
     /// The directory of the file, against which relative paths in it are resolved.
     #[serde(skip)]
     pub base: PathBuf,

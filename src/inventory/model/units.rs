@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::time::Duration;
 
 /// A link speed in Mbit/s, written `1G`, `10G`, `25G`, `40G`, `56G`, `100G`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -128,6 +129,33 @@ impl fmt::Display for AddressRange {
     }
 }
 
+/// How long something is waited for, written `900ms` or `3s`; between 300 ms and a minute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Patience(pub Duration);
+
+impl FromStr for Patience {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        let wrong = || format!("`{s}` is no time between 300ms and 60s; write for example 900ms or 3s");
+        let (digits, factor) = match s.strip_suffix("ms") {
+            Some(digits) => (digits, 1),
+            None => (s.strip_suffix('s').ok_or_else(wrong)?, 1000),
+        };
+        let plain = digits.chars().all(|c| c.is_ascii_digit());
+        let millis = digits.parse::<u64>().ok().filter(|_| plain).and_then(|n| n.checked_mul(factor));
+        let millis = millis.filter(|millis| (300..=60_000).contains(millis)).ok_or_else(wrong)?;
+        Ok(Patience(Duration::from_millis(millis)))
+    }
+}
+
+impl fmt::Display for Patience {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = self.0.as_millis();
+        if millis.is_multiple_of(1000) { write!(f, "{}s", millis / 1000) } else { write!(f, "{millis}ms") }
+    }
+}
+
 /// The key of a certificate, as curl pins it: `sha256//` and the SHA-256 of the public key in base64.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyPin([u8; 32]);
@@ -177,6 +205,7 @@ macro_rules! text_schema {
 }
 text_schema!(LinkSpeed, "link-speed", "^[0-9]+[MG]$", "A link speed: 1G, 10G, 25G, 40G, 56G, 100G.");
 text_schema!(Size, "size", "^[0-9]+([KMGT](iB)?|B)$", "A size in powers of 1024: 512M, 4G, 1T; bytes: 2097664B.");
+text_schema!(Patience, "patience", "^[0-9]+(ms|s)$", "A time between 300ms and 60s: 900ms, 3s.");
 text_schema!(AddressRange, "address-range", "^[^ -]+ *- *[^ -]+$", "First and last address: 10.0.0.10-10.0.0.99.");
 text_schema!(
     KeyPin,
@@ -201,7 +230,7 @@ macro_rules! serde_as_text {
         }
     )*};
 }
-serde_as_text!(LinkSpeed, Size, AddressRange, KeyPin);
+serde_as_text!(LinkSpeed, Size, AddressRange, KeyPin, Patience);
 
 #[cfg(test)]
 mod tests {
@@ -221,6 +250,12 @@ mod tests {
         assert_eq!("100G".parse::<LinkSpeed>().unwrap(), LinkSpeed(100_000));
         for text in ["fast", "0G", "99999999999999999999G", "18446744073709551615G"] {
             assert!(text.parse::<LinkSpeed>().is_err(), "{text}");
+        }
+        for text in ["300ms", "900ms", "3s", "60s"] {
+            assert_eq!(text.parse::<Patience>().unwrap().to_string(), text);
+        }
+        for text in ["", "3", "3m", "+3s", "299ms", "61s", "99999999999999999999s", "0.9s"] {
+            assert!(text.parse::<Patience>().is_err(), "{text}");
         }
         let pin = "sha256//47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
         assert_eq!(pin.parse::<KeyPin>().unwrap().to_string(), pin);

@@ -256,7 +256,7 @@ fn no_hosts() {
     f.yaml:21:1: unknown key `x`
       21 | x:
          | ^
-      fix: remove it; known here: cluster, ssh, networks, ceph, guests, hosts, backup
+      fix: remove it; known here: cluster, ssh, networks, ceph, guests, hosts, backup, watch
     ");
 }
 

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::time::Duration;
 use uuid::Uuid;
 
 fn v4(a: u8, b: u8, c: u8, d: u8) -> IpAddr {
@@ -117,6 +118,7 @@ prop_compose! {
         memory in 1u64..1 << 30,
         hosts in hosts(),
         path in "/[a-z/ ]{0,20}",
+        patience in proptest::option::of(300u64..60_000),
     ) -> Inventory {
         let size = u8::try_from(hosts.len()).unwrap().min(3);
         let storage = BackupStorage { address: v4(10, 3, 0, 1), user: None, port: None, path: path.into() };
@@ -128,6 +130,7 @@ prop_compose! {
             guests: GuestDefaults { memory: Size(memory << 10), cpu_overcommit: overcommit, ..GuestDefaults::default() },
             hosts,
             backup: BackupSpec { storage: BTreeMap::from([("vault".to_owned(), storage)]) },
+            watch: WatchSpec { patience: patience.map(|millis| Patience(Duration::from_millis(millis))) },
             base: PathBuf::new(),
         }
     }

@@ -18,8 +18,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 const SCRIPT: &str = include_str!("beat.py");
 /// Reads the script from stdin and becomes it.
 const BOOTSTRAP: &str = "import sys;b=sys.stdin.buffer;n=int(b.readline());exec(compile(b.read(n),'beat','exec'))";
-/// Beats that fit into the time a host may be silent: the loss of a single one must not make it suspect.
-const BEATS: u32 = 4;
+/// Beats that fit into the time a host may be silent: it is suspect after 4/9 of it, and one late beat is no reason to be.
+const BEATS: u32 = 6;
 /// Longest time between two beats.
 const SLOWEST: Duration = Duration::from_millis(500);
 /// How long a connection may take until the first line.

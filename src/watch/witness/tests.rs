@@ -43,8 +43,8 @@ fn is_end(report: &Report) -> bool {
 }
 
 #[test]
-fn four_beats_fit_into_the_patience_and_two_into_a_second() {
-    assert_eq!(Pace::of(PATIENCE).interval, Duration::from_millis(225));
+fn six_beats_fit_into_the_patience_and_two_into_a_second() {
+    assert_eq!(Pace::of(PATIENCE).interval, Duration::from_millis(150));
     assert_eq!(Pace::of(Duration::from_secs(3)).interval, Duration::from_millis(500));
 }
 
