@@ -121,6 +121,13 @@ impl Link {
         !self.silent.load(Ordering::Relaxed) && locked(&self.heard).waiting.is_some()
     }
 
+    /// Gives up the channel: everybody who waits for an answer is told that it is lost.
+    pub(super) fn cut(&self) {
+        self.silent.store(true, Ordering::Relaxed);
+        locked(&self.heard).waiting = None;
+        self.reader.abort();
+    }
+
     /// Asks and waits for the answer. The deadline begins when it is the request's turn.
     pub(super) async fn ask(&self, request: &Request) -> Result<Value, ClusterError> {
         let _turn = self.turn(request).await?;

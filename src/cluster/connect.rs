@@ -151,6 +151,16 @@ impl Cluster {
         doubted.push(host.to_owned());
     }
 
+    /// Gives up the channel to this mon host, and tries it last from now on.
+    pub(super) async fn leave(&self, host: &str) {
+        self.doubt(host);
+        // A channel that is being opened has nobody waiting for an answer yet.
+        let Some(mut slot) = self.mons.get(host).and_then(|mon| mon.link.try_lock().ok()) else { return };
+        if let Some(link) = slot.take() {
+            link.cut();
+        }
+    }
+
     /// Asks through any mon host. What has changed nothing for certain is asked once more, through another one.
     pub(super) async fn ask<T: DeserializeOwned>(&self, request: &Request) -> Result<T, ClusterError> {
         let link = self.link().await?;

@@ -66,6 +66,10 @@ impl ClusterPort for Cluster {
         self.ask(&Request::mon("latest_map", json!({}), LATEST_MAP)).await
     }
 
+    async fn avoid(&self, host: &str) {
+        self.leave(host).await;
+    }
+
     async fn get(&self, name: &str) -> Result<Option<Object>, ClusterError> {
         let found: Option<Object> = self.state("get", json!({"oid": name})).await?;
         Ok(found.map(|object| Object { name: name.to_owned(), ..object }))

@@ -1,13 +1,20 @@
 //! Shutting a host out: at the storage, and by its power through its baseboard management controller.
 
 mod ask;
+mod blocklist;
 mod bmc;
+mod gate;
 mod ipmi;
 mod proof;
+mod record;
 mod redfish;
 mod state;
+mod storage;
 
 pub use ask::ask;
 pub use bmc::query_bmc;
+pub use gate::{close_gate, open_gate};
 pub use proof::{PowerProof, StorageProof};
+pub use record::{FenceRecord, Fences, records, standing, write};
 pub use state::{BmcError, BmcState, Power};
+pub use storage::{FenceError, Fencing, Stage, free_image, lift};

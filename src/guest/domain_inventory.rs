@@ -4,6 +4,7 @@ use super::claim::{self, Claim, Phase};
 use super::guest_context::GuestContext;
 use super::spec::Guest;
 use crate::error::Failure;
+use crate::fence::{self, Fences};
 use crate::libvirt::{Domain, DomainState, Hypervisors, Node, VirtError};
 use crate::ssh::RollCall;
 use futures::future::join_all;
@@ -24,6 +25,8 @@ pub struct DomainInventory {
     pub hosts: BTreeMap<String, Option<Node>>,
     /// Hosts that did not, with the reason.
     pub silent: BTreeMap<String, String>,
+    /// Hosts that were not asked: they are shut out of the storage, so whatever they have does not count.
+    pub fences: Fences,
 }
 
 fn silent(host: &str, reason: String) -> VirtError {
@@ -76,27 +79,43 @@ pub(super) fn stands_still(name: &str, host: &str, state: DomainState, reason: &
 }
 
 impl DomainInventory {
-    /// Asks all hosts at once what they run, and how large they are where `sizes` is set.
-    pub async fn take(hypervisors: &Hypervisors, sizes: bool) -> DomainInventory {
-        let roll = &RollCall::default();
-        let asked = hypervisors.all().map(|hypervisor| async move {
-            let ask = async {
-                // A dead host is told by its connection, within seconds; one that is busy may take longer to answer.
-                roll.answer(hypervisor.connect())
-                    .await
-                    .unwrap_or_else(|| Err(silent(hypervisor.host(), roll.late())))?;
-                let node = if sizes { Some(hypervisor.node().await?) } else { None };
-                Ok((node, hypervisor.domains().await?))
-            };
-            let late = || format!("no answer within {} s", ANSWER.as_secs());
-            let answer = match timeout(ANSWER, ask).await {
-                Ok(answer) => answer.map_err(|e: VirtError| e.to_string()),
-                Err(_) => Err(late()),
-            };
-            (hypervisor.host().to_owned(), answer)
+    /// Asks all hosts at once what they run, and how large they are where `sizes` is set. Claims have to be read before it;
+    /// see [`fence::standing`]. Where the cluster cannot tell which hosts are fenced, none is.
+    pub async fn take(rack: &GuestContext, sizes: bool) -> DomainInventory {
+        let fences = fence::standing(rack.port()).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "asked which hosts are fenced");
+            Fences::default()
         });
+        Self::ask(&rack.hypervisors, fences, sizes).await
+    }
+
+    /// The same, with what is known of fenced hosts already.
+    pub async fn ask(hypervisors: &Hypervisors, fences: Fences, sizes: bool) -> DomainInventory {
+        let roll = &RollCall::default();
+        let asked =
+            hypervisors.all().filter(|hypervisor| !fences.has(hypervisor.host())).map(|hypervisor| async move {
+                let ask = async {
+                    // A dead host is told by its connection, within seconds; one that is busy may take longer to answer.
+                    roll.answer(hypervisor.connect())
+                        .await
+                        .unwrap_or_else(|| Err(silent(hypervisor.host(), roll.late())))?;
+                    let node = if sizes { Some(hypervisor.node().await?) } else { None };
+                    Ok((node, hypervisor.domains().await?))
+                };
+                let late = || format!("no answer within {} s", ANSWER.as_secs());
+                let answer = match timeout(ANSWER, ask).await {
+                    Ok(answer) => answer.map_err(|e: VirtError| e.to_string()),
+                    Err(_) => Err(late()),
+                };
+                (hypervisor.host().to_owned(), answer)
+            });
         let mut domain_inventory = DomainInventory::default();
-        for (host, answer) in join_all(asked).await {
+        let answers = join_all(asked).await;
+        for record in fences.iter() {
+            domain_inventory.silent.insert(record.host.clone(), format!("it is fenced: {}", record.why));
+        }
+        domain_inventory.fences = fences;
+        for (host, answer) in answers {
             match answer {
                 Ok((node, domains)) => {
                     for domain in domains {
@@ -128,7 +147,7 @@ impl DomainInventory {
 
     /// Whether a guest is in one place alone, as far as its claim tells where it might be.
     pub fn is_alone(&self, uuid: Uuid, claim: &Claim) -> bool {
-        self.places(uuid).count() == 1 && claim.places().all(|host| self.hosts.contains_key(host))
+        self.places(uuid).count() == 1 && claim.places().all(|host| self.cannot_hide(host))
     }
 
     /// Whether a guest was made on the host its claim names, and was not let go on yet.
@@ -137,9 +156,14 @@ impl DomainInventory {
         self.place(uuid).is_some_and(|(host, domain)| domain.state == DomainState::Paused && here(host))
     }
 
+    /// Whether a host cannot have a guest that is not seen: it told what it has, or can do nothing with it.
+    fn cannot_hide(&self, host: &str) -> bool {
+        self.hosts.contains_key(host) || self.fences.has(host)
+    }
+
     /// Why a guest of this claim cannot be seen: it may be on a host that does not answer.
     pub fn hidden(&self, claim: &Claim) -> Option<(String, String)> {
-        let host = claim.places().find(|host| !self.hosts.contains_key(*host))?;
+        let host = claim.places().find(|host| !self.cannot_hide(host))?;
         let why = self.silent.get(host).cloned();
         Some((host.to_owned(), why.unwrap_or_else(|| "it is not in the inventory as a host of guests".to_owned())))
     }
@@ -192,7 +216,7 @@ mod tests {
     }
 
     async fn start_state(rack: &FakeRack, claim: &Claim) -> StartState {
-        DomainInventory::take(&rack.hypervisors(), false).await.start_state(Uuid::nil(), claim)
+        DomainInventory::ask(&rack.hypervisors(), Fences::default(), false).await.start_state(Uuid::nil(), claim)
     }
 
     #[tokio::test]
@@ -220,7 +244,7 @@ mod tests {
         rack.fault("h1", FakeFault::Silent);
         rack.put("h2", "web", Uuid::nil());
         let began = tokio::time::Instant::now();
-        let domain_inventory = DomainInventory::take(&rack.hypervisors(), false).await;
+        let domain_inventory = DomainInventory::ask(&rack.hypervisors(), Fences::default(), false).await;
         assert_eq!(began.elapsed().as_secs(), 2);
         assert!(domain_inventory.silent["h1"].contains("no answer within 2 s"), "{:?}", domain_inventory.silent);
         assert_eq!(domain_inventory.place(Uuid::nil()).unwrap().0, "h2");
@@ -252,7 +276,7 @@ mod tests {
         let rack = FakeRack::new(["h1", "h2"]);
         let claim = Claim::default().starting("h1", &run("a")).running("h1");
         rack.put_as("h1", "web", Uuid::nil(), DomainState::Paused);
-        let domain_inventory = || async { DomainInventory::take(&rack.hypervisors(), false).await };
+        let domain_inventory = || async { DomainInventory::ask(&rack.hypervisors(), Fences::default(), false).await };
         assert!(domain_inventory().await.is_alone(Uuid::nil(), &claim));
         rack.put("h2", "web", Uuid::nil());
         let twice = domain_inventory().await;

@@ -37,9 +37,10 @@ use super::claim::{self, Claim, Phase, Run, Swap};
 use super::domain_inventory::may_run;
 use super::guest_context::GuestContext;
 use super::sides::{Sides, Third};
-use super::verdict::{Side, StartVerdict, Verdict, judge, judge_start};
+use super::verdict::{Lone, Side, StartVerdict, Verdict, judge, judge_beside_a_fence, judge_start};
 use crate::cluster::ClusterError;
 use crate::error::{Failure, Kind};
+use crate::fence::{self, Fences};
 use crate::libvirt::VirtError;
 use crate::ui::{CancelLevel, Job};
 use std::time::Duration;
@@ -110,15 +111,21 @@ impl Settlement<'_> {
         match (seen.phase, &seen.host, &seen.target) {
             (Phase::Moving, Some(from), Some(to)) => {
                 let sides = Sides::of(self.rack, from, to)?;
+                let fences = fence::standing(self.rack.port()).await?;
+                if fences.has(from) || fences.has(to) {
+                    return self.settle_beside_a_fence(&sides, seen, &fences).await;
+                }
                 match self.first_look(&sides, seen, courtesy).await? {
                     First::Settled(settled) => Ok(settled),
                     First::Open(courtesy) => self.settle_move(&sides, seen, courtesy).await,
                 }
             }
-            (Phase::Starting, Some(_), _) => match self.outlast(seen, courtesy).await? {
-                Some(mine) => self.settle_start(mine).await,
-                None => Ok(Settled::Changed),
-            },
+            (Phase::Starting, Some(host), _) => {
+                match self.outlast(seen, self.courtesy_at(host, courtesy).await?).await? {
+                    Some(mine) => self.settle_start(mine).await,
+                    None => Ok(Settled::Changed),
+                }
+            }
             _ => Ok(Settled::Changed),
         }
     }
@@ -160,6 +167,9 @@ impl Settlement<'_> {
     /// Settles a start whose claim is ours by now: looks on its host after older requests were revoked there.
     pub(super) async fn settle_start(&self, mine: Claim) -> Result<Settled, Failure> {
         let Some(host) = mine.host.clone() else { return Ok(Settled::Changed) };
+        if fence::standing(self.rack.port()).await?.has(&host) {
+            return self.write(&mine, None).await;
+        }
         let domain = match self.rack.hypervisors.get(&host)?.revoke(self.guest, mine.token()).await {
             Ok(domain) => domain,
             Err(error) if error.stale() => return Ok(Settled::Changed),
@@ -169,6 +179,57 @@ impl Settlement<'_> {
             StartVerdict::Nothing => self.write(&mine, None).await,
             StartVerdict::Runs => self.write(&mine, Some(&host)).await,
             StartVerdict::Made => Ok(Settled::Made(mine)),
+        }
+    }
+
+    /// Nobody has to be waited for who can only act on a host that is fenced.
+    async fn courtesy_at(&self, host: &str, courtesy: Courtesy) -> Result<Courtesy, Failure> {
+        let fenced = courtesy == Courtesy::Wait && fence::standing(self.rack.port()).await?.has(host);
+        Ok(if fenced { Courtesy::None } else { courtesy })
+    }
+
+    /// Settles a move of which one side is fenced, or both: what a fenced host has does not count, so the other one tells
+    /// alone where the guest is (rule R10).
+    async fn settle_beside_a_fence(&self, sides: &Sides, seen: &Claim, fences: &Fences) -> Result<Settled, Failure> {
+        let Some(mine) = self.take_over(seen).await? else { return Ok(Settled::Changed) };
+        let side = match (fences.get(sides.source.host()), fences.get(sides.target.host())) {
+            (Some(_), Some(_)) => return self.write(&mine, None).await,
+            (Some(source), None) => {
+                // What waits in the fenced host's libvirt would bring old memory here, however late.
+                let target = self.rack.fleet.get(sides.target.host())?;
+                fence::close_gate(target.as_ref(), source.proof.addresses()).await?;
+                &sides.target
+            }
+            _ => &sides.source,
+        };
+        let (host, began) = (side.host().to_owned(), Instant::now());
+        loop {
+            let domain = match side.revoke(self.guest, mine.token()).await {
+                Ok(domain) => domain,
+                Err(error) if error.stale() => return Ok(Settled::Changed),
+                Err(error) => return Err(may_run(&host, &error.to_string())),
+            };
+            let source = fences.has(sides.target.host());
+            let handed_over = source && domain.is_some() && sides.has_handed_over(self.guest).await.unwrap_or(true);
+            match judge_beside_a_fence(domain.as_ref(), source, handed_over) {
+                Lone::Gone => return self.write(&mine, None).await,
+                Lone::Stays => {
+                    if source && side.job(self.guest).await.is_ok_and(|job| job.migrates()) {
+                        // It has nowhere to go. Whether that was heard, the next look tells.
+                        let _ = side.abort_job(self.guest).await;
+                    }
+                    return self.write(&mine, Some(&host)).await;
+                }
+                Lone::Ends if began.elapsed() > PATIENCE => {
+                    return Err(self.unknown(format!("its copy on {host} does not end")).hint(self.end_and_start()));
+                }
+                Lone::Ends => match side.destroy(self.guest, mine.token()).await {
+                    Err(error) if error.stale() => return Ok(Settled::Changed),
+                    Ok(()) => {}
+                    Err(error) => self.job.step(format!("ends the copy on {host}: {error}")),
+                },
+            }
+            sleep(POLL).await;
         }
     }
 

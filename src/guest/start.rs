@@ -12,6 +12,7 @@ use super::settlement::{Courtesy, Settled, Settlement};
 use super::spec::{Desired, Guest, Stage};
 use crate::cluster::fetch;
 use crate::error::{Failure, Kind};
+use crate::fence::{Fences, free_image};
 use crate::ui::{CancelLevel, Job, Outcome, ShutdownPolicy};
 use futures::future::{join_all, try_join_all};
 use std::collections::BTreeMap;
@@ -152,7 +153,7 @@ impl Starting<'_> {
                 }
                 StartState::Pending => self.pending(&claim).await?,
                 StartState::Free => match &place {
-                    Place::Host(host) => self.place(&claim, host).await?,
+                    Place::Host(host) => self.place(&claim, &domain_inventory.fences.clone(), host).await?,
                     Place::Nowhere(why) => return Err(no_room(why)),
                 },
             };
@@ -195,9 +196,9 @@ impl Starting<'_> {
     }
 
     /// Starts a guest that nothing speaks against on a host that has room for it.
-    async fn place(&mut self, claim: &Claim, host: &str) -> Result<Round, Failure> {
+    async fn place(&mut self, claim: &Claim, fences: &Fences, host: &str) -> Result<Round, Failure> {
         let (rack, guest) = (self.rack, self.guest);
-        unless_interrupted(rack, nobody_has_it_open(rack, guest, self.job)).await?;
+        unless_interrupted(rack, nobody_has_it_open(rack, guest, fences, self.job)).await?;
         let mine = claim.starting(host, &self.run);
         let window = Window::begin();
         if let Swap::Theirs(theirs) = claim::swap(rack.port(), guest.uuid, claim, &mine).await? {
@@ -255,13 +256,20 @@ async fn unless_interrupted<T>(
 }
 
 /// Waits until nobody has the guest's disks open. Claims and hosts say that nobody should; a QEMU that was killed
-/// stays listed until its watch has run out.
-async fn nobody_has_it_open(rack: &GuestContext, guest: &Guest, job: &Job) -> Result<(), Failure> {
+/// stays listed until its watch has run out. One of a fenced host can do nothing with it any more: its locks are broken.
+async fn nobody_has_it_open(rack: &GuestContext, guest: &Guest, fences: &Fences, job: &Job) -> Result<(), Failure> {
     let began = Instant::now();
     loop {
         let asked = guest.disks.iter().map(|disk| rack.port().image_users(&disk.image));
         let users = try_join_all(asked).await?;
-        let Some(user) = users.iter().flat_map(|u| &u.watchers).next() else { return Ok(()) };
+        let mut open = users.iter().flat_map(|u| &u.watchers).filter(|user| !fences.cover(&user.address));
+        let Some(user) = open.next() else {
+            let locked = guest.disks.iter().zip(&users).flat_map(|(disk, users)| {
+                fences.iter().map(|fence| free_image(rack.port(), &fence.proof, &disk.image, &users.lockers))
+            });
+            try_join_all(locked).await?;
+            return Ok(());
+        };
         if began.elapsed() > WATCH {
             return Err(Failure::refused(format!(
                 "its disk is open at {}, though no host says that it runs",

@@ -115,6 +115,31 @@ pub fn judge(source: &Side, target: &Side) -> Verdict {
     }
 }
 
+/// What to do with the copy of a guest whose move had its other side on a host that is fenced now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lone {
+    /// There is none: the guest can be started anew.
+    Gone,
+    /// It is the guest.
+    Stays,
+    /// It is older than the disk, or incomplete: it ends, and the guest is started anew.
+    Ends,
+}
+
+/// Judges by the one side that is not fenced. `source`: it is where the guest came from; `handed_over`: it has sent all
+/// there was, so that the other side may have run and written since.
+///
+/// What has handed over ends, it never goes on; what arrives ends unless it runs.
+pub fn judge_beside_a_fence(domain: Option<&Domain>, source: bool, handed_over: bool) -> Lone {
+    let side = Side::of(domain.cloned(), false);
+    match side {
+        Side::Absent => Lone::Gone,
+        _ if source && handed_over => Lone::Ends,
+        _ if side.runs() || (source && side.stands_by_itself()) => Lone::Stays,
+        _ => Lone::Ends,
+    }
+}
+
 /// What a start left behind on its host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartVerdict {

@@ -129,12 +129,8 @@ pub struct Overview {
 /// # Errors
 /// When the cluster cannot be asked; hosts that do not answer are part of the result.
 pub async fn overview(rack: &GuestContext) -> Result<Overview, Failure> {
-    let (definitions, claims, index, domain_inventory) = tokio::join!(
-        rack.guests(),
-        claim::all(rack.port()),
-        rack.index(),
-        DomainInventory::take(&rack.hypervisors, false),
-    );
+    let (definitions, claims, index, domain_inventory) =
+        tokio::join!(rack.guests(), claim::all(rack.port()), rack.index(), DomainInventory::take(rack, false),);
     let (definitions, claims) = (definitions?, claims?);
     let guests: Vec<GuestView> =
         definitions.iter().map(|guest| view(guest, claims.get(&guest.uuid), &domain_inventory)).collect();

@@ -33,13 +33,19 @@ pub fn packages(os: &str, version: &str, host: &HostSpec, container: bool) -> Re
     }
     if host.has(Role::Guests) {
         list.extend(match family {
-            Family::Debian => {
-                &["libvirt-clients", "libvirt-daemon-system", "qemu-block-extra", "qemu-system-x86", "qemu-utils"][..]
-            }
+            Family::Debian => &[
+                "libvirt-clients",
+                "libvirt-daemon-system",
+                "nftables",
+                "qemu-block-extra",
+                "qemu-system-x86",
+                "qemu-utils",
+            ][..],
             Family::Redhat => &[
                 "libvirt-client",
                 "libvirt-daemon",
                 "libvirt-daemon-kvm",
+                "nftables",
                 "qemu-kvm",
                 "qemu-kvm-block-rbd",
                 "qemu-img",

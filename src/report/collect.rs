@@ -3,7 +3,7 @@
 use super::metrics::{HostMetrics, metrics};
 use crate::cluster::{CephStatus, Cluster, ClusterError, ClusterPort, Target, Unread, readable, status};
 use crate::error::Failure;
-use crate::fence;
+use crate::fence::{self, Fences};
 use crate::guest::claim::{self, Claim};
 use crate::guest::image::{self, Template};
 use crate::guest::{DomainInventory, Guest, HostState, Live, Reservations, read_host_states, read_reservations};
@@ -65,6 +65,8 @@ pub struct CephSeen {
     pub states: BTreeMap<String, HostState>,
     /// What hosts are promised to by guests on their way.
     pub reservations: BTreeMap<String, Reservations>,
+    /// Hosts that are shut out of the storage.
+    pub fences: Fences,
 }
 
 /// A host that does not answer.
@@ -166,8 +168,8 @@ async fn look_with(inventory: &Inventory, fleet: &Fleet, hypervisors: &Hyperviso
         };
         fleet.each(fleet.names(), ask).await
     };
-    let ((host_metrics, domain_inventory), ceph) = tokio::join!(
-        async { tokio::join!(hosts, DomainInventory::take(hypervisors, true)) },
+    let ((host_metrics, mut domain_inventory), ceph) = tokio::join!(
+        async { tokio::join!(hosts, DomainInventory::ask(hypervisors, Fences::default(), true)) },
         ask_ceph(inventory, fleet, &until)
     );
     let ceph = match ceph {
@@ -175,6 +177,9 @@ async fn look_with(inventory: &Inventory, fleet: &Fleet, hypervisors: &Hyperviso
         Ok(None) => Err(ceph_is_silent(inventory, &host_metrics, until.waited())),
         Err(error) => Err(Failure::from(error).into()),
     };
+    if let Ok(ceph) = &ceph {
+        domain_inventory.fences = ceph.fences.clone();
+    }
     let mut seen = Seen { host_metrics, domain_inventory, ceph, pool: inventory.ceph.pool.clone(), live: Vec::new() };
     name_the_missing(inventory, &mut seen);
     seen
@@ -335,7 +340,8 @@ async fn ask_ceph(inventory: &Inventory, fleet: &Fleet, until: &Until) -> Result
             claim::readable(port),
             readable::<Template>(port, image::PREFIX),
             read_host_states(port),
-            read_reservations(port, hosts)
+            read_reservations(port, hosts),
+            fence::standing(port)
         )
     };
     let mons = until.wait(async { tokio::try_join!(status(port), tree) });
@@ -346,9 +352,9 @@ async fn ask_ceph(inventory: &Inventory, fleet: &Fleet, until: &Until) -> Result
     let (status, tree) = mons?;
     let mut seen = CephSeen { status, osds: read_tree(&tree), ..CephSeen::default() };
     match kept {
-        Some(Ok(Ok(((guests, bad_guests), (claims, bad_claims), (_, bad_images), states, reservations)))) => {
+        Some(Ok(Ok(((guests, bad_guests), (claims, bad_claims), (_, bad_images), states, reservations, fences)))) => {
             let unreadable = [bad_guests, bad_claims, bad_images].concat();
-            seen = CephSeen { unreadable, guests, claims, states, reservations, ..seen };
+            seen = CephSeen { unreadable, guests, claims, states, reservations, fences, ..seen };
             seen.guests.sort_by(|a, b| a.name.cmp(&b.name));
         }
         Some(Ok(Err(error))) => seen.unread = Some(error.to_string()),

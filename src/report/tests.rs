@@ -77,6 +77,7 @@ fn seen() -> Seen {
         ]),
         hosts: BTreeMap::from([("h1".into(), Some(node.clone())), ("h2".into(), Some(node))]),
         silent: BTreeMap::from([("h3".into(), "no answer".into())]),
+        ..DomainInventory::default()
     };
     let claim = Claim {
         phase: Phase::Running,
@@ -103,6 +104,7 @@ fn seen() -> Seen {
         states: BTreeMap::new(),
         reservations: BTreeMap::new(),
         unread: None,
+        ..CephSeen::default()
     };
     let silent = Err(Silent { error: "host h3: cannot connect: no route".to_owned(), power: Some(false) });
     let host_metrics = [("h1", Ok(metrics.clone())), ("h2", Ok(metrics)), ("h3", silent)];

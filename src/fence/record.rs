@@ -1,0 +1,158 @@
+//! Which hosts are fenced: one state object, an entry a host, believed only as far as the storage agrees.
+
+use super::blocklist::Blocklist;
+use super::proof::{PowerProof, StorageProof};
+use crate::cluster::{ClusterError, ClusterPort, Document, KeysChange, decode, encode};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The state object that has an entry for each fenced host.
+pub const OBJECT: &str = "fences";
+/// How often an entry is written again when another process writes as well.
+const TRIES: usize = 16;
+
+/// A host that was fenced, until it is readmitted.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct FenceRecord {
+    /// Its name in the inventory.
+    pub host: String,
+    /// Since when.
+    pub since: jiff::Timestamp,
+    /// Who did it, for people.
+    pub by: String,
+    /// Why, for people.
+    pub why: String,
+    /// What the storage refuses.
+    pub proof: StorageProof,
+    /// Proof that it is off, where there is one.
+    #[serde(default)]
+    pub power: Option<PowerProof>,
+}
+
+impl Document for FenceRecord {
+    const SCHEMA: &'static str = "rackhand.fence/1";
+}
+
+/// The hosts that are fenced at the moment, with their proofs: what was written down, and the storage confirmed just now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fences(BTreeMap<String, FenceRecord>);
+
+impl Fences {
+    /// Whether a host is fenced.
+    pub fn has(&self, host: &str) -> bool {
+        self.0.contains_key(host)
+    }
+
+    /// What is known of a fenced host.
+    pub fn get(&self, host: &str) -> Option<&FenceRecord> {
+        self.0.get(host)
+    }
+
+    /// All of them, by host.
+    pub fn iter(&self) -> impl Iterator<Item = &FenceRecord> {
+        self.0.values()
+    }
+
+    /// Whether no host is fenced.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether a storage client (`ADDRESS:PORT/NONCE`) is of a fenced host, or shut out by itself.
+    pub fn cover(&self, client: &str) -> bool {
+        self.iter().any(|record| record.proof.covers(client) || record.proof.clients().contains(client))
+    }
+}
+
+/// What was written down of fenced hosts, by host. An entry that cannot be read is left out: its host then counts as one
+/// that may still write.
+///
+/// # Errors
+/// When the cluster cannot be asked.
+pub async fn records(port: &dyn ClusterPort) -> Result<BTreeMap<String, FenceRecord>, ClusterError> {
+    let keys = port.keys(OBJECT).await?;
+    let read = |(host, text): (String, String)| match decode::<FenceRecord>(&format!("{OBJECT}/{host}"), &text) {
+        Ok(record) if record.host == host => Some((host, record)),
+        Ok(_) => None,
+        Err(error) => {
+            tracing::warn!(%error, host, "the record of a fence");
+            None
+        }
+    };
+    Ok(keys.into_iter().filter_map(read).collect())
+}
+
+/// The hosts that are fenced now. To be asked *after* the claims of guests were read: a host is let in again only when no
+/// claim names it, so a claim that was read before and is still the same cannot outlive the fence that is seen here.
+///
+/// # Errors
+/// When the cluster cannot be asked.
+pub async fn standing(port: &dyn ClusterPort) -> Result<Fences, ClusterError> {
+    let records = records(port).await?;
+    if records.is_empty() {
+        return Ok(Fences::default());
+    }
+    let blocklist = Blocklist::read(port).await?;
+    Ok(Fences(records.into_iter().filter(|(_, record)| blocklist.refuses(&record.proof)).collect()))
+}
+
+/// Writes down that a host is fenced; what an earlier fence of it shut out stays named.
+///
+/// # Errors
+/// When the cluster cannot be asked, or others write all the time.
+pub async fn write(port: &dyn ClusterPort, record: &FenceRecord) -> Result<(), ClusterError> {
+    change(port, &record.host, |found| {
+        let mut record = record.clone();
+        if let Some(found) = found {
+            record.proof.clients.extend(found.proof.clients.iter().cloned());
+            record.proof.addresses.extend(found.proof.addresses.iter().copied());
+            record.power = record.power.or_else(|| found.power.clone());
+        }
+        Some(record)
+    })
+    .await
+}
+
+/// Adds clients that were shut out by themselves.
+///
+/// # Errors
+/// As [`write`].
+pub(super) async fn add_clients(port: &dyn ClusterPort, host: &str, clients: &[String]) -> Result<(), ClusterError> {
+    change(port, host, |found| {
+        let mut record = found?.clone();
+        record.proof.clients.extend(clients.iter().cloned());
+        Some(record)
+    })
+    .await
+}
+
+/// Forgets a fence that was lifted, if it is still this one.
+///
+/// # Errors
+/// As [`write`].
+pub(super) async fn forget(port: &dyn ClusterPort, lifted: &FenceRecord) -> Result<(), ClusterError> {
+    change(port, &lifted.host, |found| found.filter(|found| *found != lifted).cloned()).await
+}
+
+async fn change(
+    port: &dyn ClusterPort,
+    host: &str,
+    next: impl Fn(Option<&FenceRecord>) -> Option<FenceRecord>,
+) -> Result<(), ClusterError> {
+    for _ in 0..TRIES {
+        let there = port.keys(OBJECT).await?.remove(host);
+        // What cannot be read is written over: a fence that is lost from the record shuts out all the same.
+        let found = there.as_ref().and_then(|text| decode::<FenceRecord>(OBJECT, text).ok());
+        let change = match (there, next(found.as_ref())) {
+            (None, None) => return Ok(()),
+            (None, Some(record)) => KeysChange::default().add(host, encode(&record)?),
+            (Some(old), Some(record)) => KeysChange::default().swap(host, old, encode(&record)?),
+            (Some(old), None) => KeysChange::default().take(host, old),
+        };
+        match port.change_keys(OBJECT, &change).await {
+            Err(ClusterError::Conflict(_)) => {}
+            other => return other,
+        }
+    }
+    Err(ClusterError::Conflict(OBJECT.to_owned()))
+}
