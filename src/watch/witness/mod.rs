@@ -8,7 +8,7 @@ mod osds;
 mod report;
 mod stream;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 

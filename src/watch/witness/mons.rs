@@ -10,15 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 /// How long a mon may take to answer; it does so out of its memory, in milliseconds.
 const ANSWER: Duration = Duration::from_millis(1500);
-/// How often a mon is asked while all is well.
-const CALM: Duration = Duration::from_secs(1);
-/// How often while a host is suspect.
-const ALERT: Duration = Duration::from_millis(150);
-
 /// What a mon says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MonView {
@@ -67,12 +62,11 @@ fn view(answer: &Value) -> Option<MonView> {
     Some(MonView { state: raw.state, quorum, mons: names.into_values().collect() })
 }
 
-/// Asks every mon again and again; dropped, it stops.
+/// Asks every mon when it is told to; dropped, it stops.
 #[derive(Debug)]
 pub struct MonWitness {
     port: Arc<dyn ClusterPort>,
-    hosts: Vec<String>,
-    alert: watch::Sender<bool>,
+    round: watch::Sender<u64>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -85,25 +79,24 @@ impl Drop for MonWitness {
 }
 
 impl MonWitness {
-    /// Begins to ask the mons of these hosts.
-    pub fn open(port: Arc<dyn ClusterPort>, hosts: Vec<String>, reports: &mpsc::Sender<Report>) -> Self {
-        let alert = watch::Sender::new(false);
+    /// Gets ready to ask the mons of these hosts, each over its own channel.
+    pub fn open(port: Arc<dyn ClusterPort>, hosts: &[String], reports: &mpsc::Sender<Report>) -> Self {
+        let round = watch::Sender::new(0);
         let each =
-            |host: &String| tokio::spawn(follow(Arc::clone(&port), host.clone(), reports.clone(), alert.subscribe()));
+            |host: &String| tokio::spawn(follow(Arc::clone(&port), host.clone(), reports.clone(), round.subscribe()));
         let tasks = hosts.iter().map(each).collect();
-        MonWitness { port, hosts, alert, tasks }
+        MonWitness { port, round, tasks }
     }
 
-    /// Asks more often while a host is suspect.
-    pub fn alert(&self, on: bool) {
-        self.alert.send_if_modified(|alert| std::mem::replace(alert, on) != on);
+    /// Asks all mons at once. One that has not answered an earlier question yet is asked again as soon as it has.
+    pub fn ask(&self, round: u64) {
+        self.round.send_replace(round);
     }
 
-    /// Has every mon but the suspects' call an election at once: the old quorum may count on one that is dead, and then
-    /// commits nothing until its lease runs out. Harmless where all are well: an election takes a moment.
-    pub async fn nudge(&self, suspects: &[String]) -> BTreeMap<String, Result<(), ClusterError>> {
-        let survivors = self.hosts.iter().filter(|host| !suspects.contains(host));
-        let each = survivors.map(|host| async move {
+    /// Has the mons of these hosts call an election at once: the old quorum may count on one that is dead, and then commits
+    /// nothing until its lease runs out. Harmless where all are well: an election takes a moment.
+    pub async fn nudge(&self, hosts: &[String]) -> BTreeMap<String, Result<(), ClusterError>> {
+        let each = hosts.iter().map(|host| async move {
             let (daemon, command) = (format!("mon.{host}"), json!({"prefix": "quorum enter"}));
             let late = || ClusterError::NoAnswer { request: "quorum enter".to_owned(), after: ANSWER };
             let asked = self.port.asok(host, &daemon, command, ANSWER);
@@ -117,36 +110,29 @@ async fn follow(
     port: Arc<dyn ClusterPort>,
     host: String,
     reports: mpsc::Sender<Report>,
-    mut alert: watch::Receiver<bool>,
+    mut rounds: watch::Receiver<u64>,
 ) {
     let daemon = format!("mon.{host}");
-    loop {
+    while rounds.changed().await.is_ok() {
+        let round = *rounds.borrow_and_update();
         let command = json!({"prefix": "mon_status", "format": "json"});
+        let silent = |why: String| Report::MonSilent { host: host.clone(), round, why };
         let mut asked = std::pin::pin!(port.asok(&host, &daemon, command, ANSWER));
         // Told of in time, and not broken off: it may be connecting, which would never end then.
         let answer = loop {
             match timeout(ANSWER, &mut asked).await {
                 Ok(answer) => break answer,
-                Err(_) => {
-                    let silent = Report::MonSilent { host: host.clone(), why: "no answer yet".to_owned() };
-                    if reports.send(silent).await.is_err() {
-                        return;
-                    }
-                }
+                Err(_) if reports.send(silent("no answer yet".to_owned())).await.is_err() => return,
+                Err(_) => {}
             }
         };
         let report = match answer.map(|answer| view(&answer)) {
-            Ok(Some(view)) => Report::Mon { host: host.clone(), view },
-            Ok(None) => Report::MonSilent { host: host.clone(), why: "its answer cannot be read".to_owned() },
-            Err(error) => Report::MonSilent { host: host.clone(), why: error.to_string() },
+            Ok(Some(view)) => Report::Mon { host: host.clone(), round, view },
+            Ok(None) => silent("its answer cannot be read".to_owned()),
+            Err(error) => silent(error.to_string()),
         };
         if reports.send(report).await.is_err() {
             return;
-        }
-        let pause = if *alert.borrow_and_update() { ALERT } else { CALM };
-        tokio::select! {
-            () = sleep(pause) => {}
-            changed = alert.changed() => if changed.is_err() { return },
         }
     }
 }

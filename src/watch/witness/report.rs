@@ -37,6 +37,8 @@ pub enum Report {
     Mon {
         /// The host it runs on.
         host: String,
+        /// Which question it answers.
+        round: u64,
         /// Its view.
         view: MonView,
     },
@@ -44,6 +46,8 @@ pub enum Report {
     MonSilent {
         /// The host it runs on.
         host: String,
+        /// Which question it does not answer.
+        round: u64,
         /// Why, in words.
         why: String,
     },

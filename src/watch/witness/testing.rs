@@ -2,6 +2,7 @@
 
 use crate::ssh::{Channel, Exec, Forward, Output, Remote, RemoteError};
 use async_trait::async_trait;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -30,8 +31,8 @@ pub(crate) struct BeatingHost {
     name: String,
     pause: Duration,
     mode: Arc<Mutex<Mode>>,
-    /// Whether it reaches the addresses it is asked for; no answer where there is none.
-    pub(crate) reaches: Arc<Mutex<Option<bool>>>,
+    /// The addresses that it does not reach; it answers no such question where there is none.
+    pub(crate) unreached: Arc<Mutex<Option<BTreeSet<String>>>>,
     /// Connections so far.
     pub(crate) connects: AtomicU32,
 }
@@ -42,7 +43,7 @@ impl BeatingHost {
             name: name.to_owned(),
             pause,
             mode: Arc::new(Mutex::new(WELL)),
-            reaches: Arc::new(Mutex::new(Some(true))),
+            unreached: Arc::new(Mutex::new(Some(BTreeSet::new()))),
             connects: AtomicU32::new(0),
         })
     }
@@ -78,7 +79,7 @@ impl Remote for BeatingHost {
         }
         let (ours, theirs) = tokio::io::duplex(1 << 16);
         let (read, write) = tokio::io::split(ours);
-        let (mode, reaches, pause) = (Arc::clone(&self.mode), Arc::clone(&self.reaches), self.pause);
+        let (mode, unreached, pause) = (Arc::clone(&self.mode), Arc::clone(&self.unreached), self.pause);
         tokio::spawn(async move {
             let (read, mut write) = tokio::io::split(theirs);
             let mut requests = BufReader::new(read).lines();
@@ -103,9 +104,11 @@ impl Remote for BeatingHost {
                     }
                     Ok(Some(line)) = requests.next_line() => {
                         let request: serde_json::Value = serde_json::from_str(&line).unwrap();
-                        let reaches = *reaches.lock().unwrap();
-                        if let (Some(number), Some(reaches)) = (request["probe"].as_u64(), reaches) {
-                            let alive = vec![reaches; request["ask"].as_array().unwrap().len()];
+                        let unreached = unreached.lock().unwrap().clone();
+                        let dead = matches!(*mode.lock().unwrap(), Mode::Silent | Mode::Down);
+                        if let (Some(number), Some(unreached), false) = (request["probe"].as_u64(), unreached, dead) {
+                            let reaches = |ask: &serde_json::Value| !unreached.contains(ask[0].as_str().unwrap());
+                            let alive: Vec<bool> = request["ask"].as_array().unwrap().iter().map(reaches).collect();
                             let answer = serde_json::json!({"probe": number, "alive": alive});
                             let _ = write.write_all(format!("{answer}\n").as_bytes()).await;
                         }

@@ -128,26 +128,30 @@ async fn a_host_tells_whom_it_reaches_and_one_that_does_not_say_so_in_time_is_no
     assert_eq!(stream.probe(&probe).await, None, "it is not connected yet");
     until(&mut told, is_beat).await;
     assert_eq!(stream.probe(&probe).await, Some(vec![true, true]));
-    *host.reaches.lock().unwrap() = None;
+    host.unreached.lock().unwrap().as_mut().unwrap().insert("10.1.0.2".into());
+    assert_eq!(stream.probe(&probe).await, Some(vec![true, false]));
+    *host.unreached.lock().unwrap() = None;
     let began = Instant::now();
     assert_eq!(stream.probe(&probe).await, None);
     assert!(began.elapsed() <= Duration::from_millis(600));
 }
 
 #[tokio::test(start_paused = true)]
-async fn mons_are_asked_each_for_itself_and_nudged_all_but_the_suspects() {
+async fn mons_are_asked_and_nudged_each_for_itself() {
     let port = FakeCluster::new();
     let status = json!({"state": "peon", "quorum": [0], "monmap": {"mons": [{"rank": 0, "name": "h1"}]}});
     port.answer("mon.h1 mon_status", status);
     port.answer("mon.h1 quorum enter", json!("started responding to quorum, initiated new election"));
     let port: Arc<dyn ClusterPort> = Arc::new(port);
     let (tell, mut told) = mpsc::channel(64);
-    let mons = MonWitness::open(port, vec!["h1".into(), "h2".into(), "h3".into()], &tell);
+    let mons = MonWitness::open(port, &["h1".to_owned(), "h2".to_owned()], &tell);
+    mons.ask(7);
     let seen = until(&mut told, |r| matches!(r, Report::Mon { host, .. } if host == "h1")).await;
-    let Report::Mon { view, .. } = seen else { panic!("no view") };
+    let Report::Mon { view, round: 7, .. } = seen else { panic!("no view") };
     assert!(view.in_quorum());
-    until(&mut told, |r| matches!(r, Report::MonSilent { host, .. } if host == "h2")).await;
-    let nudged = mons.nudge(&["h3".to_owned()]).await;
+    mons.ask(8);
+    until(&mut told, |r| matches!(r, Report::MonSilent { host, round: 8, .. } if host == "h2")).await;
+    let nudged = mons.nudge(&["h1".to_owned(), "h2".to_owned()]).await;
     let answered: Vec<_> = nudged.iter().map(|(host, answer)| (host.as_str(), answer.is_ok())).collect();
     assert_eq!(answered, [("h1", true), ("h2", false)]);
 }

@@ -1,0 +1,48 @@
+//! What people and other watchers have written into the cluster, looked at every now and then.
+
+use super::documents::{Disarmed, OpenIncidents};
+use crate::cluster::{ClusterError, ClusterPort};
+use crate::guest::read_host_states;
+use crate::watch::brain::Phase;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+
+/// How often the cluster is looked at.
+const LOOK: Duration = Duration::from_secs(2);
+/// How long a look may take; it is begun anew then.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct ClusterState {
+    /// Incidents that are open.
+    pub(super) open: BTreeMap<String, Phase>,
+    /// What holds the watch back.
+    pub(super) disarmed: Option<Disarmed>,
+    /// Hosts in maintenance.
+    pub(super) maintenance: BTreeSet<String>,
+}
+
+/// Looks again and again, until nobody wants to know.
+pub(super) async fn follow(port: Arc<dyn ClusterPort>, tell: mpsc::Sender<ClusterState>) {
+    loop {
+        // One that fails leaves what was known as it was.
+        if let Ok(Ok(state)) = timeout(PATIENCE, look(port.as_ref())).await
+            && tell.send(state).await.is_err()
+        {
+            return;
+        }
+        sleep(LOOK).await;
+    }
+}
+
+async fn look(port: &dyn ClusterPort) -> Result<ClusterState, ClusterError> {
+    let open = OpenIncidents::read(port).await?.hosts.into_iter().map(|(host, entry)| (host, entry.phase)).collect();
+    let disarmed = Disarmed::read(port).await?;
+    let hosts = read_host_states(port).await?;
+    let maintenance = hosts.into_iter().filter(|(_, host)| host.maintenance.is_some()).map(|(name, _)| name).collect();
+    Ok(ClusterState { open, disarmed, maintenance })
+}

@@ -1,0 +1,41 @@
+//! What the watch does to the rack: the seam between the driver and fencing, recovery and movement.
+
+use crate::watch::brain::{Power, Verdict};
+use async_trait::async_trait;
+
+/// A fence that is not proven.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FenceFailure {
+    /// Why.
+    pub why: String,
+    /// Whether it is certain that nothing was changed.
+    pub nothing_done: bool,
+}
+
+/// What came of a recovery.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Guests that run again.
+    pub started: usize,
+    /// Guests that do not, each with the reason.
+    pub waiting: Vec<String>,
+}
+
+/// Does to the rack what the brain asks for. All of it may be asked for again, and finishes what was begun.
+#[async_trait]
+pub trait Hands: Send + Sync {
+    /// Shuts a host out; the proof, in words.
+    async fn fence(&self, host: &str, verdict: &Verdict) -> Result<String, FenceFailure>;
+    /// Starts the guests of a fenced host elsewhere.
+    async fn recover(&self, host: &str) -> Result<Recovered, String>;
+    /// Stops all guests of a host over SSH and proves that none runs.
+    async fn stop_guests(&self, host: &str) -> Result<(), String>;
+    /// Starts again what should run on a host that was booted anew.
+    async fn restart_guests(&self, host: &str) -> Result<String, String>;
+    /// Moves the guests of a slow host away.
+    async fn drain(&self, host: &str) -> Result<String, String>;
+    /// Asks a host's BMC for its power.
+    async fn power(&self, host: &str) -> Power;
+    /// A host fell silent: nothing is asked through it any more as long as another one answers.
+    async fn avoid(&self, host: &str);
+}
