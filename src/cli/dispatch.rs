@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::global::{Global, INVENTORY};
 use super::{
-    check, completions, evacuate, facts, guest, help, host_add, image, init, init_args, inventory, lab, migrate,
+    check, completions, evacuate, facts, fence, guest, help, host_add, image, init, init_args, inventory, lab, migrate,
     network, provision, return_, run, status,
 };
 use crate::error::{Failure, Kind};
@@ -41,6 +41,7 @@ enum Command {
     Migrate(migrate::MigrateArgs),
     Evacuate(evacuate::EvacuateArgs),
     Return(return_::ReturnArgs),
+    Fence(fence::FenceArgs),
     Status(status::StatusArgs),
     Doctor(status::DoctorArgs),
     Lab(lab::LabArgs),
@@ -108,6 +109,7 @@ impl Command {
                 // They write in one step, at their end.
                 Command::Init(_) | Command::Completions(_) | Command::Man(_) => true,
                 Command::Inventory(_) => true,
+                Command::Fence(fence) => fence.only_looks(),
                 Command::Guest(guest) => guest.only_looks(),
                 Command::Image(image) => image.only_looks(),
                 Command::Network(network) => network.only_looks(),
@@ -170,6 +172,7 @@ async fn run(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Migrate(args) => migrate::run(args, context).await,
         Command::Evacuate(args) => evacuate::run(args, context).await,
         Command::Return(args) => return_::run(args, context).await,
+        Command::Fence(args) => fence::run(args, context).await,
         Command::Guest(args) => guest::run(args, context).await,
         Command::Image(args) => image::run(args, context).await,
         Command::Network(args) => network::run(args, context).await,

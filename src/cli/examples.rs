@@ -62,6 +62,8 @@ pub(super) const EXAMPLES: &[(&str, &[&str])] = &[
     ),
     ("evacuate", &["rackhand evacuate h2 --dry-run", "rackhand evacuate h2 --return-later"]),
     ("return", &["rackhand return h2"]),
+    ("fence list", &["rackhand fence list"]),
+    ("fence test", &["rackhand fence test", "rackhand fence test h2 -o json"]),
     ("status", &["rackhand status", "rackhand status -o json"]),
     ("doctor", &["rackhand doctor"]),
     ("lab up", &["rackhand lab up", "rackhand lab up --name big --hosts 5 --disks 2", "rackhand lab up --from saved"]),

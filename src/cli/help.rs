@@ -6,10 +6,11 @@ use clap::Command;
 use std::fmt::Write;
 
 /// The commands in the order of a rack's life.
-pub(super) const GROUPS: [(&str, &[&str]); 6] = [
+pub(super) const GROUPS: [(&str, &[&str]); 7] = [
     ("Build the cluster", &["init", "inventory", "host", "facts", "check", "provision", "run"]),
     ("Run guests", &["image", "network", "guest"]),
     ("Move guests", &["migrate", "evacuate", "return"]),
+    ("Lose a host", &["fence"]),
     ("Look after it", &["status", "doctor"]),
     ("Try it on this machine", &["lab"]),
     ("Shell and manual", &["completions", "man", "help"]),

@@ -9,6 +9,7 @@ mod dispatch;
 mod evacuate;
 mod examples;
 mod facts;
+mod fence;
 mod global;
 mod guest;
 mod guest_console;

@@ -1,10 +1,8 @@
 //! IPMI over LAN, by ipmitool.
 
-use super::state::{BmcError, BmcState, Power, REQUEST, run, strange, unreachable};
-use crate::inventory::BmcSpec;
-use crate::inventory::secret::Secret;
+use super::state::{Access, BmcError, BmcState, Power, Pressed, identify, run, strange, unreachable, words};
 use crate::quote::plain;
-use crate::ssh::{Exec, Output, Remote, quote};
+use crate::ssh::{Exec, Output, quote};
 
 /// The question; without `-v` a refused password looks like a BMC that does not answer.
 const POWER: &str = "-v chassis power status";
@@ -66,15 +64,35 @@ fn cause(said: &str) -> Cause {
 }
 
 /// What the BMC says of the machine.
-pub(super) async fn query_bmc(place: &dyn Remote, bmc: &BmcSpec, password: &Secret) -> Result<BmcState, BmcError> {
-    let (opening, status) = open(place, bmc, password).await?;
+pub(super) async fn query_bmc(access: &Access<'_>) -> Result<BmcState, BmcError> {
+    Ok(look(access).await?.1)
+}
+
+/// Asks for the power to be switched off, if the machine is the one with this service tag.
+pub(super) async fn press(access: &Access<'_>, serial: &str) -> Result<Pressed, BmcError> {
+    let (opening, state) = look(access).await?;
+    identify(access.bmc, &state, serial)?;
+    let output = ipmitool(access, opening, "chassis power off").await?;
+    match output.ok() {
+        true => Ok(Pressed::Accepted),
+        // A machine that is off already, among others: what holds is what is read next.
+        false if String::from_utf8_lossy(&output.stderr).contains("Set Chassis Power Control") => {
+            Ok(Pressed::Refused(words(&output.tail())))
+        }
+        false => Err(strange(access.bmc, &output.tail())),
+    }
+}
+
+/// How a session is opened, and what is said in it of the machine.
+async fn look(access: &Access<'_>) -> Result<(Opening, BmcState), BmcError> {
+    let (opening, status) = open(access).await?;
     let power = match status.lines().map(str::trim).find(|line| line.starts_with("Chassis Power is ")) {
         Some("Chassis Power is on") => Power::On,
         Some("Chassis Power is off") => Power::Off,
         other => Power::Other(plain(other.unwrap_or(&status), FIELD)),
     };
     // Not every BMC has a FRU: whose it is cannot be said then.
-    let fru = match ipmitool(place, bmc, password, opening, "fru print 0").await {
+    let fru = match ipmitool(access, opening, "fru print 0").await {
         Ok(output) if output.ok() => output.text().into_owned(),
         _ => String::new(),
     };
@@ -87,15 +105,16 @@ pub(super) async fn query_bmc(place: &dyn Remote, bmc: &BmcSpec, password: &Secr
             _ => {}
         }
     }
-    Ok(BmcState { power, serials, model })
+    Ok((opening, BmcState { power, serials, model }))
 }
 
 /// Opens a session as the BMC lets it; tells how, and the answer.
-async fn open(place: &dyn Remote, bmc: &BmcSpec, password: &Secret) -> Result<(Opening, String), BmcError> {
+async fn open(access: &Access<'_>) -> Result<(Opening, String), BmcError> {
+    let Access { place, bmc, .. } = *access;
     let (mut suites, mut levels) = (SUITES.into_iter(), LEVELS.into_iter());
     let mut opening = Opening { suite: suites.next().unwrap_or("17"), level: levels.next().unwrap_or("OPERATOR") };
     loop {
-        let output = ipmitool(place, bmc, password, opening, POWER).await?;
+        let output = ipmitool(access, opening, POWER).await?;
         if output.ok() {
             return Ok((opening, output.text().into_owned()));
         }
@@ -123,13 +142,8 @@ async fn open(place: &dyn Remote, bmc: &BmcSpec, password: &Secret) -> Result<(O
     }
 }
 
-async fn ipmitool(
-    place: &dyn Remote,
-    bmc: &BmcSpec,
-    password: &Secret,
-    opening: Opening,
-    what: &str,
-) -> Result<Output, BmcError> {
+async fn ipmitool(access: &Access<'_>, opening: Opening, what: &str) -> Result<Output, BmcError> {
+    let Access { place, bmc, password, patience } = *access;
     // The password goes by environment, set by a script that comes on stdin.
     let script = format!(
         "export IPMI_PASSWORD={}\nexport LC_ALL=C\ncommand -v ipmitool >/dev/null || exit 127\n\
@@ -138,13 +152,21 @@ async fn ipmitool(
     );
     let (address, port) = (bmc.address.to_string(), bmc.port.unwrap_or(bmc.kind.port()).to_string());
     let args = [opening.suite, &address, &port, &bmc.user, opening.level];
-    run(place, Exec::script(script, args).deadline(REQUEST * 2).as_login(), bmc, "ipmitool").await
+    run(place, Exec::script(script, args).deadline(patience.command).as_login(), bmc, "ipmitool").await
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fence::state::LOOK;
+    use crate::inventory::BmcSpec;
+    use crate::inventory::secret::Secret;
     use crate::ssh::{FakeRemote, RemoteError};
+
+    async fn query(place: &FakeRemote, password: &str) -> Result<BmcState, BmcError> {
+        let password = Secret::new(password);
+        query_bmc(&Access { place, bmc: &spec(), password: &password, patience: LOOK }).await
+    }
 
     fn spec() -> BmcSpec {
         let text =
@@ -202,11 +224,35 @@ mod tests {
                 _ => answers(0, "Chassis Power is off\n", ""),
             }
         });
-        let state = query_bmc(&place, &spec(), &Secret::new("it's")).await.unwrap();
+        let state = query(&place, "it's").await.unwrap();
         let expected = BmcState { power: Power::Off, serials: vec!["7XK4M02".into()], model: "R720xd".into() };
         assert_eq!(state, expected);
         assert!(place.asked().iter().all(|exec| !exec.argv.join(" ").contains("it's")));
         assert_eq!(place.asked().len(), 4, "the FRU is asked for as the session was opened");
+    }
+
+    #[tokio::test]
+    async fn the_order_is_given_to_the_machine_with_the_tag_alone() {
+        let bmc = |status: i32, stderr: &'static str| {
+            FakeRemote::new("h2").rule(move |exec| {
+                let script = String::from_utf8_lossy(&exec.stdin).into_owned();
+                match (script.contains("fru print"), script.contains("chassis power off")) {
+                    (true, _) => answers(0, " Product Serial        : 7XK4M02\n", ""),
+                    (_, true) => answers(status, "Chassis Power Control: Down/Off\n", stderr),
+                    _ => answers(0, "Chassis Power is on\n", ""),
+                }
+            })
+        };
+        let order = async |place: &FakeRemote, serial: &str| {
+            let password = Secret::new("x");
+            press(&Access { place, bmc: &spec(), password: &password, patience: LOOK }, serial).await
+        };
+        assert_eq!(order(&bmc(0, ""), "7XK4M02").await.unwrap(), Pressed::Accepted);
+        let said = "Set Chassis Power Control to Down/Off failed: Command not supported in present state";
+        assert_eq!(order(&bmc(1, said), "7XK4M02").await.unwrap(), Pressed::Refused(said.to_owned()));
+        let place = bmc(0, "");
+        assert!(matches!(order(&place, "7XK4M03").await, Err(BmcError::Neighbour { .. })));
+        assert_eq!(place.asked().len(), 2, "no order was given");
     }
 
     #[tokio::test]
@@ -229,7 +275,7 @@ mod tests {
         ];
         for (line, expected) in table {
             let place = FakeRemote::new("h2").rule(move |_| answers(1, "", &refused(line)));
-            let error = query_bmc(&place, &spec(), &Secret::new("x")).await.unwrap_err();
+            let error = query(&place, "x").await.unwrap_err();
             assert_eq!(error.to_string(), expected);
         }
     }

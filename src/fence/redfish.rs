@@ -1,10 +1,9 @@
 //! Redfish over HTTPS, by curl.
 
-use super::state::{BmcError, BmcState, Power, REQUEST, run, strange, unreachable, words};
+use super::state::{Access, BmcError, BmcState, Power, Pressed, identify, run, strange, unreachable, words};
 use crate::inventory::BmcSpec;
-use crate::inventory::secret::Secret;
 use crate::quote::{CurlConfig, Unquotable, plain, url_host};
-use crate::ssh::{Exec, Remote};
+use crate::ssh::Exec;
 use serde_json::Value;
 
 /// What every Redfish service has at its top.
@@ -19,26 +18,55 @@ const ANSWER: usize = 4 << 20;
 const PATH: usize = 512;
 /// Longest serial number or model.
 const FIELD: usize = 80;
+/// The order to switch the power off at once.
+const FORCE_OFF: &str = r#"{"ResetType":"ForceOff"}"#;
 
 /// What the service says of the machine.
-pub(super) async fn query_bmc(place: &dyn Remote, bmc: &BmcSpec, password: &Secret) -> Result<BmcState, BmcError> {
-    let systems = get(place, bmc, password, SYSTEMS).await?;
+pub(super) async fn query_bmc(access: &Access<'_>) -> Result<BmcState, BmcError> {
+    let (_, system) = system(access).await?;
+    state(access.bmc, &system)
+}
+
+/// Asks for the power to be switched off, if the machine is the one with this service tag.
+pub(super) async fn press(access: &Access<'_>, serial: &str) -> Result<Pressed, BmcError> {
+    let (path, system) = system(access).await?;
+    identify(access.bmc, &state(access.bmc, &system)?, serial)?;
+    let told = system.pointer("/Actions/#ComputerSystem.Reset/target").and_then(Value::as_str);
+    let target = told.map_or_else(|| format!("{path}/Actions/ComputerSystem.Reset"), str::to_owned);
+    if !is_fine(&target) {
+        return Err(strange(
+            access.bmc,
+            &format!("it names a path that is not one of Redfish: {}", plain(&target, 80)),
+        ));
+    }
+    let (body, code, _) = request(access, &target, Some(FORCE_OFF)).await?;
+    match code.as_str() {
+        "200" | "202" | "204" => Ok(Pressed::Accepted),
+        // What some say of a machine that is off already, others of one that cannot be switched at the moment.
+        "400" | "409" => Ok(Pressed::Refused(match message(&body) {
+            words if words.is_empty() => format!("HTTP {code}"),
+            words => words,
+        })),
+        code => Err(refusal(access.bmc, &target, code, &body)),
+    }
+}
+
+/// The path and the description of the machine.
+async fn system(access: &Access<'_>) -> Result<(String, Value), BmcError> {
+    let systems = get(access, SYSTEMS).await?;
     let members = systems.get("Members").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let paths: Vec<&str> = members.iter().filter_map(|m| m.get("@odata.id")?.as_str()).take(MEMBERS).collect();
     let mut found = None;
     for path in &paths {
-        let system = get(place, bmc, password, path).await?;
+        let system = get(access, path).await?;
         // Beside the machine there may be its operating system or a partition of it, without a power switch.
         let kind = text(&system, "SystemType");
         if (kind.is_empty() || kind == "Physical") && !text(&system, "PowerState").is_empty() {
-            return state(bmc, &system);
+            return Ok(((*path).to_owned(), system));
         }
-        found.get_or_insert(system);
+        found.get_or_insert(((*path).to_owned(), system));
     }
-    match found {
-        Some(system) => state(bmc, &system),
-        None => Err(strange(bmc, "it has no system")),
-    }
+    found.ok_or_else(|| strange(access.bmc, "it has no system"))
 }
 
 fn text(system: &Value, name: &str) -> String {
@@ -83,13 +111,14 @@ fn base(bmc: &BmcSpec) -> String {
     format!("https://{}{port}", url_host(bmc.address))
 }
 
-async fn get(place: &dyn Remote, bmc: &BmcSpec, password: &Secret, path: &str) -> Result<Value, BmcError> {
+async fn get(access: &Access<'_>, path: &str) -> Result<Value, BmcError> {
+    let bmc = access.bmc;
     let mut path = path.to_owned();
     for _ in 0..=REDIRECTIONS {
         if !is_fine(&path) {
             return Err(strange(bmc, &format!("it names a path that is not one of Redfish: {}", plain(&path, 80))));
         }
-        let (body, code, onward) = request(place, bmc, password, &path).await?;
+        let (body, code, onward) = request(access, &path, None).await?;
         match code.as_str() {
             "200" => {
                 return serde_json::from_str(&body).map_err(|e| strange(bmc, &format!("{path} is not JSON: {e}")));
@@ -106,14 +135,10 @@ async fn get(place: &dyn Remote, bmc: &BmcSpec, password: &Secret, path: &str) -
     Err(strange(bmc, &format!("{SYSTEMS} redirects again and again")))
 }
 
-/// One request: the body, the status, and where a redirection leads.
-async fn request(
-    place: &dyn Remote,
-    bmc: &BmcSpec,
-    password: &Secret,
-    path: &str,
-) -> Result<(String, String, String), BmcError> {
-    let Ok(config) = curl_config(bmc, password, path) else {
+/// One request, with what is posted: the body, the status, and where a redirection leads.
+async fn request(access: &Access<'_>, path: &str, posted: Option<&str>) -> Result<(String, String, String), BmcError> {
+    let Access { place, bmc, patience, .. } = *access;
+    let Ok(config) = curl_config(access, path, posted) else {
         return Err(BmcError::Login {
             address: bmc.address,
             user: plain(&bmc.user, 80),
@@ -122,7 +147,8 @@ async fn request(
     };
     // The status stands at the end: an answer that was cut short has none.
     let script = "command -v curl >/dev/null || exit 127; curl -q --config - | head -c \"$1\"; exit 0";
-    let exec = Exec::argv(["sh", "-c", script, "sh", &ANSWER.to_string()]).stdin(config.text()).deadline(REQUEST * 2);
+    let exec =
+        Exec::argv(["sh", "-c", script, "sh", &ANSWER.to_string()]).stdin(config.text()).deadline(patience.command);
     let output = run(place, exec.as_login(), bmc, "curl").await?;
     let text = output.text();
     let (body, end) = text.trim_end().rsplit_once('\n').unwrap_or(("", text.trim_end()));
@@ -140,7 +166,9 @@ async fn request(
 }
 
 /// curl's configuration. BMCs come with a certificate that no authority signed: its key is checked where one is pinned.
-fn curl_config(bmc: &BmcSpec, password: &Secret, path: &str) -> Result<CurlConfig, Unquotable> {
+fn curl_config(access: &Access<'_>, path: &str, posted: Option<&str>) -> Result<CurlConfig, Unquotable> {
+    let Access { bmc, password, patience, .. } = *access;
+    let connect = patience.request.as_secs().clamp(1, 4);
     let mut config = CurlConfig::new()
         .set("url", &format!("{}{path}", base(bmc)))?
         .set("user", &format!("{}:{}", bmc.user, password.expose()))?
@@ -149,12 +177,15 @@ fn curl_config(bmc: &BmcSpec, password: &Secret, path: &str) -> Result<CurlConfi
         .flag("globoff")
         .flag("silent")
         .flag("show-error")
-        .set("connect-timeout", "4")?
-        .set("max-time", &REQUEST.as_secs().to_string())?
+        .set("connect-timeout", &connect.to_string())?
+        .set("max-time", &patience.request.as_secs().to_string())?
         .set("noproxy", "*")?
         .set("header", "Accept: application/json")?;
     if let Some(key) = &bmc.fingerprint {
         config = config.set("pinnedpubkey", &key.to_string())?;
+    }
+    if let Some(body) = posted {
+        config = config.set("header", "Content-Type: application/json")?.set("data-raw", body)?;
     }
     Ok(config.with_status())
 }

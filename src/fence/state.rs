@@ -1,14 +1,26 @@
 //! What a BMC answers, and how it can fail to.
 
 use crate::inventory::BmcSpec;
+use crate::inventory::secret::Secret;
 use crate::quote::plain;
 use crate::ssh::{Exec, Output, Remote, RemoteError};
 use serde::Serialize;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// What one request may take; a BMC is slow, but not slower than this.
-pub(super) const REQUEST: Duration = Duration::from_secs(10);
+/// How long a BMC may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// For one request.
+    pub(super) request: Duration,
+    /// For the command that makes it, which tells of a request that took too long.
+    pub(super) command: Duration,
+}
+
+/// A BMC is slow, but not slower than this.
+pub(super) const LOOK: Patience = Patience { request: Duration::from_secs(10), command: Duration::from_secs(20) };
+/// While guests wait for it, a request that takes long is rather made anew.
+pub(super) const FENCE: Patience = Patience { request: Duration::from_secs(4), command: Duration::from_secs(5) };
 /// Characters of a BMC's own words in a message.
 const WORDS: usize = 200;
 
@@ -33,6 +45,61 @@ pub struct BmcState {
     pub serials: Vec<String>,
     /// Model, where it says.
     pub model: String,
+}
+
+/// A BMC, and the way to it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Access<'a> {
+    /// Where it is asked from.
+    pub(super) place: &'a dyn Remote,
+    /// The BMC.
+    pub(super) bmc: &'a BmcSpec,
+    /// Its password.
+    pub(super) password: &'a Secret,
+    /// How long it may take.
+    pub(super) patience: Patience,
+}
+
+/// What a BMC said to the order to switch off. It says nothing of the power: that is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Pressed {
+    /// It took it.
+    Accepted,
+    /// It did not, in its own words: the machine may be off already.
+    Refused(String),
+}
+
+impl BmcState {
+    /// Whether the machine is the one with this service tag.
+    pub fn is_of(&self, serial: &str) -> bool {
+        is_service_tag(serial) && self.serials.iter().any(|theirs| theirs.eq_ignore_ascii_case(serial))
+    }
+}
+
+/// What firmware says where nobody gave the machine a serial number.
+const NO_TAGS: [&str; 8] = [
+    "to be filled by o.e.m.",
+    "default string",
+    "system serial number",
+    "not specified",
+    "none",
+    "n/a",
+    "0123456789",
+    "unknown",
+];
+
+/// Whether a serial number tells one machine from all others.
+pub(super) fn is_service_tag(serial: &str) -> bool {
+    let serial = serial.trim().to_lowercase();
+    serial.len() >= 4 && !NO_TAGS.contains(&serial.as_str()) && serial.chars().any(|c| !matches!(c, '0' | ' ' | '.'))
+}
+
+/// Refuses a BMC that is not of the machine with this service tag.
+pub(super) fn identify(bmc: &BmcSpec, state: &BmcState, serial: &str) -> Result<(), BmcError> {
+    if state.is_of(serial) {
+        return Ok(());
+    }
+    Err(BmcError::Neighbour { address: bmc.address, serial: serial.to_owned(), found: state.serials.join("/") })
 }
 
 /// Why a BMC gave no answer.
@@ -92,6 +159,16 @@ pub enum BmcError {
         /// The BMC.
         address: IpAddr,
     },
+    /// It is the BMC of another machine, or of one that cannot be told from others.
+    #[error("{address} is not the BMC of the machine {serial}: {}", theirs(.found))]
+    Neighbour {
+        /// The BMC.
+        address: IpAddr,
+        /// The service tag of the machine that is meant.
+        serial: String,
+        /// The serial numbers that it has.
+        found: String,
+    },
     /// It answered something else than expected.
     #[error("{address} answered strangely: {reason}")]
     Strange {
@@ -104,6 +181,10 @@ pub enum BmcError {
 
 fn said(words: &str) -> String {
     if words.is_empty() { String::new() } else { format!(" ({words})") }
+}
+
+fn theirs(found: &str) -> String {
+    if found.is_empty() { "it has no serial number".to_owned() } else { format!("its machine is {found}") }
 }
 
 impl BmcError {
@@ -126,8 +207,14 @@ impl BmcError {
                 "find out whether the BMC's certificate was replaced before correcting bmc.fingerprint: another machine \
                  may answer at its address"
             }
+            Self::Neighbour { .. } => "correct bmc.address: it would switch off another machine",
             Self::Strange { .. } => "check bmc.address, bmc.port and bmc.kind, and the BMC's firmware",
         }
+    }
+
+    /// Whether it stays so, however often it is asked: asking on would only lock the account.
+    pub fn is_final(&self) -> bool {
+        self.is_about_the_login() || matches!(self, Self::Certificate { .. } | Self::Neighbour { .. })
     }
 
     /// Whether it is about user, password or privileges.

@@ -3,7 +3,7 @@
 use super::metrics::{HostMetrics, metrics};
 use crate::cluster::{CephStatus, Cluster, ClusterError, ClusterPort, Target, Unread, readable, status};
 use crate::error::Failure;
-use crate::fence::{self, Fences};
+use crate::fence::{self, Fences, Rehearsal};
 use crate::guest::claim::{self, Claim};
 use crate::guest::image::{self, Template};
 use crate::guest::{DomainInventory, Guest, HostState, Live, Reservations, read_host_states, read_reservations};
@@ -67,6 +67,8 @@ pub struct CephSeen {
     pub reservations: BTreeMap<String, Reservations>,
     /// Hosts that are shut out of the storage.
     pub fences: Fences,
+    /// What rehearsals of hosts' fences have shown.
+    pub rehearsals: BTreeMap<String, Rehearsal>,
 }
 
 /// A host that does not answer.
@@ -341,7 +343,8 @@ async fn ask_ceph(inventory: &Inventory, fleet: &Fleet, until: &Until) -> Result
             readable::<Template>(port, image::PREFIX),
             read_host_states(port),
             read_reservations(port, hosts),
-            fence::standing(port)
+            fence::standing(port),
+            fence::rehearsals(port)
         )
     };
     let mons = until.wait(async { tokio::try_join!(status(port), tree) });
@@ -352,9 +355,12 @@ async fn ask_ceph(inventory: &Inventory, fleet: &Fleet, until: &Until) -> Result
     let (status, tree) = mons?;
     let mut seen = CephSeen { status, osds: read_tree(&tree), ..CephSeen::default() };
     match kept {
-        Some(Ok(Ok(((guests, bad_guests), (claims, bad_claims), (_, bad_images), states, reservations, fences)))) => {
-            let unreadable = [bad_guests, bad_claims, bad_images].concat();
-            seen = CephSeen { unreadable, guests, claims, states, reservations, fences, ..seen };
+        Some(Ok(Ok((guests, claims, (_, bad_images), states, reservations, fences, rehearsals)))) => {
+            let ((guests, bad_guests), (claims, bad_claims), (rehearsals, bad_rehearsals)) =
+                (guests, claims, rehearsals);
+            let unreadable = [bad_guests, bad_claims, bad_images, bad_rehearsals].concat();
+            let rehearsals = rehearsals.into_iter().map(|one| (one.host.clone(), one)).collect();
+            seen = CephSeen { unreadable, guests, claims, states, reservations, fences, rehearsals, ..seen };
             seen.guests.sort_by(|a, b| a.name.cmp(&b.name));
         }
         Some(Ok(Err(error))) => seen.unread = Some(error.to_string()),

@@ -3,7 +3,7 @@
 use super::collect::Seen;
 use super::finding::Finding;
 use super::foreign;
-use super::status::{GuestLine, Protection, Status};
+use super::status::{GuestLine, HostLine, Protection, Status};
 use crate::guest::claim::Phase;
 use crate::guest::{Desired, Guest, Stage, State};
 use crate::host::{SKEW, Severity};
@@ -92,12 +92,26 @@ fn hosts(status: &Status) -> Vec<Finding> {
             let what = format!("its clock is off by {:.0} ms", metrics.clock_offset.unwrap_or_default() * 1000.0);
             add(Severity::Warning, what, "look at `chronyc sources` there".to_owned());
         }
+        if let Some((what, fix)) = fence(host) {
+            add(Severity::Warning, what, fix);
+        }
         if let Some(why) = &host.maintenance {
             let fix = format!("`rackhand host maintenance {} off` when the work is done", host.name);
             add(Severity::Warning, format!("it is in maintenance and takes no guests: {why}"), fix);
         }
     }
     found
+}
+
+/// What is wrong with a host's fence, where it was ever rehearsed.
+fn fence(host: &HostLine) -> Option<(String, String)> {
+    let fence = host.fence.as_ref().filter(|fence| fence.stale || fence.problem.is_some())?;
+    let age = match fence.fit {
+        Some(age) => format!("was last found fit {} min ago", age / 60),
+        None => "was never found fit".to_owned(),
+    };
+    let why = fence.problem.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+    Some((format!("its fence {age}{why}"), format!("`rackhand fence test {}`", host.name)))
 }
 
 fn guests(status: &Status, seen: &Seen) -> Vec<Finding> {

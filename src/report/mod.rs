@@ -14,5 +14,5 @@ pub use collect::{CephSeen, LiveSeen, NoCeph, Osd, Seen, collect_status, look_cl
 pub use doctor::examine;
 pub use finding::Finding;
 pub use metrics::HostMetrics;
-pub use status::{GuestLine, HostLine, Protection, Status, assemble};
+pub use status::{FenceLine, GuestLine, HostLine, Protection, Status, assemble};
 pub use table::{findings_table, status_table};

@@ -3,6 +3,7 @@
 use super::collect::{CephSeen, Seen, Silent};
 use super::metrics::HostMetrics;
 use crate::cluster::CephStatus;
+use crate::fence::Rehearsal;
 use crate::guest::placement::{self, HostCapacity, Need, Place, Planner};
 use crate::guest::{Guest, GuestView, State, need, rooms, view};
 use crate::inventory::{HostSpec, Inventory, Role};
@@ -59,6 +60,19 @@ pub struct HostLine {
     pub mon: &'static str,
     /// Why it takes no guests, since when and by whose word.
     pub maintenance: Option<String>,
+    /// What rehearsals of its fence have shown; nothing where there was none.
+    pub fence: Option<FenceLine>,
+}
+
+/// How fit a host's fence was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FenceLine {
+    /// Seconds since every path of it was last found fit; nothing where one never was.
+    pub fit: Option<i64>,
+    /// Whether that is too long ago to count on it.
+    pub stale: bool,
+    /// What was wrong at the last rehearsal.
+    pub problem: Option<String>,
 }
 
 /// A guest.
@@ -120,7 +134,7 @@ pub fn assemble(inventory: &Inventory, seen: &Seen, now: Timestamp) -> Status {
         ceph: error.is_none().then(|| ceph.status.clone()),
         ceph_error: error,
         guests_error: ceph.unread.clone(),
-        hosts: inventory.hosts.iter().map(|h| host_line(inventory, h, seen, ceph, &rooms)).collect(),
+        hosts: inventory.hosts.iter().map(|h| host_line(inventory, h, seen, ceph, &rooms, now)).collect(),
         guests: match seen.ceph.as_ref().is_ok_and(|ceph| ceph.unread.is_none()) {
             true => ceph.guests.iter().map(|g| guest_line(g, seen, ceph, &homes, now)).collect(),
             false => running(seen),
@@ -128,7 +142,24 @@ pub fn assemble(inventory: &Inventory, seen: &Seen, now: Timestamp) -> Status {
     }
 }
 
-fn host_line(inventory: &Inventory, spec: &HostSpec, seen: &Seen, ceph: &CephSeen, rooms: &[HostCapacity]) -> HostLine {
+fn fence_line(rehearsal: &Rehearsal, now: Timestamp) -> FenceLine {
+    let paths = || std::iter::once(&rehearsal.storage).chain(&rehearsal.power);
+    let ages: Option<Vec<i64>> = paths().map(|path| path.age(now).map(|age| age.as_secs())).collect();
+    FenceLine {
+        fit: ages.and_then(|ages| ages.into_iter().max()),
+        stale: paths().any(|path| path.is_stale(now)),
+        problem: paths().find_map(|path| path.problem.clone()),
+    }
+}
+
+fn host_line(
+    inventory: &Inventory,
+    spec: &HostSpec,
+    seen: &Seen,
+    ceph: &CephSeen,
+    rooms: &[HostCapacity],
+    now: Timestamp,
+) -> HostLine {
     let metrics = seen.host_metrics.get(&spec.name);
     let room = rooms.iter().find(|r| r.name == spec.name);
     let osds: Vec<_> = ceph.osds.iter().filter(|o| o.host == spec.name).collect();
@@ -160,6 +191,7 @@ fn host_line(inventory: &Inventory, spec: &HostSpec, seen: &Seen, ceph: &CephSee
             let since = format!("since {}, by {}", m.since.strftime("%Y-%m-%dT%H:%MZ"), m.by);
             m.why.as_ref().map_or(since.clone(), |why| format!("{why} ({since})"))
         }),
+        fence: ceph.rehearsals.get(&spec.name).map(|rehearsal| fence_line(rehearsal, now)),
     }
 }
 

@@ -39,6 +39,7 @@ pub fn status_table(status: &Status) -> String {
             let _ = write!(text, "\n  host {}: in maintenance: {why}", host.name);
         }
     }
+    text.push_str(&fences(&status.hosts));
     let mut guests = Table::new(["guest", "state", "host", "address", "up", "protection"]).right(4);
     for guest in &status.guests {
         let addresses: Vec<String> = guest.addresses.iter().map(ToString::to_string).collect();
@@ -63,6 +64,22 @@ pub fn status_table(status: &Status) -> String {
         (None, true) => write!(text, "\n\nno guests"),
         (None, false) => write!(text, "\n\n{}", guests.render()),
     };
+    text
+}
+
+/// How long ago the hosts' fences were last found fit, those apart that cannot be counted on.
+fn fences(hosts: &[HostLine]) -> String {
+    let mut text = String::new();
+    let tested = || hosts.iter().filter_map(|host| Some((host, host.fence.as_ref()?)));
+    for (host, fence) in tested().filter(|(_, fence)| fence.stale || fence.problem.is_some()) {
+        let age = fence.fit.map_or_else(|| "never".to_owned(), |age| format!("{} ago", duration(age)));
+        let why = fence.problem.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+        let _ = write!(text, "\n  host {}: its fence was last found fit {age}{why}", host.name);
+    }
+    let fit = tested().filter(|(_, fence)| !fence.stale && fence.problem.is_none());
+    if let Some(oldest) = fit.filter_map(|(_, fence)| fence.fit).max() {
+        let _ = write!(text, "\n  fences found fit {} ago", duration(oldest));
+    }
     text
 }
 

@@ -5,6 +5,7 @@ use super::metrics::HostMetrics;
 use super::{assemble, examine, findings_table, status_table};
 use crate::cluster::{CephStatus, Unread};
 use crate::error::Failure;
+use crate::fence::{PathTested, Rehearsal};
 use crate::guest::claim::{Claim, Phase};
 use crate::guest::{
     Desired, Disk, DomainInventory, Guest, HostState, ImageRef, Live, Machine, Maintenance, Nic, Reservation, Stage,
@@ -103,6 +104,7 @@ fn seen() -> Seen {
         guests,
         states: BTreeMap::new(),
         reservations: BTreeMap::new(),
+        rehearsals: BTreeMap::new(),
         unread: None,
         ..CephSeen::default()
     };
@@ -116,6 +118,31 @@ fn seen() -> Seen {
 fn status_fits_on_one_screen() {
     let status = assemble(&rack(), &seen(), Timestamp::from_second(90).expect("a time"));
     insta::assert_snapshot!(status_table(&status));
+}
+
+#[test]
+fn a_fence_that_was_not_found_fit_for_an_hour_is_told_of() {
+    let at = |seconds| Some(Timestamp::from_second(seconds).expect("a time"));
+    let rehearsal = |storage, power, problem: Option<&str>| Rehearsal {
+        storage: PathTested { succeeded: storage, problem: None },
+        power: Some(PathTested { succeeded: power, problem: problem.map(str::to_owned) }),
+        ..Rehearsal::default()
+    };
+    let mut seen = seen();
+    seen.ceph.as_mut().expect("Ceph answers").rehearsals = BTreeMap::from([
+        ("h1".to_owned(), rehearsal(at(9_900), at(9_990), None)),
+        ("h2".to_owned(), rehearsal(at(9_990), at(5_000), Some("no answer from 10.0.0.112"))),
+    ]);
+    let status = assemble(&rack(), &seen, at(10_000).expect("a time"));
+    let table = status_table(&status);
+    assert!(
+        table.contains("\n  host h2: its fence was last found fit 1h23m ago: no answer from 10.0.0.112\n"),
+        "{table}"
+    );
+    assert!(table.contains("\n  fences found fit 1m40s ago\n"), "{table}");
+    let found = examine(&status, &seen);
+    let fences: Vec<&str> = found.iter().filter(|f| f.what.contains("fence")).map(|f| f.what.as_str()).collect();
+    assert_eq!(fences, ["its fence was last found fit 83 min ago: no answer from 10.0.0.112"]);
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! Against a service that answers what it is told to, over TLS, asked by the real curl.
 
 use super::*;
-use crate::ssh::{FakeRemote, LocalHost, Output, RemoteError};
+use crate::fence::state::LOOK;
+use crate::inventory::secret::Secret;
+use crate::ssh::{FakeRemote, LocalHost, Output, Remote, RemoteError};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response};
 use sha2::{Digest, Sha256};
@@ -25,6 +27,11 @@ fn spec(port: u16) -> BmcSpec {
     serde_json::from_value(text).unwrap()
 }
 
+async fn query(place: &dyn Remote, bmc: &BmcSpec, password: &str) -> Result<BmcState, BmcError> {
+    let password = Secret::new(password);
+    query_bmc(&Access { place, bmc, password: &password, patience: LOOK }).await
+}
+
 fn members(paths: &[&str]) -> String {
     let members: Vec<Value> = paths.iter().map(|p| serde_json::json!({ "@odata.id": p })).collect();
     serde_json::json!({ "Members": members }).to_string()
@@ -40,6 +47,8 @@ struct Bmc {
     pin: String,
     /// What was asked, with the Authorization header.
     asked: Arc<Mutex<Vec<(String, String)>>>,
+    /// What was posted.
+    posted: Arc<Mutex<Vec<(String, String)>>>,
 }
 
 impl Bmc {
@@ -60,11 +69,13 @@ impl Bmc {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let asked: Arc<Mutex<Vec<(String, String)>>> = Arc::default();
-        let log = Arc::clone(&asked);
+        let posted: Arc<Mutex<Vec<(String, String)>>> = Arc::default();
+        let (log, posts) = (Arc::clone(&asked), Arc::clone(&posted));
         tokio::spawn(async move {
             loop {
                 let Ok((stream, _)) = listener.accept().await else { continue };
                 let (acceptor, pages, log) = (acceptor.clone(), Arc::clone(&pages), Arc::clone(&log));
+                let posts = Arc::clone(&posts);
                 tokio::spawn(async move {
                     let Ok(stream) = acceptor.accept(stream).await else { return };
                     let respond = hyper::service::service_fn(|request: Request<Incoming>| {
@@ -77,20 +88,28 @@ impl Bmc {
                             response = response.header("location", onward);
                         }
                         let response = response.body(Full::new(Bytes::from(body))).unwrap();
-                        async { Ok::<_, Infallible>(response) }
+                        let posts = (request.method() == "POST").then(|| Arc::clone(&posts));
+                        async move {
+                            if let Some(posts) = posts {
+                                let path = request.uri().path().to_owned();
+                                let body = request.into_body().collect().await.unwrap().to_bytes();
+                                posts.lock().unwrap().push((path, String::from_utf8_lossy(&body).into_owned()));
+                            }
+                            Ok::<_, Infallible>(response)
+                        }
                     });
                     let stream = hyper_util::rt::TokioIo::new(stream);
                     let _ = hyper::server::conn::http1::Builder::new().serve_connection(stream, respond).await;
                 });
             }
         });
-        Bmc { port, pin: format!("sha256//{pin}"), asked }
+        Bmc { port, pin: format!("sha256//{pin}"), asked, posted }
     }
 
     async fn look(&self, change: impl FnOnce(&mut BmcSpec)) -> Result<BmcState, BmcError> {
         let mut spec = spec(self.port);
         change(&mut spec);
-        query_bmc(&LocalHost, &spec, &Secret::new("cal\"vin\\'$x")).await
+        query(&LocalHost, &spec, "cal\"vin\\'$x").await
     }
 
     fn paths(&self) -> Vec<String> {
@@ -173,6 +192,37 @@ async fn a_redirection_is_followed_within_the_service_only() {
 }
 
 #[tokio::test]
+async fn the_order_goes_to_the_machines_own_switch_after_its_tag_was_read() {
+    let (system, reset) = ("/redfish/v1/Systems/1", "/redfish/v1/Systems/1/Actions/Reset");
+    let with = |target: &str| {
+        let action = serde_json::json!({"#ComputerSystem.Reset": {"target": target}});
+        SYSTEM.replacen('{', &format!(r#"{{"Actions":{action},"#), 1)
+    };
+    let order = async |bmc: &Bmc, serial: &str| {
+        let (spec, password) = (spec(bmc.port), Secret::new("x"));
+        press(&Access { place: &LocalHost, bmc: &spec, password: &password, patience: LOOK }, serial).await
+    };
+    for (status, expected) in [(204, Pressed::Accepted), (409, Pressed::Refused("HTTP 409".to_owned()))] {
+        let pages = [
+            (SYSTEMS, (200, members(&[system]), None)),
+            (system, (200, with(reset), None)),
+            (reset, (status, String::new(), None)),
+        ];
+        let bmc = Bmc::with(pages).await;
+        assert_eq!(order(&bmc, "7xk4m02").await.unwrap(), expected);
+        assert_eq!(*bmc.posted.lock().unwrap(), [(reset.to_owned(), FORCE_OFF.to_owned())]);
+        assert!(matches!(order(&bmc, "7XK4M03").await, Err(BmcError::Neighbour { .. })));
+        assert_eq!(bmc.posted.lock().unwrap().len(), 1, "another machine would have been switched off");
+    }
+    for target in ["https://evil.example/redfish/v1/x", "/redfish/../x", "/redfish/v1/x\"\noutput = x"] {
+        let pages = [(SYSTEMS, (200, members(&[system]), None)), (system, (200, with(target), None))];
+        let bmc = Bmc::with(pages).await;
+        assert!(matches!(order(&bmc, "7XK4M02").await, Err(BmcError::Strange { .. })), "{target}");
+        assert!(bmc.posted.lock().unwrap().is_empty(), "{target}");
+    }
+}
+
+#[tokio::test]
 async fn a_pinned_key_is_asked_for_before_the_password_is_sent() {
     let system = "/redfish/v1/Systems/1";
     let bmc = Bmc::with([(SYSTEMS, (200, members(&[system]), None)), (system, (200, SYSTEM.into(), None))]).await;
@@ -250,11 +300,11 @@ async fn no_answer_and_no_program_are_about_the_place() {
     let at = |status, stdout: &'static str, stderr: &'static str| {
         let place = FakeRemote::new("h2")
             .rule(move |_| Some(Ok::<_, RemoteError>(Output { status, stdout: stdout.into(), stderr: stderr.into() })));
-        async move { query_bmc(&place, &spec(443), &Secret::new("x")).await.unwrap_err() }
+        async move { query(&place, &spec(443), "x").await.unwrap_err() }
     };
     let error = at(0, "\n000 ", "curl: (7) Failed to connect").await;
     assert!(error.is_about_the_place() && error.to_string().contains("Failed to connect"));
     assert!(matches!(at(127, "", "sh: curl: not found").await, BmcError::NoTool { .. }));
-    let error = query_bmc(&FakeRemote::new("h2"), &spec(443), &Secret::new("a\nb")).await.unwrap_err();
+    let error = query(&FakeRemote::new("h2"), &spec(443), "a\nb").await.unwrap_err();
     assert!(error.is_about_the_login(), "{error}");
 }
