@@ -1,12 +1,13 @@
 //! Networks, power and storage: what breaks, what comes back, and what Ceph makes of it.
 
 use crate::moves::{Turn, World};
-use crate::state::{At, Does, H, State};
+use crate::state::{At, Does, H, OSDS, State};
 
 /// All that can break or come back, and what the storage does meanwhile.
 pub fn steps(world: &mut World) {
     for host in world.setup.hosts() {
         writes(world, host);
+        maps(world, host);
         storage(world, host);
         cuts(world, host);
         power(world, host);
@@ -25,16 +26,19 @@ fn writes(world: &mut World, host: H) {
     let others = || world.setup.hosts().filter(move |other| *other != host);
     let remembers = |other: &H| !matches!(before.copy(*other).does, Does::Nothing | Does::Fresh);
     let news = others().any(|other| remembers(&other) && !before.copy(other).stale);
-    let held = others().any(|other| before.copy(other).lock && before.copy(other).watch && !before.has_storage(other));
+    let held = others().any(|other| {
+        let (copy, cut) = (before.copy(other), !before.has_storage(other));
+        copy.lock && copy.watch && cut && !before.host(other).range
+    });
     if held || !news && copy.lock {
         return;
     }
     let all: Vec<H> = others().collect();
     world.go("the copy on {} writes to the disk", host, |next| {
         for other in all {
-            let remembers = remembers(&other);
+            let (remembers, range) = (remembers(&other), next.host(other).range);
             let copy = next.copy_mut(other);
-            copy.blocklisted |= copy.lock && !copy.watch;
+            copy.blocklisted |= copy.lock && (!copy.watch || range);
             copy.lock = false;
             copy.stale |= remembers;
         }
@@ -45,12 +49,33 @@ fn writes(world: &mut World, host: H) {
 /// A watch runs out after 30 s without storage; a copy that is refused by the OSDs stops.
 fn storage(world: &mut World, host: H) {
     let copy = *world.before.copy(host);
-    if copy.watch && !world.before.has_storage(host) {
+    let refused = world.before.refused(host);
+    if copy.watch && (!world.before.has_storage(host) || refused) {
         world.go("the watch of {} on the image runs out", host, |next| next.copy_mut(host).watch = false);
     }
-    if copy.does == Does::Runs && copy.blocklisted && world.before.has_storage(host) {
+    if copy.does == Does::Runs && (copy.blocklisted || refused) && world.before.has_storage(host) {
         world.go("the copy on {} stops: the storage refuses it", host, |next| {
             (next.copy_mut(host).does, next.copy_mut(host).watch) = (Does::IoError, false);
+        });
+    }
+}
+
+/// The OSDs take the map of the mons one after the other.
+fn maps(world: &mut World, host: H) {
+    let here = *world.before.host(host);
+    let wanted = if here.range { OSDS } else { 0 };
+    if here.osds != wanted {
+        world.go("an OSD takes the map about {}", host, |next| {
+            let host = next.host_mut(host);
+            if host.range {
+                host.osds += 1
+            } else {
+                host.osds -= 1
+            }
+            if host.osds == wanted {
+                host.copy.blocklisted |= host.copy.listed;
+                host.copy.listed = false;
+            }
         });
     }
 }
@@ -77,7 +102,11 @@ fn power(world: &mut World, host: H) {
         return;
     }
     let before = world.before;
+    let forgets = !world.setup.rules.close_lastingly;
     let dies = |next: &mut State| {
+        for other in &mut next.hosts {
+            other.closed[host as usize] &= !forgets;
+        }
         next.end_copy(host);
         next.host_mut(host).up = false;
         next.drop_requests(host);
@@ -107,7 +136,8 @@ fn power(world: &mut World, host: H) {
             dies(next);
             next.end_copy(target);
         });
-        world.fault(before.copy(target).does == Does::Arrived, "{} loses power just after the switch", host, |next| {
+        let goes_on = before.copy(target).does == Does::Arrived && !world.setup.rules.move_paused;
+        world.fault(goes_on, "{} loses power just after the switch", host, |next| {
             dies(next);
             next.copy_mut(target).does = Does::Runs;
         });
@@ -127,10 +157,11 @@ fn returns(world: &mut World, host: H) {
         world.go("the management network of {} is back", host, |next| next.host_mut(host).management = true);
     }
     if !here.storage {
+        let refused = world.before.refused(host);
         world.go("the storage network of {} is back", host, |next| {
             next.host_mut(host).storage = true;
             let copy = next.copy_mut(host);
-            copy.watch = copy.does.exists() && !copy.blocklisted;
+            copy.watch = copy.does.exists() && !copy.blocklisted && !refused;
         });
     }
 }

@@ -1,6 +1,6 @@
 //! 64 bits of a state, by which the search knows it again.
 //!
-//! A state has fewer than 320 bits; they are packed without loss, and then mixed. Two of ten million states share a
+//! A state has fewer than 400 bits; they are packed without loss, and then mixed. Two of ten million states share a
 //! fingerprint with a chance of one in 400,000.
 
 use crate::state::{Ask, Claim, H, Host, Look, Request, Run, State};
@@ -14,6 +14,7 @@ pub fn fingerprint(state: &State) -> u64 {
     state.requests.iter().for_each(|request| bits.request(request.as_ref()));
     bits.put(u64::from(state.faults), 3);
     bits.flag(state.cleared);
+    bits.flag(state.shut_out);
     bits.finish()
 }
 
@@ -22,7 +23,7 @@ pub fn situation(state: &State) -> u64 {
     let mut bits = Bits::default();
     bits.claim(&Claim { generation: 0, run: None, ..state.claim });
     for host in &state.hosts {
-        bits.host(&Host { floor: u8::from(host.floor > state.claim.generation), ..*host });
+        bits.host(&Host { floor: u8::from(host.floor > state.claim.generation), fences: 0, ..*host });
     }
     bits.finish()
 }
@@ -68,18 +69,23 @@ impl Bits {
         self.put(u64::from(host.floor), 6);
         self.put(copy.does as u64, 3);
         self.place(copy.job);
-        let flags = [copy.completed, copy.stale, copy.lock, copy.watch, copy.blocklisted];
+        let flags =
+            [copy.completed, copy.stale, copy.lock, copy.watch, copy.blocklisted, copy.listed, host.range, host.proven];
         flags.into_iter().for_each(|flag| self.flag(flag));
+        self.put(u64::from(host.osds), 2);
+        self.put(u64::from(host.fences), 2);
+        host.closed.into_iter().for_each(|flag| self.flag(flag));
     }
 
     fn run(&mut self, run: &Run) {
         self.put(run.at as u64, 6);
-        self.put(run.command as u64, 2);
+        self.put(run.command as u64, 3);
         self.put(u64::from(run.begun), 3);
         self.claim(&run.claim);
         run.looks.iter().for_each(|look| self.look(*look));
-        [run.host, run.target, run.found].into_iter().for_each(|place| self.place(place));
+        [run.host, run.target, run.found, run.fenced, run.locker].into_iter().for_each(|place| self.place(place));
         self.put(run.leftover.map_or(0, |leftover| leftover as u64 + 1), 2);
+        self.put(u64::from(run.fence), 2);
         let flags = [run.too_old, run.revoked, run.gives_back, run.dead];
         flags.into_iter().for_each(|flag| self.flag(flag));
     }
@@ -102,6 +108,7 @@ impl Bits {
                 Ask::Destroy => (4, 0),
                 Ask::Suspend => (5, 0),
                 Ask::Clear => (6, 0),
+                Ask::Lift => (7, 0),
             };
             ask | target << 3
                 | (request.to as u64) << 5

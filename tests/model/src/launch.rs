@@ -151,6 +151,7 @@ pub fn send(turn: &mut Turn, to: H, ask: Ask) {
         Ask::Migrate(_) => "asks {} to migrate it",
         Ask::Destroy | Ask::Clear => "asks {} to end its copy",
         Ask::Suspend => "asks {} to suspend its copy",
+        Ask::Lift => "asks the mons to lift the fence of {}",
     };
     if turn.before.clone().send(request) {
         turn.go(text, to, |next| {

@@ -1,4 +1,4 @@
-//! An explicit-state model of the protocol of claims, starts and moves: every state that one guest, two or three hosts
+//! An explicit-state model of the protocol of claims, starts, moves and fences: every state that one guest, two or three hosts
 //! and two or three runs of the tool can reach, with the faults that may happen in between.
 //!
 //! Each read of the claim, each compare-and-swap, each look at a host and each request is a step of its own. A request
@@ -7,12 +7,15 @@
 //!
 //! It is a package of its own because it needs nothing of the library, and because it is built with optimisation.
 
+mod failover;
 mod faults;
+mod fence_setups;
 mod fingerprint;
 mod launch;
 mod libvirt;
 mod mend;
 mod moves;
+mod readmit;
 mod resolve;
 mod rules;
 mod search;
@@ -23,6 +26,9 @@ mod state;
 mod stop;
 mod transfer;
 
+pub use fence_setups::{
+    dropped_fences, large_dropped_fences, large_fences, paused_moves, redundant_fences, small_fences,
+};
 pub use mend::{Mend, mend};
 pub use moves::Setup;
 pub use rules::{Faults, Rules};

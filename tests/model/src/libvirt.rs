@@ -1,7 +1,7 @@
 //! What libvirt and QEMU do on the hosts: requests arrive, and moves go on or break.
 
 use crate::moves::World;
-use crate::state::{Ask, Copied, Does, H, Phase, REQUESTS, Request, State};
+use crate::state::{Ask, Does, H, REQUESTS, Request, State};
 
 /// All that can happen next on the hosts.
 pub fn steps(world: &mut World) {
@@ -22,6 +22,12 @@ pub fn steps(world: &mut World) {
 /// same step as it acts (`guest::guard`).
 fn arrives(world: &mut World, slot: usize, request: Request) {
     let Request { to, generation, ask, .. } = request;
+    if ask == Ask::Lift {
+        return world.go("the late request to lift the fence of {} reaches the mons", to, |next| {
+            next.receive(slot);
+            (next.host_mut(to).range, next.host_mut(to).proven) = (false, false);
+        });
+    }
     if !world.before.host(to).up {
         return;
     }
@@ -30,7 +36,7 @@ fn arrives(world: &mut World, slot: usize, request: Request) {
         Ask::Create => rules.guard_create,
         Ask::Resume => rules.guard_resume,
         Ask::Migrate(_) => rules.guard_migrate,
-        Ask::Destroy | Ask::Clear | Ask::Suspend => rules.guard_end,
+        Ask::Destroy | Ask::Clear | Ask::Suspend | Ask::Lift => rules.guard_end,
     };
     if guarded && generation < world.before.host(to).floor {
         return world.go("{} refuses a request of an older generation", to, |next| next.receive(slot));
@@ -41,7 +47,7 @@ fn arrives(world: &mut World, slot: usize, request: Request) {
         Ask::Resume => "the request to resume is carried out on {}",
         Ask::Migrate(_) => "the request to migrate is taken up by {}",
         Ask::Destroy | Ask::Clear => "the request to end the copy is carried out on {}",
-        Ask::Suspend => "the request to suspend is carried out on {}",
+        Ask::Suspend | Ask::Lift => "the request to suspend is carried out on {}",
     };
     world.go(text, to, |next| {
         next.receive(slot);
@@ -54,19 +60,19 @@ fn arrives(world: &mut World, slot: usize, request: Request) {
             Ask::Migrate(target) => migrate(next, to, target),
             Ask::Destroy => destroy(next, to),
             Ask::Clear => {
-                next.cleared = is_wanted(next, to);
+                next.cleared = next.is_wanted(to);
                 destroy(next, to);
             }
             Ask::Suspend if next.copy(to).does == Does::Runs => next.copy_mut(to).does = Does::Suspended,
-            Ask::Suspend => {}
+            Ask::Suspend | Ask::Lift => {}
         }
     });
 }
 
 fn create(next: &mut State, host: H, paused: bool) {
-    if !next.copy(host).does.exists() && next.has_storage(host) {
+    if !next.copy(host).does.exists() && next.can_open(host) {
         let does = if paused { Does::Fresh } else { Does::Runs };
-        *next.copy_mut(host) = Copied { does, watch: true, ..Copied::default() };
+        next.new_copy(host, does);
     }
 }
 
@@ -83,17 +89,11 @@ fn resume(next: &mut State, host: H) {
 
 fn migrate(next: &mut State, source: H, target: H) {
     let (here, there) = (*next.copy(source), *next.copy(target));
-    if here.does == Does::Runs && here.job.is_none() && !there.does.exists() && next.has_storage(target) {
+    let takes = !there.does.exists() && next.can_open(target) && !next.host(source).closed[target as usize];
+    if here.does == Does::Runs && here.job.is_none() && takes {
         (next.copy_mut(source).job, next.copy_mut(source).completed) = (Some(target), false);
-        *next.copy_mut(target) = Copied { does: Does::Incoming, watch: true, ..Copied::default() };
+        next.new_copy(target, Does::Incoming);
     }
-}
-
-/// Whether a copy is the guest's only one, and its claim says that it runs there.
-fn is_wanted(next: &State, host: H) -> bool {
-    let only = next.hosts.iter().filter(|other| other.copy.does.exists()).count() == 1;
-    let claimed = next.claim.phase == Phase::Running && next.claim.host == Some(host);
-    only && claimed && next.copy(host).does == Does::Runs
 }
 
 fn destroy(next: &mut State, host: H) {
@@ -116,6 +116,11 @@ fn migration(world: &mut World, source: H, target: H) {
             let there = next.copy_mut(target);
             (there.does, there.stale) = (Does::Arrived, stale);
         }),
+        (Does::HandedOver, Does::Arrived) if world.setup.rules.move_paused => {
+            world.go("libvirt ends the source's copy on {}, the target stands still", source, |next| {
+                next.end_copy(source)
+            });
+        }
         (Does::HandedOver, Does::Arrived) => {
             world.go("the guest goes on on {}", target, |next| next.copy_mut(target).does = Does::Runs);
         }
@@ -148,14 +153,17 @@ fn breaks(world: &mut World, source: H, target: H) {
                 next.end_copy(target);
                 next.copy_mut(source).does = Does::Runs;
             });
-            world.fault(may, "the link breaks after the switch: the guest goes on on {}", target, |next| {
+            let paused = world.setup.rules.move_paused;
+            world.fault(may && !paused, "the link breaks after the switch: the guest goes on on {}", target, |next| {
                 alone(next);
                 next.copy_mut(target).does = Does::Runs;
             });
-            world.fault(revival, "the last handshake is lost: the target runs and {} is revived", source, |next| {
+            world.fault(revival, "the last handshake is lost: the target has it and {} is revived", source, |next| {
                 alone(next);
-                next.copy_mut(target).does = Does::Runs;
                 next.copy_mut(source).does = Does::Runs;
+                if !paused {
+                    next.copy_mut(target).does = Does::Runs;
+                }
             });
         }
         (Does::HandedOver, Does::Runs) => {

@@ -5,8 +5,16 @@ use crate::search::reaches;
 use crate::state::{At, Command, Does, Phase, R, RUNS, Run, State};
 
 /// Commands to try, the gentlest first.
-const MENDS: [&[Command]; 4] =
-    [&[Command::Start], &[Command::Finish], &[Command::Finish, Command::Start], &[Command::Stop, Command::Start]];
+const MENDS: [&[Command]; 8] = [
+    &[Command::Start],
+    &[Command::Finish],
+    &[Command::Finish, Command::Start],
+    &[Command::Failover],
+    &[Command::Stop, Command::Start],
+    &[Command::Failover, Command::Start],
+    &[Command::Readmit, Command::Start],
+    &[Command::Readmit, Command::Failover],
+];
 
 /// States that are looked at for one situation; a single run without faults reaches a few hundred.
 const LIMIT: usize = 100_000;
@@ -39,9 +47,9 @@ pub fn mend(setup: &Setup, situation: &State) -> Mend {
     MENDS.iter().find(mends).map_or(Mend::Stuck, |commands| Mend::By(commands))
 }
 
-/// Whether the guest runs in one place, with its memory current, and its claim says so.
+/// Whether the guest runs in one place (what is left on a fenced host does not count), with its memory current, and its claim says so.
 fn lives(state: &State) -> bool {
-    let (claim, mut copies) = (state.claim, state.hosts.iter().filter(|host| host.copy.does.exists()));
+    let (claim, mut copies) = (state.claim, state.hosts.iter().filter(|host| host.copy.does.exists() && !host.range));
     let (Some(host), Some(copy), None) = (claim.host, copies.next(), copies.next()) else { return false };
     let idle = state.runs.iter().all(|run| run.at == At::Idle);
     let here = copy.copy == *state.copy(host) && state.can_write(host);

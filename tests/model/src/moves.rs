@@ -2,7 +2,7 @@
 
 use crate::rules::{Faults, Rules};
 use crate::state::{Claim, Command, H, HOSTS, Host, Phase, R, RUNS, Run, State};
-use crate::{faults, launch, libvirt, settlement, start, stop, transfer};
+use crate::{failover, faults, launch, libvirt, readmit, settlement, start, stop, transfer};
 
 /// One run of the search: what there is to begin with, what is asked for, and what may go wrong.
 #[derive(Clone, Copy, Debug)]
@@ -27,9 +27,25 @@ impl Setup {
         H::ALL.into_iter().take(self.hosts)
     }
 
+    /// Whether any run fences a host.
+    pub fn fences(&self) -> bool {
+        self.commands.iter().copied().flatten().any(|command| matches!(command, Command::Failover | Command::Readmit))
+    }
+
     /// The state it begins with.
     pub fn first(&self) -> State {
-        let host = Host { up: true, management: true, storage: true, floor: 0, copy: Default::default() };
+        let host = Host {
+            up: true,
+            management: true,
+            storage: true,
+            floor: 0,
+            range: false,
+            osds: 0,
+            fences: 0,
+            proven: false,
+            closed: [false; HOSTS],
+            copy: Default::default(),
+        };
         let mut state = State {
             claim: Claim::default(),
             hosts: [host; HOSTS],
@@ -37,6 +53,7 @@ impl Setup {
             requests: Default::default(),
             faults: self.budget,
             cleared: false,
+            shut_out: false,
         };
         if self.running {
             let run = Some(R::Earlier);
@@ -66,7 +83,8 @@ fn steps_of_run(turn: &mut Turn) {
     }
     if !run.dead {
         faults::crash(turn);
-        for steps in [start::steps, launch::steps, stop::steps, settlement::steps, transfer::steps] {
+        let all = [start::steps, launch::steps, stop::steps, settlement::steps, transfer::steps];
+        for steps in all.into_iter().chain([failover::steps, readmit::steps]) {
             steps(turn);
         }
     }

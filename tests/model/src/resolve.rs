@@ -59,6 +59,9 @@ fn settle(turn: &mut Turn) {
     match (here, there) {
         (Does::Nothing, Does::Nothing) => believe(turn, None, "neither side has it"),
         (Does::Nothing, there) if own(there) => found(turn, Some(to), "it has moved to {}"),
+        (Does::Nothing, Does::Arrived) if turn.rules().move_paused => {
+            clear_up(turn, "the source is gone: lets the target go on", to, Ask::Resume);
+        }
         (Does::Nothing, _) => turn.rest("a copy arrives and has no source: unknown", None),
         (here, Does::Nothing) if own(here) => believe(turn, Some(from), "it has stayed on {}"),
         (_, Does::Nothing) if completed => turn.rest("the source has handed over: unknown", None),

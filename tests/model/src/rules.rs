@@ -30,6 +30,50 @@ pub struct Rules {
     pub create_paused: bool,
     /// A start reads its claim once more before it lets the guest go on.
     pub read_again: bool,
+    /// R13: a move's target stands still until the source was seen gone; then it is let go on.
+    pub move_paused: bool,
+    /// R6: a host is fenced before its guests start elsewhere.
+    pub fence_first: bool,
+    /// R6: every client that is known on it is blocklisted by itself as well.
+    pub list_clients: bool,
+    /// R7: all OSDs have the map before anything is believed.
+    pub barrier: bool,
+    /// R6: the other hosts take no migration from it, and cut those under way.
+    pub close_incoming: bool,
+    /// R6: every other host does so, or is fenced itself.
+    pub close_everywhere: bool,
+    /// R10: the living side of a move refuses as well, from the look at it on.
+    pub close_at_look: bool,
+    /// R6: a host that restarts still refuses.
+    pub close_lastingly: bool,
+    /// R6: the claim is read and the hosts are looked at after all that.
+    pub look_after_fence: bool,
+    /// R6: the fence is looked at again after the claim was read.
+    pub fence_again: bool,
+    /// R6: the claim is swapped over exactly what was read.
+    pub exact_swap: bool,
+    /// R9: the lock is broken of exactly the client that was seen to hold it on the fenced host.
+    pub exact_locker: bool,
+    /// R10: a move that has lost a side is taken over, and older requests are revoked on the living side.
+    pub revoke_living: bool,
+    /// R10: a source that has handed over ends; it never goes on.
+    pub end_handed_over: bool,
+    /// R10: a source that runs, and whose migration is `completed`, ends.
+    pub end_revived: bool,
+    /// R10: a copy that was arriving ends; it never goes on.
+    pub end_incoming: bool,
+    /// R11: a copy on a fenced host never counts, also when the host answers.
+    pub fenced_never_counts: bool,
+    /// R12: a host that the claim names is not let in.
+    pub readmit_reads_claim: bool,
+    /// R12: its floor is raised first.
+    pub readmit_raises_floor: bool,
+    /// R12: each old copy is ended, and seen gone.
+    pub readmit_ends_copies: bool,
+    /// R12: a fence is lifted only if it is the one that was looked at, in bounded time.
+    pub lift_bounded: bool,
+    /// R12: clients that are blocklisted by themselves stay so.
+    pub entries_stay: bool,
 }
 
 impl Rules {
@@ -48,6 +92,28 @@ impl Rules {
         look_before_free: true,
         create_paused: true,
         read_again: true,
+        move_paused: false,
+        fence_first: true,
+        list_clients: true,
+        barrier: true,
+        close_incoming: true,
+        close_everywhere: true,
+        close_at_look: false,
+        close_lastingly: true,
+        look_after_fence: true,
+        fence_again: true,
+        exact_swap: true,
+        exact_locker: true,
+        revoke_living: true,
+        end_handed_over: true,
+        end_revived: true,
+        end_incoming: true,
+        fenced_never_counts: true,
+        readmit_reads_claim: true,
+        readmit_raises_floor: true,
+        readmit_ends_copies: true,
+        lift_bounded: true,
+        entries_stay: true,
     };
 
     /// Only what there was before: a start in two halves, and claims that are waited out.
@@ -65,6 +131,7 @@ impl Rules {
         look_before_free: false,
         create_paused: true,
         read_again: true,
+        ..Rules::ALL
     };
 }
 

@@ -24,10 +24,10 @@ pub struct Case {
     pub expected: Expected,
 }
 
-const NONE: Faults =
+pub(crate) const NONE: Faults =
     Faults { management: false, storage: false, both: false, power: false, crash: false, link: false, revival: false };
 const LINK: Faults = Faults { link: true, ..NONE };
-const CUT: Faults = Faults { both: true, ..NONE };
+pub(crate) const CUT: Faults = Faults { both: true, ..NONE };
 const STORAGE: Faults = Faults { storage: true, ..NONE };
 const CUT_OR_LINK: Faults = Faults { both: true, link: true, ..NONE };
 const CRASH_OR_POWER: Faults = Faults { crash: true, power: true, ..NONE };
@@ -36,9 +36,16 @@ const LINK_CRASH_POWER: Faults = Faults { link: true, crash: true, power: true, 
 const ANY: Faults =
     Faults { management: true, storage: true, both: true, power: true, crash: true, link: true, revival: false };
 
-type Runs = [&'static [Command]; 3];
+pub(crate) type Runs = [&'static [Command]; 3];
 
-fn safe(name: &'static str, hosts: usize, running: bool, commands: Runs, faults: Faults, budget: u8) -> Case {
+pub(crate) fn safe(
+    name: &'static str,
+    hosts: usize,
+    running: bool,
+    commands: Runs,
+    faults: Faults,
+    budget: u8,
+) -> Case {
     let setup = Setup { hosts, running, commands, budget, faults, rules: Rules::ALL };
     Case { name, setup, expected: Expected::Safe }
 }

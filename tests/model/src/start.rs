@@ -28,7 +28,7 @@ fn begin(turn: &mut Turn) {
     let (command, text) = match command {
         Some(Command::Start) => (Command::Start, "guest start: reads the claim"),
         Some(Command::Stop) => (Command::Stop, "guest stop --force: reads the claim"),
-        Some(Command::Move | Command::Finish) | None => return,
+        _ => return,
     };
     turn.go(text, None, |next| {
         let claim = next.claim;
@@ -53,22 +53,33 @@ fn domain_inventory(turn: &mut Turn) {
     let (me, looks) = (turn.me, turn.run().looks);
     let unasked: Vec<H> = turn.setup.hosts().filter(|host| looks[*host as usize] == Look::Unasked).collect();
     let last = unasked.len() == 1;
+    let early = turn.run().command == Command::Failover && !turn.rules().look_after_fence;
     for host in unasked {
         let look = turn.before.look(host);
+        let fences = |next: &mut State| {
+            let run = next.run_mut(me);
+            (run.looks[host as usize], run.at) = (look, if early { At::Fence } else { At::LookFence });
+        };
         let ask = "asks {} what it runs";
         let change = |next: &mut State| next.run_mut(me).looks[host as usize] = look;
-        if last { turn.go_and(ask, host, change, decide) } else { turn.go(ask, host, change) }
+        if last && turn.setup.fences() {
+            turn.go(ask, host, fences)
+        } else if last {
+            turn.go_and(ask, host, change, decide)
+        } else {
+            turn.go(ask, host, change)
+        }
     }
 }
 
 /// `Survey::standing`, and what a round of a start makes of it.
-fn decide(turn: &mut Turn) {
+pub fn decide(turn: &mut Turn) {
     let (me, run) = (turn.me, *turn.run());
     if run.command == Command::Stop {
         return stop::decide(turn);
     }
-    let (claim, looks) = (run.claim, run.looks);
     let at = |at: At| move |next: &mut State| next.run_mut(me).at = at;
+    let (claim, looks) = (run.claim, run.looks);
     let hosts = turn.setup.hosts();
     let runs = hosts.clone().find(|host| looks[*host as usize].does() == Some(Does::Runs));
     let stands = hosts.clone().find(|host| looks[*host as usize].exists());
@@ -99,9 +110,18 @@ fn decide(turn: &mut Turn) {
 /// `nobody_has_it_open`: Ceph lists the watches of all clients.
 fn disk_users(turn: &mut Turn) {
     let (me, before) = (turn.me, turn.before);
-    let user = turn.setup.hosts().find(|host| before.host(*host).up && before.copy(*host).watch);
+    let fenced = turn.run().fenced;
+    let user =
+        turn.setup.hosts().find(|host| before.host(*host).up && before.copy(*host).watch && !before.fenced(*host));
+    let locker = turn.setup.hosts().find(|host| before.copy(*host).lock);
     match user {
         Some(_) => turn.rest("the disk is open on {}: refuses", user),
+        None if fenced.is_some() && locker.is_some() && turn.rules().fence_first => {
+            turn.go("the disk is locked by {}", locker, |next| {
+                let run = next.run_mut(me);
+                (run.locker, run.at) = (locker, At::BreakLock);
+            })
+        }
         None => turn.go("no client has the disk open", None, |next| next.run_mut(me).at = At::TakeClaim),
     }
 }
@@ -109,12 +129,15 @@ fn disk_users(turn: &mut Turn) {
 /// `Starting::place`: the claim is written over the very one that was read.
 fn take_claim(turn: &mut Turn) {
     let (me, run) = (turn.me, *turn.run());
-    if turn.before.claim != run.claim {
+    let exact = turn.rules().exact_swap || run.command != Command::Failover;
+    if turn.before.claim != run.claim && exact {
         return turn.go("another run was quicker: looks again", None, |next| next.run_mut(me).at = At::ReadClaim);
     }
-    for host in turn.setup.hosts().filter(|host| run.looks[*host as usize].absent()) {
+    let claim = turn.before.claim;
+    let may = |host: &H| run.looks[*host as usize].absent() && !turn.before.host(*host).range;
+    for host in turn.setup.hosts().filter(may).collect::<Vec<H>>() {
         turn.go("writes the claim `starting on {}`", host, |next| {
-            own(next, me, run.claim.starting(host, me), At::SendCreate);
+            own(next, me, claim.starting(host, me), At::SendCreate);
             next.run_mut(me).host = Some(host);
         });
     }

@@ -5,6 +5,8 @@
 pub const HOSTS: usize = 3;
 /// Runs of the tool a state has room for.
 pub const RUNS: usize = 3;
+/// OSDs there are: each takes a new map in its own time.
+pub const OSDS: u8 = 2;
 /// Requests that can be on their way at the same time; a run that wants to send another one waits.
 pub const REQUESTS: usize = 4;
 
@@ -158,8 +160,10 @@ pub struct Copied {
     pub lock: bool,
     /// Ceph lists its watch on the image.
     pub watch: bool,
-    /// librbd broke its lock and had its client blocklisted.
+    /// Its client is blocklisted by itself, in a map that all OSDs have.
     pub blocklisted: bool,
+    /// Its client is blocklisted by itself; not all OSDs have the map yet.
+    pub listed: bool,
 }
 
 /// A host and its copy.
@@ -173,6 +177,16 @@ pub struct Host {
     pub storage: bool,
     /// The oldest generation whose requests it still carries out.
     pub floor: u8,
+    /// Its addresses are blocklisted, as the mons have it.
+    pub range: bool,
+    /// Of two OSDs, how many refuse its addresses: each takes a new map when it gets it.
+    pub osds: u8,
+    /// Which fence it is, so that a second one is told from the first.
+    pub fences: u8,
+    /// It is written down that it is fenced: all OSDs have the map, and no other host takes a migration from it.
+    pub proven: bool,
+    /// The hosts that take no migration from it.
+    pub closed: [bool; HOSTS],
     /// Its copy of the guest.
     pub copy: Copied,
 }
@@ -192,6 +206,8 @@ pub enum Ask {
     Clear,
     /// Stop its copy for now.
     Suspend,
+    /// Lift the fence of the host: this one goes to the mons.
+    Lift,
 }
 
 /// A request that is on its way to a host's libvirt. It arrives at any later time, also after its sender is gone.
@@ -258,6 +274,10 @@ pub enum Command {
     Move,
     /// `migrate` of a guest whose earlier move was left half-done
     Finish,
+    /// `failover` of a host that is silent, by an operator or a watcher
+    Failover,
+    /// `readmit`
+    Readmit,
 }
 
 /// The next step of a run.
@@ -328,6 +348,30 @@ pub enum At {
     RaiseTarget,
     /// `Transfer::go`: asks the source to migrate.
     SendMigrate,
+    /// `failover`: has the mons fence the host.
+    Fence,
+    /// Waits until all OSDs have the map.
+    Barrier,
+    /// Has the other hosts refuse migration from it.
+    CloseIncoming,
+    /// Looks whether the fence still stands, after the claim was read.
+    LookFence,
+    /// Takes the claim of a move over that has lost a side.
+    TakeMove,
+    /// Revokes older requests on the side that lives.
+    RevokeLiving,
+    /// Sees the copy there gone.
+    AwaitEnded,
+    /// Breaks the lock that the fenced copy held.
+    BreakLock,
+    /// `readmit`: reads the claim.
+    ReadmitClaim,
+    /// Raises the host's floor, and looks at it.
+    ReadmitLook,
+    /// Sees the old copy gone.
+    AwaitCleared,
+    /// Lifts the fence.
+    Lift,
 }
 
 /// What has to be cleared up after a move, by `verdict::judge`.
@@ -358,6 +402,12 @@ pub struct Run {
     pub host: Option<H>,
     /// The target of its move.
     pub target: Option<H>,
+    /// The host that it has fenced, or lets in again.
+    pub fenced: Option<H>,
+    /// Which fence it saw there.
+    pub fence: u8,
+    /// Where the client runs that held the lock of the image; nowhere once that client is gone.
+    pub locker: Option<H>,
     /// Where it found the guest after a move.
     pub found: Option<H>,
     /// What it saw to be cleared up.
@@ -387,6 +437,8 @@ pub struct State {
     pub faults: u8,
     /// The guest's only copy, which its claim names, was ended as a left-over.
     pub cleared: bool,
+    /// The lock of such a copy was broken, and its client blocklisted.
+    pub shut_out: bool,
 }
 
 impl State {
@@ -432,13 +484,44 @@ impl State {
 
     /// Whether what the copy on a host writes arrives.
     pub fn can_write(&self, host: H) -> bool {
-        self.has_storage(host) && !self.copy(host).blocklisted
+        self.has_storage(host) && !self.copy(host).blocklisted && !self.refused(host)
+    }
+
+    /// Whether a new client on a host can open the image.
+    pub fn can_open(&self, host: H) -> bool {
+        self.has_storage(host) && !self.host(host).range && self.host(host).osds == 0
+    }
+
+    /// Whether all OSDs refuse a host's addresses.
+    pub fn refused(&self, host: H) -> bool {
+        self.host(host).osds == OSDS
+    }
+
+    /// Whether a host is fenced: it is written down, and the mons agree.
+    pub fn fenced(&self, host: H) -> bool {
+        self.host(host).proven && self.host(host).range
+    }
+
+    /// Whether a copy is the guest's only one that counts, and its claim says that it runs there.
+    pub fn is_wanted(&self, host: H) -> bool {
+        let only =
+            H::ALL.iter().all(|other| *other == host || !self.copy(*other).does.exists() || self.refused(*other));
+        let claimed = self.claim.phase == Phase::Running && self.claim.host == Some(host);
+        only && claimed && self.copy(host).does == Does::Runs && !self.host(host).range
     }
 
     /// What a host tells a run that asks.
     pub fn look(&self, host: H) -> Look {
         let Copied { does, job, completed, .. } = *self.copy(host);
         if self.answers(host) { Look::Seen { does, job: job.is_some(), completed } } else { Look::Silent }
+    }
+
+    /// A new copy on a host: it is another client of the storage than any before it.
+    pub fn new_copy(&mut self, host: H, does: Does) {
+        *self.copy_mut(host) = Copied { does, watch: true, ..Copied::default() };
+        for run in self.runs.iter_mut().filter(|run| run.locker == Some(host)) {
+            run.locker = None;
+        }
     }
 
     /// Ends the copy on a host, and the jobs that lead to it.
@@ -477,7 +560,7 @@ impl State {
     /// Drops the requests that wait on a host which loses power.
     pub fn drop_requests(&mut self, host: H) {
         for slot in &mut self.requests {
-            if slot.is_some_and(|request| request.to == host) {
+            if slot.is_some_and(|request| request.to == host && request.ask != Ask::Lift) {
                 *slot = None;
             }
         }
@@ -504,6 +587,9 @@ impl State {
     pub fn violation(&self) -> Option<&'static str> {
         if self.cleared {
             return Some("the guest's only copy, which its claim names, is ended as a left-over");
+        }
+        if self.shut_out {
+            return Some("the lock of the guest's only copy, which its claim names, is broken");
         }
         let mut writers = H::ALL.iter().filter(|h| self.copy(**h).does == Does::Runs && self.can_write(**h));
         let first = *writers.next()?;

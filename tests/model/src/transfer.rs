@@ -67,9 +67,13 @@ fn may_begin(turn: &mut Turn) {
     });
 }
 
-/// Both hosts answer, and the target has no copy.
+/// Neither host is fenced, both answer, and the target has no copy.
 fn check_hosts(turn: &mut Turn) {
     let (me, Some((from, to))) = (turn.me, sides(turn)) else { return };
+    let fenced = [from, to].into_iter().find(|host| turn.before.fenced(*host) && turn.rules().fenced_never_counts);
+    if fenced.is_some() {
+        return turn.rest("{} is fenced: refuses", fenced);
+    }
     if turn.before.look(to).absent() && turn.before.look(from).exists() {
         turn.go("checks both hosts", None, |next| next.run_mut(me).at = At::ClaimMove);
     } else {

@@ -1,6 +1,9 @@
 //! The protocol in all states that small setups can reach. A failing test prints the shortest trace.
 
-use rackhand_model::{Case, Ended, Expected, Mend, dropped, mend, search, small_moves, small_starts, without_rules};
+use rackhand_model::{
+    Case, Ended, Expected, Mend, dropped, dropped_fences, mend, search, small_fences, small_moves, small_starts,
+    without_rules,
+};
 
 /// More than any of these setups has.
 const LIMIT: usize = 6_000_000;
@@ -33,6 +36,16 @@ fn no_start_makes_a_guest_run_twice_and_a_command_mends_each_situation() {
 #[test]
 fn no_move_makes_a_guest_run_twice_and_a_command_mends_each_situation() {
     check(small_moves());
+}
+
+#[test]
+fn no_failover_makes_a_guest_run_twice_and_a_command_mends_each_situation() {
+    check(small_fences());
+}
+
+#[test]
+fn each_rule_of_fences_is_there_for_a_reason() {
+    check(dropped_fences());
 }
 
 #[test]
