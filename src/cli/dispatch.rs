@@ -3,8 +3,8 @@
 use super::context::Context;
 use super::global::{Global, INVENTORY};
 use super::{
-    check, completions, evacuate, facts, fence, guest, help, host_add, image, init, init_args, inventory, lab, migrate,
-    network, provision, return_, run, status,
+    check, completions, evacuate, facts, fence, guest, help, host_add, image, incident, init, init_args, inventory,
+    lab, migrate, network, provision, return_, run, status,
 };
 use crate::error::{Failure, Kind};
 use crate::ui::Ui;
@@ -42,6 +42,7 @@ enum Command {
     Evacuate(evacuate::EvacuateArgs),
     Return(return_::ReturnArgs),
     Fence(fence::FenceArgs),
+    Incident(incident::IncidentArgs),
     Status(status::StatusArgs),
     Doctor(status::DoctorArgs),
     Lab(lab::LabArgs),
@@ -108,7 +109,7 @@ impl Command {
                 Command::Facts(_) | Command::Check(_) | Command::Status(_) | Command::Doctor(_) => true,
                 // They write in one step, at their end.
                 Command::Init(_) | Command::Completions(_) | Command::Man(_) => true,
-                Command::Inventory(_) => true,
+                Command::Inventory(_) | Command::Incident(_) => true,
                 Command::Fence(fence) => fence.only_looks(),
                 Command::Guest(guest) => guest.only_looks(),
                 Command::Image(image) => image.only_looks(),
@@ -172,6 +173,7 @@ async fn run(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Migrate(args) => migrate::run(args, context).await,
         Command::Evacuate(args) => evacuate::run(args, context).await,
         Command::Return(args) => return_::run(args, context).await,
+        Command::Incident(args) => incident::run(args, context).await,
         Command::Fence(args) => fence::run(args, context).await,
         Command::Guest(args) => guest::run(args, context).await,
         Command::Image(args) => image::run(args, context).await,

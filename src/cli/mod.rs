@@ -22,6 +22,7 @@ mod host_add;
 mod host_maintenance;
 mod host_names;
 mod image;
+mod incident;
 mod init;
 mod init_args;
 mod init_probe;

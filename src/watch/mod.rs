@@ -2,4 +2,5 @@
 
 pub mod brain;
 pub mod driver;
+pub mod incident;
 pub mod witness;

@@ -1,6 +1,6 @@
 //! Whom the watcher tells what happens, and shows how it is.
 
-use crate::watch::brain::{Event, Phase, State};
+use crate::watch::brain::{Event, Phase, State, Verdict, Witnessed};
 use crate::watch::witness::Work;
 use std::time::Duration;
 
@@ -15,6 +15,8 @@ pub struct Told {
     pub host: Option<String>,
     /// It, in a sentence.
     pub text: String,
+    /// What it stands on, a line a witness.
+    pub evidence: Vec<String>,
 }
 
 impl Told {
@@ -22,12 +24,21 @@ impl Told {
     pub(super) fn event(at: Duration, event: &Event) -> Self {
         let kind = serde_json::to_value(event.kind).ok();
         let kind = kind.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
-        Told { at, kind, host: event.host.clone(), text: event.text.clone() }
+        Told { at, kind, host: event.host.clone(), text: event.text.clone(), evidence: Vec::new() }
     }
 
     /// Something that the driver did.
     pub(super) fn of(at: Duration, kind: &str, host: Option<&str>, text: impl Into<String>) -> Self {
-        Told { at, kind: kind.to_owned(), host: host.map(str::to_owned), text: text.into() }
+        Told { at, kind: kind.to_owned(), host: host.map(str::to_owned), text: text.into(), evidence: Vec::new() }
+    }
+
+    /// A verdict on which something is done, with what every witness said.
+    pub(super) fn verdict(at: Duration, verdict: &Verdict) -> Self {
+        let said = |one: &Witnessed| {
+            format!("{:.3} s, {}: {}", Duration::from_millis(one.at_ms).as_secs_f64(), one.who, one.says)
+        };
+        let evidence = verdict.evidence.iter().map(said).collect();
+        Told { evidence, ..Told::of(at, "verdict", Some(&verdict.host), verdict.reason.clone()) }
     }
 }
 

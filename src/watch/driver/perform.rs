@@ -50,7 +50,12 @@ impl Performer {
                 Action::AskMons => self.mons.ask(round()),
                 Action::AskPeers { from, of } => from.into_iter().for_each(|from| self.ask_peer(now, from, &of)),
                 Action::AskBmc { host } => self.ask_bmc(host),
-                Action::Record(entry) => records.push(self.journal.record(entry)),
+                Action::Record(entry) => {
+                    if let Some(verdict) = &entry.verdict {
+                        let _ = self.told.try_send(Told::verdict(now, verdict));
+                    }
+                    records.push(self.journal.record(entry));
+                }
                 Action::Tell(event) => {
                     // Full only when nobody reads, and then nobody misses it.
                     let _ = self.told.try_send(Told::event(now, &event));
