@@ -5,46 +5,13 @@
 //! term from before it asked for its last change, so it stops relying on the lease before anybody else can take it.
 
 use super::document::{encode, fetch};
+use super::lease_rule::{Lease, LeaseRule, LeaseStep};
 use super::{ClusterError, ClusterPort, Document};
-use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The state object of a lease.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-pub struct Lease {
-    /// Who holds it; empty when it is free. No two processes ever have the same name.
-    pub holder: String,
-    /// What for, in words for people.
-    pub purpose: String,
-    /// Grows each time it goes to another holder, and never goes back: what an older holder asks for can be told apart.
-    pub generation: u64,
-    /// Grows each time the holder renews it.
-    pub renewals: u64,
-    /// How long it has to be seen unchanged before another process may take it, in milliseconds.
-    pub term_ms: u64,
-}
-
 impl Document for Lease {
     const SCHEMA: &'static str = "rackhand.lease/1";
-}
-
-impl Lease {
-    /// How long it has to be seen unchanged before another process may take it.
-    pub fn term(&self) -> Duration {
-        Duration::from_millis(self.term_ms)
-    }
-
-    /// The same, held by no process. The object stays, so that its generation never goes back.
-    #[must_use]
-    pub fn freed(self) -> Self {
-        Lease { holder: String::new(), purpose: String::new(), ..self }
-    }
-
-    /// Whether a process holds it, or held it when it died.
-    pub fn is_held(&self) -> bool {
-        !self.holder.is_empty()
-    }
 }
 
 /// What became of an attempt to hold a lease.
@@ -66,20 +33,12 @@ pub enum Seat {
     },
 }
 
-/// What to write.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Step {
-    Write(Lease),
-    Wait(Instant),
-}
-
 /// A process that wants to hold a lease.
 #[derive(Debug)]
 pub struct Candidate {
     object: String,
-    me: Lease,
-    /// What was seen last, and since when it has been like this.
-    seen: Option<(Lease, Instant)>,
+    rule: LeaseRule,
+    began: Instant,
 }
 
 impl Candidate {
@@ -90,31 +49,7 @@ impl Candidate {
         purpose: impl Into<String>,
         term: Duration,
     ) -> Self {
-        let term_ms = u64::try_from(term.as_millis()).unwrap_or(u64::MAX);
-        let (holder, purpose) = (holder.into(), purpose.into());
-        let me = Lease { holder, purpose, generation: 0, renewals: 0, term_ms };
-        Candidate { object: object.into(), me, seen: None }
-    }
-
-    /// What to do about what was found.
-    fn decide(&mut self, found: Option<&Lease>, now: Instant) -> Step {
-        let Some(found) = found else {
-            self.seen = None;
-            return Step::Write(Lease { generation: 1, ..self.me.clone() });
-        };
-        if found.holder == self.me.holder {
-            let (generation, renewals) = (found.generation, found.renewals + 1);
-            return Step::Write(Lease { generation, renewals, ..self.me.clone() });
-        }
-        let since = match &self.seen {
-            Some((seen, since)) if seen == found => *since,
-            _ => now,
-        };
-        self.seen = Some((found.clone(), since));
-        match !found.is_held() || now.duration_since(since) >= found.term() {
-            true => Step::Write(Lease { generation: found.generation + 1, ..self.me.clone() }),
-            false => Step::Wait(since + found.term()),
-        }
+        Candidate { object: object.into(), rule: LeaseRule::new(holder, purpose, term), began: Instant::now() }
     }
 
     /// Takes or renews the lease, or sees how the one who holds it gets on. To be called again well before the term is
@@ -127,11 +62,14 @@ impl Candidate {
             let found = fetch::<Lease>(port, &self.object).await?;
             // Before the change is asked for: nobody else counts the term from an earlier moment.
             let asked = Instant::now();
-            let next = match (self.decide(found.as_ref().map(|(lease, _)| lease), asked), found.as_ref()) {
-                (Step::Write(next), _) => next,
-                (Step::Wait(free_at), Some((lease, _))) => return Ok(Seat::Taken { lease: lease.clone(), free_at }),
-                (Step::Wait(_), None) => continue,
-            };
+            let next =
+                match (self.rule.decide(found.as_ref().map(|(lease, _)| lease), asked - self.began), found.as_ref()) {
+                    (LeaseStep::Write(next), _) => next,
+                    (LeaseStep::Wait(free_at), Some((lease, _))) => {
+                        return Ok(Seat::Taken { lease: lease.clone(), free_at: self.began + free_at });
+                    }
+                    (LeaseStep::Wait(_), None) => continue,
+                };
             let text = encode(&next)?;
             let written = match &found {
                 Some((_, version)) => port.replace(&self.object, &text, *version).await,
@@ -151,7 +89,7 @@ impl Candidate {
     /// When the cluster cannot be asked.
     pub async fn resign(&self, port: &dyn ClusterPort) -> Result<(), ClusterError> {
         match fetch::<Lease>(port, &self.object).await? {
-            Some((lease, version)) if lease.holder == self.me.holder => {
+            Some((lease, version)) if lease.holder == self.rule.holder() => {
                 match port.replace(&self.object, &encode(&lease.freed())?, version).await {
                     Ok(_) | Err(ClusterError::Conflict(_)) => Ok(()),
                     Err(error) => Err(error),

@@ -14,6 +14,7 @@ mod fake;
 #[cfg(test)]
 mod faulty;
 mod lease;
+mod lease_rule;
 mod port;
 mod protocol;
 mod request;
@@ -30,7 +31,8 @@ pub use error::ClusterError;
 pub use fake::FakeCluster;
 #[cfg(test)]
 pub(crate) use faulty::FaultyCluster;
-pub use lease::{Candidate, Lease, Seat};
+pub use lease::{Candidate, Seat};
+pub use lease_rule::Lease;
 pub use port::{
     ClusterPort, Entry, Image, ImageUser, ImageUsers, Keys, KeysChange, Object, Parent, Snapshot, Target, Version,
 };

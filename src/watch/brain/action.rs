@@ -46,7 +46,8 @@ pub enum Action {
         /// The host.
         host: String,
     },
-    /// Fence the host of the verdict; answered by `FenceDone` or `FenceFailed`.
+    /// Fence the host of the verdict; answered by `FenceDone` or `FenceFailed`. Where the verdict calls the host healthy, a
+    /// fence that another watcher began is to be completed: only if storage refuses the host already, else nothing is done.
     Fence {
         /// The host.
         host: String,
@@ -58,7 +59,8 @@ pub enum Action {
         /// The host.
         host: String,
     },
-    /// A host was booted anew before it was fenced: start again what should run there.
+    /// A host that is not fenced was booted anew, or this watcher begins to lead and does not know whether it was: look
+    /// which guests its claims name, and start again those that run nowhere. Answered by `Restarted`.
     RestartGuests {
         /// The host.
         host: String,

@@ -11,8 +11,6 @@ use std::time::Duration;
 /// The moment of an answer.
 pub(super) struct Moment<'a> {
     pub(super) now: Duration,
-    /// Whether this watcher leads.
-    pub(super) leads: bool,
     pub(super) settings: &'a Settings,
 }
 
@@ -22,8 +20,24 @@ pub(super) fn answer(incident: &mut Incident, host: &str, input: &Input, at: &Mo
     let mut tell = |kind: EventKind, text: String| out.push(Action::Tell(Event::of(kind, host, text)));
     match input {
         Input::Maintenance { on, .. } => incident.maintenance = *on,
-        Input::Booted { boot_id, .. } => booted(incident, host, boot_id, at.leads, out),
-        Input::Incident { phase, .. } if *phase > incident.phase => incident.go(*phase, now),
+        Input::Booted { boot_id, .. } => {
+            let before = incident.boot_id.replace(boot_id.clone());
+            if before.is_some_and(|before| before != *boot_id) {
+                tell(EventKind::Rebooted, format!("host {host} was booted anew"));
+                incident.restart_at = Some(now);
+            }
+        }
+        Input::Incident { phase, .. } if *phase > incident.phase => {
+            incident.go(*phase, now);
+            incident.begun = true;
+        }
+        Input::Restarted { waiting, .. } => {
+            incident.restarting = false;
+            if !waiting.is_empty() {
+                incident.restart_at = Some(now + at.settings.retry * 4);
+                tell(EventKind::RecoveryFailed, format!("guests of host {host} wait: {}", waiting.join("; ")));
+            }
+        }
         Input::GuestsStopped { .. } if incident.phase == Phase::Stopping => incident.go(Phase::Fencing, now),
         Input::GuestsNotStopped { why, .. } if incident.phase == Phase::Stopping => {
             let text = format!("the guests of host {host} are not stopped over ssh ({why}): it is fenced all the same");
@@ -39,6 +53,7 @@ pub(super) fn answer(incident: &mut Incident, host: &str, input: &Input, at: &Mo
             tell(EventKind::FenceFailed, format!("the fence of host {host} is not proven: {why}"));
             incident.retry(now, at.settings);
             if *nothing_done {
+                incident.begun = false;
                 incident.phase = Phase::Suspected;
                 out.push(record(host, incident));
             }
@@ -61,17 +76,6 @@ pub(super) fn answer(incident: &mut Incident, host: &str, input: &Input, at: &Mo
 
 pub(super) fn record(host: &str, incident: &Incident) -> Action {
     Action::Record(Entry { host: host.to_owned(), phase: incident.phase, verdict: incident.verdict.clone() })
-}
-
-fn booted(incident: &mut Incident, host: &str, boot_id: &str, leads: bool, out: &mut Vec<Action>) {
-    let before = incident.boot_id.replace(boot_id.to_owned());
-    if before.is_none_or(|before| before == boot_id) {
-        return;
-    }
-    out.push(Action::Tell(Event::of(EventKind::Rebooted, host, format!("host {host} was booted anew"))));
-    if leads && !incident.phase.is_fenced() && !incident.maintenance {
-        out.push(Action::RestartGuests { host: host.to_owned() });
-    }
 }
 
 fn recovered(

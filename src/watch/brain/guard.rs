@@ -59,7 +59,7 @@ pub enum Hold {
 impl fmt::Display for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Hold::Disarmed => write!(f, "the watch is disarmed"),
+            Hold::Disarmed => write!(f, "the watch is disarmed, or was when it was last asked"),
             Hold::NotLeading => write!(f, "another watcher leads"),
             Hold::CutOff => write!(f, "no host is heard any more, so it is this watcher that is cut off"),
             Hold::FewHealthy { healthy, hosts } => {

@@ -27,6 +27,8 @@ pub(super) struct Incident {
     pub(super) tries: u32,
     /// When the witnesses were asked last.
     pub(super) asked: Option<Duration>,
+    /// When it was thought about last.
+    pub(super) weighed: Option<Duration>,
     pub(super) nudged: bool,
     pub(super) maintenance: bool,
     pub(super) released: bool,
@@ -34,6 +36,12 @@ pub(super) struct Incident {
     pub(super) returned: bool,
     /// What people were told about why nothing is done.
     pub(super) held: Option<String>,
+    /// Whether a fence was asked for, and it is not certain that nothing came of it.
+    pub(super) begun: bool,
+    /// When to look whether its guests run, if that has to be done.
+    pub(super) restart_at: Option<Duration>,
+    /// Whether that was asked for, and is not answered yet.
+    pub(super) restarting: bool,
     pub(super) boot_id: Option<String>,
     /// When it fell silent and came back.
     pub(super) blinks: Vec<Duration>,
@@ -48,6 +56,8 @@ impl Incident {
         *self = Incident {
             maintenance: self.maintenance,
             drained: self.drained,
+            restart_at: self.restart_at,
+            restarting: self.restarting,
             boot_id: self.boot_id.take(),
             blinks: std::mem::take(&mut self.blinks),
             ..Incident::default()

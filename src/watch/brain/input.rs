@@ -122,7 +122,7 @@ pub enum Input {
     },
     /// How it stands with the lease.
     Lease(LeaseState),
-    /// Whether the watch may act. It may until it is told otherwise.
+    /// Whether the watch may act. To be told again and again: after a pause the brain does nothing until it is.
     Armed(bool),
     /// Whether a host is under maintenance.
     Maintenance {
@@ -131,7 +131,8 @@ pub enum Input {
         /// Whether it is.
         on: bool,
     },
-    /// An incident that is open in the journal, perhaps from another watcher.
+    /// An incident that is open in the journal, perhaps from another watcher, of a host that storage does refuse. One that
+    /// storage does not refuse is judged anew instead.
     Incident {
         /// The host it is about.
         host: String,
@@ -182,6 +183,13 @@ pub enum Input {
         /// Why.
         why: String,
     },
+    /// It was looked after the guests that should run on a host, as `RestartGuests` asked.
+    Restarted {
+        /// The host.
+        host: String,
+        /// Guests that should run and do not, each with the reason.
+        waiting: Vec<String>,
+    },
     /// A host was let in again.
     Readmitted {
         /// The host.
@@ -208,6 +216,7 @@ impl Input {
             | Input::FenceFailed { host, .. }
             | Input::RecoveryDone { host, .. }
             | Input::RecoveryFailed { host, .. }
+            | Input::Restarted { host, .. }
             | Input::Readmitted { host } => Some(host),
             Input::View { of, .. } => Some(of),
             Input::Tick | Input::Mons { .. } | Input::Lease(_) | Input::Armed(_) | Input::Release => None,

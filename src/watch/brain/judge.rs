@@ -16,20 +16,59 @@ struct Tally<'a> {
     waiting: Vec<&'a str>,
 }
 
-/// What to make of a host.
+/// Why a host is held to be what it is; words are made of it only where somebody reads them.
+#[derive(Debug)]
+enum Why<'a> {
+    Beats,
+    NoStorage { peers: &'a [&'a str] },
+    LateLibvirt(&'a Trouble, Duration),
+    LateDisk(&'a Trouble, Duration),
+    Patience(Duration),
+    OnStorage { by: &'a [&'a str] },
+    OnManagement { by: &'a [&'a str], not: &'a [&'a str] },
+    OnlyPings,
+    MonAnswers,
+    Reached { by: &'a [&'a str] },
+    FewPeers { deny: usize, needed: usize },
+    Waiting { on: &'a [&'a str] },
+    OnNeither { peers: &'a [&'a str] },
+}
+
+/// What to make of a host, with the evidence and the reason.
 pub fn judge(now: Duration, host: &str, reports: &Reports, settings: &Settings) -> Verdict {
     let silence = reports.silence(host, settings);
     let none = HostReports::default();
     let known = reports.hosts.get(host).unwrap_or(&none);
     let tally = tally(now, host, known, reports, settings);
     let mon_answers = mon_answers(host, reports, settings);
-    let (state, reason) = match reports.beats(host, settings) {
-        true => of_beating(now, host, known, &tally, reports, settings),
-        false => of_silent(silence, known, &tally, mon_answers, settings),
-    };
-    let reason = format!("host {host}: {reason}");
+    let (state, why) = weigh(now, host, known, &tally, reports, settings);
+    let reason = format!("host {host}: {}", words(&why, silence, known));
     let evidence = evidence(now, known, reports, mon_answers.then_some(host));
     Verdict { host: host.to_owned(), state, silent_ms: millis(silence), evidence, reason }
+}
+
+/// What to make of a host, without the words.
+pub(super) fn state_of(now: Duration, host: &str, reports: &Reports, settings: &Settings) -> State {
+    let none = HostReports::default();
+    let known = reports.hosts.get(host).unwrap_or(&none);
+    weigh(now, host, known, &tally(now, host, known, reports, settings), reports, settings).0
+}
+
+fn weigh<'a>(
+    now: Duration,
+    host: &str,
+    known: &'a HostReports,
+    tally: &'a Tally<'_>,
+    reports: &Reports,
+    settings: &Settings,
+) -> (State, Why<'a>) {
+    match known.beats(reports.listened, settings) {
+        true => of_beating(now, host, known, tally, reports, settings),
+        false => {
+            let silence = reports.silence(host, settings);
+            of_silent(silence, known, tally, mon_answers(host, reports, settings), settings)
+        }
+    }
 }
 
 /// A mon that was asked since its host is suspected, and answered, is alive.
@@ -93,31 +132,29 @@ fn tally<'a>(now: Duration, host: &str, known: &'a HostReports, reports: &Report
     tally
 }
 
-fn of_beating(
+fn of_beating<'a>(
     now: Duration,
     host: &str,
-    known: &HostReports,
-    tally: &Tally<'_>,
+    known: &'a HostReports,
+    tally: &'a Tally<'_>,
     reports: &Reports,
     settings: &Settings,
-) -> (State, String) {
+) -> (State, Why<'a>) {
     let cut = tally.reach_storage.is_empty() && tally.deny_storage.len() >= settings.peers_needed;
     if cut && reaches_nobody(now, host, reports, settings) {
-        let peers = names(&tally.deny_storage);
-        let reason = format!("it beats, reaches nobody on the storage network, and {peers} do not reach it there");
-        return (State::StorageCut, reason);
+        return (State::StorageCut, Why::NoStorage { peers: &tally.deny_storage });
     }
-    let late = |trouble: &Option<Trouble>| {
-        trouble.clone().filter(|trouble| now.saturating_sub(trouble.since) >= settings.slow_after)
+    let late = |trouble: &'a Option<Trouble>| {
+        let since = |trouble: &Trouble| now.saturating_sub(trouble.since);
+        trouble.as_ref().map(|trouble| (trouble, since(trouble))).filter(|(_, time)| *time >= settings.slow_after)
     };
-    if let Some(trouble) = late(&known.libvirt) {
-        let reason = format!("libvirt {} for {}; its guests may run on", says(&trouble.says), ago(now, trouble.since));
-        return (State::Stuck, reason);
+    if let Some((trouble, time)) = late(&known.libvirt) {
+        return (State::Stuck, Why::LateLibvirt(trouble, time));
     }
-    if let Some(trouble) = late(&known.disk) {
-        return (State::Slow, format!("its disk {} for {}", says(&trouble.says), ago(now, trouble.since)));
+    if let Some((trouble, time)) = late(&known.disk) {
+        return (State::Slow, Why::LateDisk(trouble, time));
     }
-    (State::Healthy, "it beats".to_owned())
+    (State::Healthy, Why::Beats)
 }
 
 /// Whether a host that beats says itself that it reaches no other host on the storage network.
@@ -131,62 +168,78 @@ fn reaches_nobody(now: Duration, host: &str, reports: &Reports, settings: &Setti
     own.peek().is_some() && own.all(|view| view.storage == Some(false))
 }
 
-fn of_silent(
+fn of_silent<'a>(
     silence: Duration,
     known: &HostReports,
-    tally: &Tally<'_>,
+    tally: &'a Tally<'_>,
     mon_answers: bool,
     settings: &Settings,
-) -> (State, String) {
+) -> (State, Why<'a>) {
+    if silence < settings.patience {
+        return (State::Suspect, Why::Patience(settings.patience));
+    }
+    let (management, storage) = (&tally.reach_management, &tally.reach_storage);
+    if management.is_empty() && storage.is_empty() && !mon_answers {
+        return of_unreached(silence, tally, settings);
+    }
+    if management.is_empty() && !storage.is_empty() {
+        return (State::ManagementCut, Why::OnStorage { by: storage });
+    }
+    let no_storage = tally.deny_storage.len() >= settings.peers_needed && storage.is_empty();
+    if no_storage && !management.is_empty() {
+        return (State::StorageCut, Why::OnManagement { by: management, not: &tally.deny_storage });
+    }
+    let osds_down = known.osds.is_some_and(|(_, up, down)| up == 0 && down > 0);
+    if osds_down && silence >= settings.stuck_after {
+        return (State::Stuck, Why::OnlyPings);
+    }
+    let why = if management.is_empty() { Why::MonAnswers } else { Why::Reached { by: management } };
+    (State::UnreachableFromHere, why)
+}
+
+/// A silent host that nobody reaches.
+fn of_unreached<'a>(silence: Duration, tally: &'a Tally<'_>, settings: &Settings) -> (State, Why<'a>) {
+    let (deny, needed) = (tally.deny_both.len(), settings.peers_needed);
+    if deny < needed {
+        return (State::Suspect, Why::FewPeers { deny, needed });
+    }
+    if !tally.waiting.is_empty() && silence < settings.patience + settings.answer_wait {
+        return (State::Suspect, Why::Waiting { on: &tally.waiting });
+    }
+    (State::Dead, Why::OnNeither { peers: &tally.deny_both })
+}
+
+/// The reason for people.
+fn words(why: &Why<'_>, silence: Duration, known: &HostReports) -> String {
     let silent = match known.beat {
         Some(_) => format!("silent for {}", seconds(silence)),
         None => "not heard since the watch began".to_owned(),
     };
-    if silence < settings.patience {
-        return (State::Suspect, format!("{silent}; the patience is {}", seconds(settings.patience)));
-    }
-    let (management, storage) = (&tally.reach_management, &tally.reach_storage);
-    if !management.is_empty() || !storage.is_empty() || mon_answers {
-        return of_reached(&silent, silence, known, tally, settings);
-    }
-    let (denies, needed) = (tally.deny_both.len(), settings.peers_needed);
-    if denies < needed {
-        return (State::Suspect, format!("{silent}; {denies} of the {needed} peers that are needed do not reach it"));
-    }
-    if !tally.waiting.is_empty() && silence < settings.patience + settings.answer_wait {
-        return (State::Suspect, format!("{silent}; {} has not said yet whether it is reached", names(&tally.waiting)));
-    }
-    (State::Dead, format!("{silent}, and {} reach it on neither network", names(&tally.deny_both)))
-}
-
-/// A silent host that somebody reaches.
-fn of_reached(
-    silent: &str,
-    silence: Duration,
-    known: &HostReports,
-    tally: &Tally<'_>,
-    settings: &Settings,
-) -> (State, String) {
-    let (management, storage) = (&tally.reach_management, &tally.reach_storage);
-    if management.is_empty() && !storage.is_empty() {
-        let by = names(storage);
-        return (State::ManagementCut, format!("{silent}, but reached by {by} on the storage network"));
-    }
-    let no_storage = tally.deny_storage.len() >= settings.peers_needed && storage.is_empty();
-    if no_storage && !management.is_empty() {
-        let (by, not) = (names(management), names(&tally.deny_storage));
-        let reason = format!("{silent}, reached by {by} on the management network, and by none of {not} on storage");
-        return (State::StorageCut, reason);
-    }
-    let osds_down = known.osds.is_some_and(|(_, up, down)| up == 0 && down > 0);
-    if osds_down && silence >= settings.stuck_after {
-        return (State::Stuck, format!("{silent}, it answers pings, and all its OSDs are down"));
-    }
-    let by = match management.is_empty() {
-        true => "its mon answers".to_owned(),
-        false => format!("reached by {}", names(management)),
+    let late = |what: &str, trouble: &Trouble, time: &Duration| {
+        format!("{what} {} for {}", says(&trouble.says), seconds(*time))
     };
-    (State::UnreachableFromHere, format!("{silent} here, but {by}"))
+    match why {
+        Why::Beats => "it beats".to_owned(),
+        Why::NoStorage { peers } => {
+            format!("it beats, reaches nobody on the storage network, and {} do not reach it there", names(peers))
+        }
+        Why::LateLibvirt(trouble, time) => format!("{}; its guests may run on", late("libvirt", trouble, time)),
+        Why::LateDisk(trouble, time) => late("its disk", trouble, time),
+        Why::Patience(patience) => format!("{silent}; the patience is {}", seconds(*patience)),
+        Why::OnStorage { by } => format!("{silent}, but reached by {} on the storage network", names(by)),
+        Why::OnManagement { by, not } => {
+            let (by, not) = (names(by), names(not));
+            format!("{silent}, reached by {by} on the management network, and not by {not} on the storage network")
+        }
+        Why::OnlyPings => format!("{silent}, it answers pings, and all its OSDs are down"),
+        Why::MonAnswers => format!("{silent} here, but its mon answers"),
+        Why::Reached { by } => format!("{silent} here, but reached by {}", names(by)),
+        Why::FewPeers { deny, needed } => {
+            format!("{silent}; {deny} of the {needed} peers that are needed do not reach it")
+        }
+        Why::Waiting { on } => format!("{silent}; {} has not said yet whether it is reached", names(on)),
+        Why::OnNeither { peers } => format!("{silent}, and {} reach it on neither network", names(peers)),
+    }
 }
 
 fn evidence(now: Duration, known: &HostReports, reports: &Reports, mon: Option<&str>) -> Vec<Witnessed> {
@@ -249,10 +302,6 @@ fn names(of: &[&str]) -> String {
         [one] => (*one).to_owned(),
         [rest @ .., last] => format!("{} and {last}", rest.join(", ")),
     }
-}
-
-fn ago(now: Duration, since: Duration) -> String {
-    seconds(now.saturating_sub(since))
 }
 
 fn seconds(time: Duration) -> String {

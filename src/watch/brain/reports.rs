@@ -176,8 +176,7 @@ impl Reports {
 
     /// Whether a host beats.
     pub fn beats(&self, host: &str, settings: &Settings) -> bool {
-        self.hosts.get(host).is_some_and(|host| host.beat.is_some())
-            && self.silence(host, settings) < settings.suspect_after
+        self.hosts.get(host).is_some_and(|host| host.beats(self.listened, settings))
     }
 
     /// From when on answers about a host count: what was asked before it was suspected says nothing of what is so since.
@@ -186,15 +185,27 @@ impl Reports {
         let asked = known.asked.values().min().copied();
         asked.unwrap_or_else(|| known.beat.map_or(self.began.0, |(at, _)| at))
     }
+}
 
+impl HostReports {
+    /// Whether it beats, for a watcher that has listened for so long.
+    pub fn beats(&self, listened: Duration, settings: &Settings) -> bool {
+        self.beat.is_some_and(|(_, heard)| listened.saturating_sub(heard) < settings.suspect_after)
+    }
+
+    /// Whether there is nothing about it to think about.
+    pub fn is_calm(&self, now: Duration, listened: Duration, settings: &Settings) -> bool {
+        self.beats(listened, settings)
+            && self.disk.is_none()
+            && self.libvirt.is_none()
+            && self.storage_denied.is_none_or(|at| now.saturating_sub(at) > settings.view_age)
+    }
+}
+
+impl Reports {
     /// Whether there is nothing about a host to think about.
     pub fn is_calm(&self, now: Duration, host: &str, settings: &Settings) -> bool {
-        self.beats(host, settings)
-            && self.hosts.get(host).is_some_and(|host| {
-                host.disk.is_none()
-                    && host.libvirt.is_none()
-                    && host.storage_denied.is_none_or(|at| now.saturating_sub(at) > settings.view_age)
-            })
+        self.hosts.get(host).is_some_and(|host| host.is_calm(now, self.listened, settings))
     }
 }
 

@@ -6,9 +6,9 @@ use super::event::{Event, EventKind};
 use super::guard::{Hold, Rack, right_to_fence};
 use super::incident::Incident;
 use super::input::{Input, LeaseState};
-use super::judge::judge;
+use super::judge::{judge, state_of};
 use super::phase::Phase;
-use super::reports::Reports;
+use super::reports::{HostReports, Reports};
 use super::settings::Settings;
 use super::verdict::{State, Verdict};
 use std::collections::BTreeMap;
@@ -26,7 +26,8 @@ pub struct Brain {
     lease: Option<LeaseState>,
     stalled: bool,
     led: bool,
-    armed: bool,
+    /// Not known after a pause, until it is told again.
+    armed: Option<bool>,
     patrolled: Duration,
 }
 
@@ -42,7 +43,7 @@ impl Brain {
             lease: None,
             stalled: false,
             led: false,
-            armed: true,
+            armed: Some(true),
             patrolled: Duration::ZERO,
         }
     }
@@ -60,7 +61,18 @@ impl Brain {
             Input::Beat { host, .. } => self.look(now, host, &mut out),
             _ => {
                 self.patrol(now, &mut out);
-                for host in self.reports.hosts.keys().cloned().collect::<Vec<_>>() {
+                // Both have the same hosts in the same order.
+                let known = self.incidents.iter().zip(self.reports.hosts.values());
+                let stirs = |incident: &Incident, reports: &HostReports| {
+                    incident.phase > Phase::Watched
+                        || incident.restart_at.is_some()
+                        || !reports.is_calm(now, self.reports.listened, &self.settings)
+                };
+                let hosts: Vec<String> = known
+                    .filter(|((_, incident), reports)| stirs(incident, reports))
+                    .map(|((host, _), _)| host.clone())
+                    .collect();
+                for host in hosts {
                     self.look(now, &host, &mut out);
                 }
             }
@@ -109,11 +121,12 @@ impl Brain {
 
     fn rack(&self, now: Duration, host: &str) -> Rack<'_> {
         let from = self.reports.counts_from(host, &self.settings);
-        let lost = |(host, incident): &(&String, &Incident)| match incident.phase {
+        let lost = |(name, incident): &(&String, &Incident)| match incident.phase {
+            _ if *name == host => true,
             _ if incident.maintenance || incident.released => false,
             Phase::Watched => false,
             Phase::Suspected | Phase::Stopping if incident.state.is_some_and(|(state, _)| state == State::Dead) => true,
-            Phase::Suspected if self.reports.beats(host, &self.settings) => false,
+            Phase::Suspected if self.reports.beats(name, &self.settings) => false,
             _ => incident.silent_since.is_some_and(|at| now.saturating_sub(at) <= self.settings.hold_window),
         };
         Rack {
@@ -122,7 +135,7 @@ impl Brain {
             lost: self.incidents.iter().filter(lost).map(|(host, _)| host.clone()).collect(),
             // What mons said before the host fell silent says nothing of the quorum without it.
             mons: self.reports.mons.as_ref().filter(|mons| mons.asked >= from),
-            armed: self.armed,
+            armed: self.armed == Some(true),
             leads: self.may_fence_by_lease(now),
         }
     }
@@ -133,6 +146,7 @@ impl Brain {
             pause.as_secs_f64()
         );
         out.push(Action::Tell(Event::of_rack(EventKind::Overslept, text)));
+        self.armed = None;
         for incident in self.incidents.values_mut().filter(|incident| incident.phase == Phase::Suspected) {
             incident.clear(now);
             incident.blinks.pop();
@@ -147,15 +161,14 @@ impl Brain {
                 self.stalled = false;
                 self.lease = Some(lease.clone());
             }
-            Input::Armed(armed) => self.armed = *armed,
+            Input::Armed(armed) => self.armed = Some(*armed),
             Input::Release => self.incidents.values_mut().for_each(|incident| {
                 incident.released = incident.phase > Phase::Watched;
             }),
             _ => {}
         }
-        let leads = self.leads(now);
         if let Some((host, incident)) = input.host().and_then(|host| Some((host, self.incidents.get_mut(host)?))) {
-            answer(incident, host, input, &Moment { now, leads, settings: &self.settings }, out);
+            answer(incident, host, input, &Moment { now, settings: &self.settings }, out);
         }
     }
 
@@ -175,6 +188,9 @@ impl Brain {
             for incident in self.incidents.values_mut() {
                 incident.pending = false;
                 incident.next_try = now;
+                // What happened to hosts while nobody led is not known.
+                incident.restarting = false;
+                incident.restart_at = Some(now);
             }
         }
     }
@@ -202,6 +218,7 @@ impl Brain {
 
     /// Looks at one host.
     fn look(&mut self, now: Duration, host: &str, out: &mut Vec<Action>) {
+        self.restart(now, host, out);
         let Some(incident) = self.incidents.get(host) else { return };
         match incident.phase {
             Phase::Watched if self.reports.is_calm(now, host, &self.settings) => {}
@@ -211,14 +228,36 @@ impl Brain {
         }
     }
 
+    /// Has it looked whether the guests of a host run that is not fenced and beats.
+    fn restart(&mut self, now: Duration, host: &str, out: &mut Vec<Action>) {
+        let beats = self.reports.beats(host, &self.settings);
+        let may = beats && self.armed == Some(true) && self.leads(now);
+        let Some(incident) = self.incidents.get_mut(host).filter(|_| may) else { return };
+        let due = incident.restart_at.is_some_and(|at| now >= at) && !incident.restarting;
+        if due && incident.phase <= Phase::Suspected && !incident.maintenance {
+            incident.restart_at = None;
+            incident.restarting = true;
+            out.push(Action::RestartGuests { host: host.to_owned() });
+        }
+    }
+
     /// Looks at a host to which nothing was done yet.
     fn weigh(&mut self, now: Duration, host: &str, out: &mut Vec<Action>) {
+        let beats = self.reports.beats(host, &self.settings);
         let silent = self.reports.silence(host, &self.settings) >= self.settings.suspect_after;
+        let pause = self.settings.suspect_after / 10;
+        if let Some(incident) = self.incidents.get_mut(host) {
+            // Reports come by the hundred: what is not well is thought about ten times within `suspect_after`.
+            let heard_again = beats && incident.phase == Phase::Suspected;
+            if !heard_again && incident.weighed.is_some_and(|at| now < at + pause) {
+                return;
+            }
+            incident.weighed = Some(now);
+        }
         if silent {
             self.suspect(now, host, out);
         }
-        let verdict = judge(now, host, &self.reports, &self.settings);
-        let state = verdict.state;
+        let state = state_of(now, host, &self.reports, &self.settings);
         let maintained = self.incidents.get(host).is_some_and(|incident| incident.maintenance);
         if matches!(state, State::Dead | State::StorageCut | State::ManagementCut | State::Suspect) || silent {
             self.ask(now, host, out);
@@ -244,11 +283,12 @@ impl Brain {
         if incident.state.is_none_or(|(before, _)| before != state) {
             incident.state = Some((state, now));
             if state != State::Suspect && !maintained {
-                out.push(Action::Tell(Event::of(EventKind::Judged, host, format!("{state}: {}", verdict.reason))));
+                let reason = judge(now, host, &self.reports, &self.settings).reason;
+                out.push(Action::Tell(Event::of(EventKind::Judged, host, format!("{state}: {reason}"))));
             }
         }
         if !maintained {
-            self.act(now, verdict, out);
+            self.act(now, host, state, out);
         }
     }
 
@@ -309,17 +349,16 @@ impl Brain {
     }
 
     /// Acts on a verdict, if this watcher may.
-    fn act(&mut self, now: Duration, verdict: Verdict, out: &mut Vec<Action>) {
-        let host = verdict.host.clone();
-        let silent = !self.reports.beats(&host, &self.settings);
+    fn act(&mut self, now: Duration, host: &str, state: State, out: &mut Vec<Action>) {
+        let silent = !self.reports.beats(host, &self.settings);
         let leads = self.leads(now);
-        let (armed, cut_after) = (self.armed, self.settings.cut_after);
-        let Some(incident) = self.incidents.get_mut(&host) else { return };
+        let (armed, cut_after) = (self.armed == Some(true), self.settings.cut_after);
+        let Some(incident) = self.incidents.get_mut(host) else { return };
         let cut_long = incident.state_for(now) >= cut_after;
-        match verdict.state {
+        match state {
             State::Slow if leads && armed && !incident.drained => {
                 incident.drained = true;
-                out.push(Action::Drain { host });
+                out.push(Action::Drain { host: host.to_owned() });
                 return;
             }
             State::Dead => {}
@@ -330,26 +369,27 @@ impl Brain {
         if !incident.is_due(now) {
             return;
         }
-        match self.may_fence(now, &host) {
+        match self.may_fence(now, host) {
             Err(Hold::NotLeading) => {}
-            Err(hold) => self.hold(&host, &hold, &verdict, out),
+            Err(hold) => self.hold(host, &hold, state, out),
             // Storage stands still: no guest may be stopped on the word of a lease that may be gone.
-            Ok(()) if verdict.state == State::StorageCut && !silent && !leads => {}
+            Ok(()) if state == State::StorageCut && !silent && !leads => {}
             Ok(()) => {
-                let Some(incident) = self.incidents.get_mut(&host) else { return };
-                let stop = verdict.state == State::StorageCut && !silent;
+                let verdict = judge(now, host, &self.reports, &self.settings);
+                let Some(incident) = self.incidents.get_mut(host) else { return };
+                let stop = state == State::StorageCut && !silent;
                 let tries = incident.tries;
                 incident.verdict = Some(verdict);
                 incident.go(if stop { Phase::Stopping } else { Phase::Fencing }, now);
                 incident.tries = tries;
-                self.go_on(now, &host, out);
+                self.go_on(now, host, out);
             }
         }
     }
 
-    fn hold(&mut self, host: &str, hold: &Hold, verdict: &Verdict, out: &mut Vec<Action>) {
+    fn hold(&mut self, host: &str, hold: &Hold, state: State, out: &mut Vec<Action>) {
         let Some(incident) = self.incidents.get_mut(host) else { return };
-        let text = format!("nothing is done about host {host} ({}): {hold}", verdict.state);
+        let text = format!("nothing is done about host {host} ({state}): {hold}");
         if incident.held.as_ref() != Some(&text) {
             out.push(Action::Tell(Event::of(EventKind::Held, host, text.clone())));
             incident.held = Some(text);
@@ -367,9 +407,17 @@ impl Brain {
         if self.incidents.get(host).is_some_and(|incident| incident.phase == Phase::Fencing) && !may_fence {
             self.ask(now, host, out);
         }
+        if !self.incidents.get(host).is_some_and(|incident| incident.is_due(now)) {
+            return;
+        }
         let verdict = judge(now, host, &self.reports, &self.settings);
         let Some(incident) = self.incidents.get_mut(host) else { return };
-        if !incident.is_due(now) {
+        if incident.phase == Phase::Fencing && !incident.begun && verdict.state == State::Healthy {
+            // It is well again, and was not fenced yet; its guests may have been stopped.
+            incident.clear(now);
+            incident.restart_at = Some(now);
+            out.push(Action::Tell(Event::of(EventKind::Cleared, host, format!("host {host} is heard again"))));
+            out.push(record(host, incident));
             return;
         }
         let host = host.to_owned();
@@ -381,6 +429,7 @@ impl Brain {
             }
             Phase::Fencing if may_fence => {
                 incident.pending = true;
+                incident.begun = true;
                 let verdict = incident.verdict.get_or_insert(verdict).clone();
                 out.push(record(&host, incident));
                 let text = format!("fencing host {host}: {}", verdict.reason);

@@ -1,4 +1,5 @@
 //! Stories and tables of the judgement.
 
 mod bench;
+mod properties;
 mod stories;

@@ -186,3 +186,53 @@ fn an_incident_of_another_watcher_is_gone_on_with() {
     bench.tell(&Input::Incident { host: "h03".into(), phase: Phase::Recovering });
     assert!(bench.when(|action| matches!(action, Action::Recover { host } if host == "h03")).is_some());
 }
+
+#[test]
+fn a_host_that_was_booted_anew_before_it_was_fenced_has_its_guests_looked_after() {
+    let mut bench = Bench::settled(3);
+    let restarts = |bench: &Bench| {
+        let is_it = |action: &Action| matches!(action, Action::RestartGuests { host } if host == "h02");
+        bench.seen.iter().filter(|(_, action)| is_it(action)).count()
+    };
+    let booted = |id: &str| Input::Booted { host: "h02".into(), boot_id: id.into() };
+    bench.tell(&Input::Restarted { host: "h02".into(), waiting: vec![] });
+    bench.tell(&booted("one"));
+    bench.tell(&booted("one"));
+    bench.run(SECOND);
+    assert_eq!(restarts(&bench), 0, "the same boot");
+    bench.tell(&booted("two"));
+    assert_eq!(restarts(&bench), 1);
+    bench.run(SECOND);
+    assert_eq!(restarts(&bench), 1, "it is under way");
+    bench.tell(&Input::Restarted { host: "h02".into(), waiting: vec!["g1: no room".into()] });
+    bench.run(SECOND * 5);
+    assert_eq!(restarts(&bench), 2, "and tried again");
+}
+
+#[test]
+fn a_host_that_is_well_again_before_it_was_fenced_is_left_alone() {
+    let mut bench = Bench::settled(3);
+    bench.dead.insert("h02".into());
+    bench.run(SECOND * 2);
+    assert_eq!(bench.fences(), ["h02"]);
+    bench.dead.clear();
+    bench.run(SECOND);
+    bench.tell(&Input::FenceFailed { host: "h02".into(), why: "no quorum".into(), nothing_done: true });
+    bench.run(SECOND * 10);
+    assert_eq!(bench.fences(), ["h02"]);
+    assert_eq!(bench.brain.phase("h02"), Phase::Watched);
+}
+
+#[test]
+fn after_a_pause_nothing_is_done_before_the_watch_is_known_to_be_armed() {
+    let mut bench = Bench::settled(3);
+    bench.now += SECOND * 100;
+    bench.tell(&Input::Tick);
+    bench.run(SECOND * 8);
+    bench.dead.insert("h02".into());
+    bench.run(SECOND * 3);
+    assert!(bench.fences().is_empty());
+    bench.tell(&Input::Armed(true));
+    bench.run(SECOND);
+    assert_eq!(bench.fences(), ["h02"]);
+}
