@@ -59,6 +59,15 @@ impl Context {
         GuestContext::connect(self.fleet(&inventory)?, inventory, self.ui.clone()).await
     }
 
+    /// The rack, for a command that has to work while parts of it are dead: nothing is connected to yet.
+    ///
+    /// # Errors
+    /// When the inventory is wrong.
+    pub fn rack_as_it_is(&self) -> Result<GuestContext, Failure> {
+        let inventory = self.inventory()?;
+        Ok(GuestContext::over(self.fleet(&inventory)?, inventory, self.ui.clone()))
+    }
+
     /// Asks before a change, unless `--yes` was given.
     ///
     /// # Errors

@@ -3,8 +3,8 @@
 use super::context::Context;
 use super::global::{Global, INVENTORY};
 use super::{
-    check, completions, evacuate, facts, fence, guest, help, host_add, image, incident, init, init_args, inventory,
-    lab, migrate, network, provision, return_, run, status,
+    check, completions, evacuate, facts, failover, fence, guest, help, host_add, image, incident, init, init_args,
+    inventory, lab, migrate, network, provision, readmit, return_, run, status,
 };
 use crate::error::{Failure, Kind};
 use crate::ui::Ui;
@@ -43,6 +43,8 @@ enum Command {
     Return(return_::ReturnArgs),
     Fence(fence::FenceArgs),
     Incident(incident::IncidentArgs),
+    Failover(failover::FailoverArgs),
+    Readmit(readmit::ReadmitArgs),
     Status(status::StatusArgs),
     Doctor(status::DoctorArgs),
     Lab(lab::LabArgs),
@@ -116,6 +118,7 @@ impl Command {
                 Command::Network(network) => network.only_looks(),
                 Command::Host(_) | Command::Provision(_) | Command::Run(_) | Command::Lab(_) => false,
                 Command::Migrate(_) | Command::Evacuate(_) | Command::Return(_) => false,
+                Command::Failover(_) | Command::Readmit(_) => false,
             }
     }
 
@@ -172,6 +175,8 @@ async fn run(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Lab(args) => lab::run(args, context).await,
         Command::Migrate(args) => migrate::run(args, context).await,
         Command::Evacuate(args) => evacuate::run(args, context).await,
+        Command::Failover(args) => failover::run(args, context).await,
+        Command::Readmit(args) => readmit::run(args, context).await,
         Command::Return(args) => return_::run(args, context).await,
         Command::Incident(args) => incident::run(args, context).await,
         Command::Fence(args) => fence::run(args, context).await,

@@ -10,7 +10,7 @@ pub(super) const GROUPS: [(&str, &[&str]); 7] = [
     ("Build the cluster", &["init", "inventory", "host", "facts", "check", "provision", "run"]),
     ("Run guests", &["image", "network", "guest"]),
     ("Move guests", &["migrate", "evacuate", "return"]),
-    ("Lose a host", &["fence", "incident"]),
+    ("Lose a host", &["incident", "fence", "failover", "readmit"]),
     ("Look after it", &["status", "doctor"]),
     ("Try it on this machine", &["lab"]),
     ("Shell and manual", &["completions", "man", "help"]),

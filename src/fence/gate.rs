@@ -20,7 +20,7 @@ set -eu
 verb=$1
 shift
 export PATH="$PATH:/usr/sbin:/sbin"
-command -v nft >/dev/null || { echo "nft is missing" >&2; exit 3; }
+command -v nft >/dev/null || { [ "$verb" = delete ] && exit 0; echo "nft is missing" >&2; exit 3; }
 nft -f - <<'RULES'
 table inet rackhand_fence {
   set fenced4 { type ipv4_addr; }

@@ -27,6 +27,9 @@ pub struct FenceRecord {
     /// Proof that it is off, where there is one.
     #[serde(default)]
     pub power: Option<PowerProof>,
+    /// Whether it is about to be let in again: nothing is started on the strength of this fence any more.
+    #[serde(default)]
+    pub lifting: bool,
 }
 
 impl Document for FenceRecord {
@@ -93,7 +96,7 @@ pub async fn standing(port: &dyn ClusterPort) -> Result<Fences, ClusterError> {
         return Ok(Fences::default());
     }
     let blocklist = Blocklist::read(port).await?;
-    Ok(Fences(records.into_iter().filter(|(_, record)| blocklist.refuses(&record.proof)).collect()))
+    Ok(Fences(records.into_iter().filter(|(_, record)| !record.lifting && blocklist.refuses(&record.proof)).collect()))
 }
 
 /// Writes down that a host is fenced; what an earlier fence of it shut out stays named.
@@ -124,6 +127,15 @@ pub(super) async fn add_clients(port: &dyn ClusterPort, host: &str, clients: &[S
         Some(record)
     })
     .await
+}
+
+/// Says that a host's fence is about to be lifted, and tells the fence; nothing when there is none.
+///
+/// # Errors
+/// As [`write`].
+pub async fn begin_to_lift(port: &dyn ClusterPort, host: &str) -> Result<Option<FenceRecord>, ClusterError> {
+    change(port, host, |found| Some(FenceRecord { lifting: true, ..found?.clone() })).await?;
+    Ok(records(port).await?.remove(host))
 }
 
 /// Forgets a fence that was lifted, if it is still this one.

@@ -255,7 +255,10 @@ pub async fn free_image(
 /// # Errors
 /// When the cluster cannot be asked.
 pub async fn lift(port: &dyn ClusterPort, record: &super::FenceRecord) -> Result<(), ClusterError> {
-    let now = Blocklist::read(port).await?;
+    let (now, there) = (Blocklist::read(port).await?, super::records(port).await?);
+    if there.get(&record.host) != Some(record) {
+        return Err(ClusterError::Conflict(format!("the fence of {}", record.host)));
+    }
     for address in record.proof.addresses().iter().filter(|address| now.has_address(**address)) {
         let bits = if address.is_ipv4() { 32 } else { 128 };
         let command = json!({

@@ -56,18 +56,21 @@ impl GuestContext {
     /// # Errors
     /// When the cluster cannot be asked.
     pub async fn connect(fleet: Fleet, inventory: Inventory, ui: Ui) -> Result<Self, Failure> {
-        let hypervisors = Self::hypervisors(&fleet, &inventory);
-        let cluster = Cluster::connect(&fleet, &inventory).await;
-        let port = Arc::new(cluster?);
-        Ok(GuestContext {
-            port,
-            hypervisors,
+        let cluster = Cluster::connect(&fleet, &inventory).await?;
+        Ok(GuestContext { port: Arc::new(cluster), ..Self::over(fleet, inventory, ui) })
+    }
+
+    /// Without any connection: the cluster and the hypervisors are connected to when they are first asked.
+    pub fn over(fleet: Fleet, inventory: Inventory, ui: Ui) -> Self {
+        GuestContext {
+            port: Arc::new(Cluster::over(&fleet, &inventory)),
+            hypervisors: Self::hypervisors(&fleet, &inventory),
             fleet,
             inventory: Arc::new(inventory),
             ui,
             run: Run::new(),
             turns: Arc::default(),
-        })
+        }
     }
 
     /// The cluster.

@@ -65,7 +65,7 @@ pub use source::shown as shown_source;
 #[cfg(test)]
 pub(crate) use spec::sample as sample_guest;
 pub use spec::{Desired, Disk, Guest, INDEX, ImageRef, Machine, Nic, Stage, check_name, names};
-pub use start::{Started, need, start};
+pub use start::{Started, need, start, start_at};
 pub use stop::{How, SHUTDOWN, reboot, stop};
 pub use user_data::{check_user_data, user_data_for_keys};
 pub use verdict::{Side, StartVerdict, Verdict, judge, judge_start};

@@ -3,4 +3,9 @@
 pub mod brain;
 pub mod driver;
 pub mod incident;
+mod readmit;
+mod recovery;
 pub mod witness;
+
+pub use readmit::{Readmitted, readmit};
+pub use recovery::{HostLoss, Restart, RestartPlan};

@@ -1,0 +1,147 @@
+//! `rackhand failover`.
+
+use super::Context;
+use crate::error::{Failure, Kind};
+use crate::fence::Stage;
+use crate::guest::{GuestContext, conclude};
+use crate::ui::Table;
+use crate::watch::{HostLoss, RestartPlan};
+use clap::Args;
+use serde::Serialize;
+use std::time::Duration;
+use tokio::time::{Instant, timeout};
+
+/// How long the host may take to show that it lives after all.
+const LIVES: Duration = Duration::from_secs(3);
+/// How long the plan may take that is shown before the question.
+const PLAN: Duration = Duration::from_secs(5);
+
+/// Shut a lost host out of the storage, and start its guests elsewhere.
+///
+/// The storage refuses everything the host writes from then on, whether it is dead or only cut off; only when that is proven
+/// its guests are started. The host stays shut out until `rackhand readmit`. A host that answers is refused: `rackhand
+/// evacuate` moves its guests without stopping them.
+#[derive(Debug, Args)]
+pub struct FailoverArgs {
+    /// The host.
+    #[arg(value_name = "HOST")]
+    host: String,
+    /// Why, for the record.
+    #[arg(long, value_name = "TEXT", default_value = "declared lost by an operator")]
+    reason: String,
+    /// Do it although the host answers: its guests lose their disks at once, and start anew elsewhere.
+    #[arg(long)]
+    even_if_it_answers: bool,
+}
+
+#[derive(Serialize)]
+struct Started {
+    guest: String,
+    host: String,
+    after_ms: u64,
+}
+
+#[derive(Serialize)]
+struct Outcome {
+    host: String,
+    addresses: Vec<String>,
+    epoch: u64,
+    fenced_after_ms: u64,
+    started: Vec<Started>,
+}
+
+/// Runs `rackhand failover`.
+///
+/// # Errors
+/// Exit 3 when some guests could not be started, 5 when the host answers, 6 when it cannot be told whether it is shut out.
+pub async fn run(args: FailoverArgs, context: &Context) -> Result<(), Failure> {
+    let rack = context.rack_as_it_is()?;
+    let loss = HostLoss { rack: &rack, host: &args.host, why: &args.reason };
+    rack.port().avoid(&args.host).await;
+    if !args.even_if_it_answers {
+        unless_it_lives(&rack, &args.host).await?;
+    }
+    if context.global.dry_run {
+        return context.ui.result("rackhand.failover-plan/1", &loss.plan().await?, render);
+    }
+    if !context.global.yes {
+        // What is kept on the dead host's disks cannot be read before it is fenced.
+        let plan = timeout(PLAN, loss.plan()).await;
+        let shown = match plan {
+            Ok(Ok(plan)) => render(&plan),
+            Ok(Err(failure)) => format!("where its guests go cannot be told yet: {failure}"),
+            Err(_) => "where its guests go cannot be told before it is fenced: the storage waits for it".to_owned(),
+        };
+        context.agree(&shown, &format!("shut {} out and start its guests elsewhere?", args.host)).await?;
+    }
+    let outcome = carry_out(&loss, context).await?;
+    context.ui.result("rackhand.failover/1", &outcome, |outcome| {
+        let mut table = Table::new(["GUEST", "HOST", "AFTER"]).right(2);
+        for started in &outcome.started {
+            let after = format!("{}.{:03} s", started.after_ms / 1000, started.after_ms % 1000);
+            table.row([started.guest.clone(), started.host.clone(), after]);
+        }
+        table.render()
+    })
+}
+
+async fn carry_out(loss: &HostLoss<'_>, context: &Context) -> Result<Outcome, Failure> {
+    let began = Instant::now();
+    let job = context.ui.job(format!("fence {}", loss.host));
+    loss.nudge().await?;
+    let fenced = loss
+        .fence(None, |stage| {
+            job.step(match stage {
+                Stage::Committed => "the monitors refuse it",
+                Stage::OsdsDown => "its OSDs are down, waits until every OSD refuses it",
+                Stage::Everywhere => "every OSD refuses it",
+            });
+        })
+        .await;
+    let record = match fenced {
+        Ok(record) => record,
+        Err(failure) => {
+            job.fail(failure.to_string());
+            return Err(failure);
+        }
+    };
+    job.done(format!("the storage refuses it since map {}", record.proof.epoch()));
+    let fenced_after_ms = millis(began.elapsed());
+    let (gates, started) = tokio::join!(loss.close_gates(&record), loss.restart());
+    for (name, failure) in gates {
+        context.ui.warn(format!("{name} would still take a migration from {}: {failure}", loss.host));
+    }
+    let after_ms = millis(began.elapsed());
+    let started = conclude("start", started?)?;
+    Ok(Outcome {
+        host: loss.host.to_owned(),
+        addresses: record.proof.addresses().iter().map(ToString::to_string).collect(),
+        epoch: record.proof.epoch(),
+        fenced_after_ms,
+        started: started.into_iter().map(|s| Started { guest: s.name, host: s.host, after_ms }).collect(),
+    })
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Refuses a host that answers: fencing it would end guests that run well.
+async fn unless_it_lives(rack: &GuestContext, host: &str) -> Result<(), Failure> {
+    let remote = rack.fleet.get(host)?;
+    match timeout(LIVES, remote.connect()).await {
+        Ok(Ok(_)) => Err(Failure::msg(Kind::Refused, format!("{host} answers: it is not lost"))
+            .hint(format!("move its guests away without stopping them: `rackhand evacuate {host}`"))
+            .hint("--even-if-it-answers fences it all the same; its guests start anew elsewhere")),
+        _ => Ok(()),
+    }
+}
+
+fn render(plan: &RestartPlan) -> String {
+    let mut table = Table::new(["GUEST", "STARTS ON", "WHY NOT"]);
+    for restart in &plan.guests {
+        let why = restart.why.clone().unwrap_or_default();
+        table.row([restart.guest.clone(), restart.to.clone().unwrap_or_default(), why]);
+    }
+    format!("{} is fenced, and its guests start elsewhere:\n{}", plan.host, table.render())
+}

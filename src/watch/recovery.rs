@@ -1,0 +1,183 @@
+//! What follows a verdict: the host is shut out, and its guests start elsewhere.
+
+use crate::error::{Failure, Kind};
+use crate::fence::{self, FenceError, FenceRecord, Fencing, Stage};
+use crate::guest::claim::Phase;
+use crate::guest::placement::{Closed, HostCapacity, Place, place, reasons};
+use crate::guest::{Desired, Guest, GuestContext, PlanningInput, Started, need, start_at};
+use crate::inventory::Role;
+use crate::ssh::Remote;
+use serde::Serialize;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// A host that is lost, or is to be treated as if it were.
+#[derive(Clone, Debug)]
+pub struct HostLoss<'a> {
+    /// The cluster and its hosts.
+    pub rack: &'a GuestContext,
+    /// The host.
+    pub host: &'a str,
+    /// Why it is fenced, for people.
+    pub why: &'a str,
+}
+
+/// Where a guest of a lost host goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Restart {
+    /// The guest.
+    pub guest: String,
+    /// Its new host; none where no host has room.
+    pub to: Option<String>,
+    /// Why it has no place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// What would happen to a host's guests if it were lost now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RestartPlan {
+    /// The host.
+    pub host: String,
+    /// Its guests, in the order in which they are started.
+    pub guests: Vec<Restart>,
+}
+
+impl RestartPlan {
+    /// Guests that would stay down.
+    pub fn stranded(&self) -> impl Iterator<Item = &Restart> {
+        self.guests.iter().filter(|restart| restart.to.is_none())
+    }
+}
+
+/// Guests that are to run, and may be on this host by their claims; the most important first.
+fn guests_of<'a>(input: &'a PlanningInput, host: &str) -> Vec<&'a Guest> {
+    let here = |guest: &&Guest| {
+        let claim = input.claim(guest.uuid);
+        let named = claim.phase != Phase::Free && claim.places().any(|place| place == host);
+        named && (guest.desired == Desired::Running || claim.phase != Phase::Running)
+    };
+    let mut guests: Vec<&Guest> = input.guests.iter().filter(here).collect();
+    guests.sort_by(|a, b| b.priority.cmp(&a.priority).then_with(|| a.name.cmp(&b.name)));
+    guests
+}
+
+/// The hosts without one that is lost.
+fn without(rooms: &[HostCapacity], host: &str) -> Vec<HostCapacity> {
+    let mut rooms = rooms.to_vec();
+    for room in rooms.iter_mut().filter(|room| room.name == host) {
+        room.closed = Some(Closed::Evacuated);
+    }
+    rooms
+}
+
+impl HostLoss<'_> {
+    fn fencing(&self) -> Result<Fencing<'_>, Failure> {
+        let inventory = &self.rack.inventory;
+        let Some(spec) = inventory.host(self.host) else {
+            return Err(Failure::usage(format!("the inventory has no host `{}`", self.host)));
+        };
+        let mons = inventory.with_role(Role::Mon).map(|mon| mon.name.clone()).filter(|name| name != self.host);
+        Ok(Fencing {
+            port: self.rack.port(),
+            host: self.host.to_owned(),
+            addresses: BTreeSet::from([spec.address, spec.storage_address]),
+            mons: mons.collect(),
+        })
+    }
+
+    /// What would happen to its guests; nothing is changed.
+    ///
+    /// # Errors
+    /// When the cluster cannot be asked.
+    pub async fn plan(&self) -> Result<RestartPlan, Failure> {
+        let input = PlanningInput::take(self.rack).await?;
+        let guests = guests_of(&input, self.host);
+        let needs: Vec<_> = guests.iter().map(|guest| need(guest, None)).collect();
+        let places = place(&without(&input.rooms, self.host), &needs);
+        let restarts = guests.iter().zip(places).map(|(guest, place)| match place {
+            Place::Host(to) => Restart { guest: guest.name.clone(), to: Some(to), why: None },
+            Place::Nowhere(why) => Restart { guest: guest.name.clone(), to: None, why: Some(reasons(&why)) },
+        });
+        Ok(RestartPlan { host: self.host.to_owned(), guests: restarts.collect() })
+    }
+
+    /// Has the monitors that are left elect anew; harmless where the host lives.
+    ///
+    /// # Errors
+    /// When the inventory does not know the host.
+    pub async fn nudge(&self) -> Result<usize, Failure> {
+        Ok(self.fencing()?.nudge().await)
+    }
+
+    /// Shuts the host out of the storage, and writes that down. `osds`: the host's OSDs, where they are known.
+    ///
+    /// # Errors
+    /// When it cannot be proven: nothing may be started elsewhere then.
+    pub async fn fence(
+        &self,
+        osds: Option<Vec<u32>>,
+        reached: impl Fn(Stage) + Send + Sync,
+    ) -> Result<FenceRecord, Failure> {
+        let proof = self.fencing()?.run(osds, reached).await.map_err(|error| unproven(self.host, error))?;
+        // What knows of dead OSDs only from an older map would wait for them.
+        self.rack.port().latest_map().await?;
+        let record = FenceRecord {
+            host: self.host.to_owned(),
+            since: jiff::Timestamp::now(),
+            by: self.rack.run.by.clone(),
+            why: self.why.to_owned(),
+            proof,
+            power: None,
+            lifting: false,
+        };
+        fence::write(self.rack.port(), &record).await?;
+        Ok(record)
+    }
+
+    /// Has every other host take no migration from it any more; tells which could not be asked.
+    pub async fn close_gates(&self, record: &FenceRecord) -> Vec<(String, Failure)> {
+        let addresses = record.proof.addresses();
+        self.at_the_others(|remote| async move { fence::close_gate(remote.as_ref(), addresses).await }).await
+    }
+
+    /// Has every other host take migrations from it again; tells which could not be asked.
+    pub(super) async fn open_gates(&self, record: &FenceRecord) -> Vec<(String, Failure)> {
+        let addresses = record.proof.addresses();
+        self.at_the_others(|remote| async move { fence::open_gate(remote.as_ref(), addresses).await }).await
+    }
+
+    /// Does something at every other host that runs guests; tells where it failed.
+    async fn at_the_others<F>(&self, work: impl Fn(Arc<dyn Remote>) -> F) -> Vec<(String, Failure)>
+    where
+        F: Future<Output = Result<(), Failure>>,
+    {
+        let others = self.rack.hypervisors.names().filter(|name| *name != self.host);
+        let done = self.rack.fleet.each(others, work).await.into_iter();
+        done.filter_map(|(name, done)| Some((name, done.err()?))).collect()
+    }
+
+    /// Starts its guests on other hosts, the most important first. The host has to be fenced: the start itself looks.
+    ///
+    /// # Errors
+    /// When the cluster cannot be asked.
+    pub async fn restart(&self) -> Result<Vec<(String, Result<Started, Failure>)>, Failure> {
+        let input = PlanningInput::take(self.rack).await?;
+        if !input.domain_inventory.fences.has(self.host) {
+            return Err(Failure::refused(format!("{} is not fenced: its guests may still run there", self.host)));
+        }
+        let guests = guests_of(&input, self.host);
+        let needs: Vec<_> = guests.iter().map(|guest| need(guest, None)).collect();
+        let places = place(&input.rooms, &needs);
+        Ok(start_at(self.rack, &input, guests.into_iter().zip(places), None).await)
+    }
+}
+
+/// A fence without a proof.
+fn unproven(host: &str, error: FenceError) -> Failure {
+    let kind =
+        if matches!(&error, FenceError::Cluster(error) if error.unknown()) { Kind::Unknown } else { Kind::Failed };
+    Failure::new(kind, error)
+        .context(format!("cannot prove that {host} is shut out of the storage; none of its guests was started"))
+        .hint("see the cluster with `rackhand status`; the same command can be run again")
+}
