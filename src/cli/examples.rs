@@ -60,7 +60,7 @@ pub(super) const EXAMPLES: &[(&str, &[&str])] = &[
         "migrate",
         &["rackhand migrate web-1", "rackhand migrate 'web-*' --to h3", "rackhand migrate --all --from h1 --dry-run"],
     ),
-    ("failover", &["rackhand failover h2 --dry-run", "rackhand failover h2 --reason 'both power cords pulled'"]),
+    ("failover", &["rackhand failover h2 --dry-run", "rackhand failover h2 --reason cords-pulled"]),
     ("readmit", &["rackhand readmit h2"]),
     ("evacuate", &["rackhand evacuate h2 --dry-run", "rackhand evacuate h2 --return-later"]),
     ("return", &["rackhand return h2"]),

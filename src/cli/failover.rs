@@ -2,7 +2,7 @@
 
 use super::Context;
 use crate::error::{Failure, Kind};
-use crate::fence::Stage;
+use crate::fence::{self, Stage};
 use crate::guest::{GuestContext, conclude};
 use crate::ui::Table;
 use crate::watch::{HostLoss, RestartPlan};
@@ -129,6 +129,10 @@ fn millis(time: Duration) -> u64 {
 /// Refuses a host that answers: fencing it would end guests that run well.
 async fn unless_it_lives(rack: &GuestContext, host: &str) -> Result<(), Failure> {
     let remote = rack.fleet.get(host)?;
+    // One that is fenced already ran its guests until then; what was begun is finished.
+    if matches!(timeout(LIVES, fence::records(rack.port())).await, Ok(Ok(records)) if records.contains_key(host)) {
+        return Ok(());
+    }
     match timeout(LIVES, remote.connect()).await {
         Ok(Ok(_)) => Err(Failure::msg(Kind::Refused, format!("{host} answers: it is not lost"))
             .hint(format!("move its guests away without stopping them: `rackhand evacuate {host}`"))

@@ -10,7 +10,7 @@ use super::planning_input::PlanningInput;
 use super::reservation;
 use super::settlement::{Courtesy, Settled, Settlement};
 use super::spec::{Desired, Guest, Stage};
-use crate::cluster::fetch;
+use crate::cluster::{ImageUser, fetch};
 use crate::error::{Failure, Kind};
 use crate::fence::{Fences, free_image};
 use crate::ui::{CancelLevel, Job, Outcome, ShutdownPolicy};
@@ -198,15 +198,19 @@ impl Starting<'_> {
     /// Starts a guest that nothing speaks against on a host that has room for it.
     async fn place(&mut self, claim: &Claim, fences: &Fences, host: &str) -> Result<Round, Failure> {
         let (rack, guest) = (self.rack, self.guest);
-        unless_interrupted(rack, nobody_has_it_open(rack, guest, fences, self.job)).await?;
+        let locks = unless_interrupted(rack, nobody_has_it_open(rack, guest, fences, self.job)).await?;
         let mine = claim.starting(host, &self.run);
         let window = Window::begin();
         if let Swap::Theirs(theirs) = claim::swap(rack.port(), guest.uuid, claim, &mine).await? {
             self.job.step(format!("{} was quicker, looking again", theirs.by));
             return Ok(Round::Again);
         }
-        let (room, now) = tokio::join!(reservation::enter(rack, guest.uuid, &self.wants, host), ready(rack, guest));
-        if let (Ok(Ok(())), Ok(now)) = (&room, &now) {
+        let (room, now, freed) = tokio::join!(
+            reservation::enter(rack, guest.uuid, &self.wants, host),
+            ready(rack, guest),
+            break_locks(rack, fences, &locks)
+        );
+        if let (Ok(Ok(())), Ok(now), Ok(())) = (&room, &now, &freed) {
             return match self.launch(now, host, mine).run(window).await? {
                 Launched::Runs(already) => Ok(Round::Runs(self.started(host.to_owned(), already))),
                 Launched::NameTaken(why) => {
@@ -218,6 +222,7 @@ impl Starting<'_> {
         // Nothing was sent to the host, so nobody has to wait for it.
         claim::swap(rack.port(), guest.uuid, &mine, &mine.freed()).await?;
         now?;
+        freed?;
         if let Err(why) = room? {
             self.job.step(format!("others were quicker on {host} ({why}), looking again"));
         }
@@ -256,19 +261,22 @@ async fn unless_interrupted<T>(
 }
 
 /// Waits until nobody has the guest's disks open. Claims and hosts say that nobody should; a QEMU that was killed
-/// stays listed until its watch has run out. One of a fenced host can do nothing with it any more: its locks are broken.
-async fn nobody_has_it_open(rack: &GuestContext, guest: &Guest, fences: &Fences, job: &Job) -> Result<(), Failure> {
+/// stays listed until its watch has run out. One of a fenced host can do nothing with it any more; tells the locks that such
+/// ones hold, by image.
+async fn nobody_has_it_open(rack: &GuestContext, guest: &Guest, fences: &Fences, job: &Job) -> Result<Locks, Failure> {
     let began = Instant::now();
     loop {
         let asked = guest.disks.iter().map(|disk| rack.port().image_users(&disk.image));
         let users = try_join_all(asked).await?;
         let mut open = users.iter().flat_map(|u| &u.watchers).filter(|user| !fences.cover(&user.address));
         let Some(user) = open.next() else {
-            let locked = guest.disks.iter().zip(&users).flat_map(|(disk, users)| {
-                fences.iter().map(|fence| free_image(rack.port(), &fence.proof, &disk.image, &users.lockers))
-            });
-            try_join_all(locked).await?;
-            return Ok(());
+            let fenced = |user: &ImageUser| fences.cover(&user.address);
+            let locks = guest
+                .disks
+                .iter()
+                .zip(users)
+                .map(|(disk, users)| (disk.image.clone(), users.lockers.into_iter().filter(fenced).collect()));
+            return Ok(locks.collect());
         };
         if began.elapsed() > WATCH {
             return Err(Failure::refused(format!(
@@ -280,6 +288,19 @@ async fn nobody_has_it_open(rack: &GuestContext, guest: &Guest, fences: &Fences,
         job.step(format!("waits for {} to let go of its disk", user.address));
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
+}
+
+/// Locks of clients on fenced hosts, by image.
+type Locks = Vec<(String, Vec<ImageUser>)>;
+
+/// Breaks the very locks that were seen before the claim became ours: from then on nobody can have come to hold one by right
+/// (rule R9).
+async fn break_locks(rack: &GuestContext, fences: &Fences, locks: &Locks) -> Result<(), Failure> {
+    let broken = locks.iter().flat_map(|(image, lockers)| {
+        fences.iter().map(move |fence| free_image(rack.port(), &fence.proof, image, lockers))
+    });
+    try_join_all(broken).await?;
+    Ok(())
 }
 
 /// Makes claim and wish agree with a guest that is seen running.

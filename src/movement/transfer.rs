@@ -7,6 +7,7 @@ use super::plan::Move;
 use super::preflight::{self, Pairs, before_it_began};
 use super::stall::pause;
 use crate::error::{Failure, Kind};
+use crate::fence;
 use crate::guest::claim::{self, Claim, Phase, Run, Swap, Window};
 use crate::guest::{Courtesy, GuestContext, Settled, Settlement, Sides, enter_reservation};
 use crate::libvirt::{MigrateParams, Token, VirtError};
@@ -95,6 +96,12 @@ impl Transfer<'_> {
         let (port, uuid, to) = (self.rack.port(), self.a_move.uuid, self.a_move.to.as_str());
         let claim = claim::read(port, uuid).await?;
         self.may_begin(&claim).await?;
+        // After the claim was read, so that a fence that came later finds this very claim, or none of ours.
+        let fences = fence::standing(port).await?;
+        if let Some(host) = [self.a_move.from.as_str(), to].into_iter().find(|host| fences.has(host)) {
+            return Err(Failure::refused(format!("{host} is fenced: nothing moves from or to it"))
+                .hint(format!("let it in again with `rackhand readmit {host}`")));
+        }
         job.step("looks whether the hosts see each other");
         preflight::ready(self.rack, self.pairs, self.a_move).await.map_err(before_it_began)?;
         let run = self.rack.run.operation();

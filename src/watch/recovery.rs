@@ -55,7 +55,9 @@ fn guests_of<'a>(input: &'a PlanningInput, host: &str) -> Vec<&'a Guest> {
     let here = |guest: &&Guest| {
         let claim = input.claim(guest.uuid);
         let named = claim.phase != Phase::Free && claim.places().any(|place| place == host);
-        named && (guest.desired == Desired::Running || claim.phase != Phase::Running)
+        // A start elsewhere found no room, and gave its claim back.
+        let waits = claim.phase == Phase::Free && claim.last.as_deref() == Some(host);
+        (named && claim.phase != Phase::Running) || ((named || waits) && guest.desired == Desired::Running)
     };
     let mut guests: Vec<&Guest> = input.guests.iter().filter(here).collect();
     guests.sort_by(|a, b| b.priority.cmp(&a.priority).then_with(|| a.name.cmp(&b.name)));
