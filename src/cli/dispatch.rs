@@ -2,9 +2,10 @@
 
 use super::context::Context;
 use super::global::{Global, INVENTORY};
+use super::trace::Trace;
 use super::{
-    check, completions, evacuate, facts, failover, fence, guest, help, host_add, image, incident, init, init_args,
-    inventory, lab, migrate, network, provision, readmit, return_, run, status,
+    check, completions, evacuate, facts, failover, fence, guest, help, history, host_add, image, incident, init,
+    init_args, inventory, lab, migrate, network, provision, readmit, return_, run, status,
 };
 use crate::error::{Failure, Kind};
 use crate::ui::Ui;
@@ -13,7 +14,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::CompleteEnv;
 use std::io::IsTerminal;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A hand for the rack: Ceph, KVM guests, migration and evacuation over SSH, without agents.
 #[derive(Debug, Parser)]
@@ -45,6 +46,7 @@ enum Command {
     Incident(incident::IncidentArgs),
     Failover(failover::FailoverArgs),
     Readmit(readmit::ReadmitArgs),
+    History(history::HistoryArgs),
     Status(status::StatusArgs),
     Doctor(status::DoctorArgs),
     Lab(lab::LabArgs),
@@ -61,8 +63,8 @@ pub fn command() -> clap::Command {
 pub fn main() -> ExitCode {
     // Answers a shell that completes a line, and exits.
     CompleteEnv::with_factory(command).complete();
-    let cli = match parse() {
-        Ok(cli) => cli,
+    let (cli, trace) = match parse() {
+        Ok(parsed) => parsed,
         Err(error) => {
             let code = if error.use_stderr() { Kind::Usage.code() } else { 0 };
             // Nothing can be done when the terminal is gone.
@@ -81,7 +83,15 @@ pub fn main() -> ExitCode {
         }
     };
     let context = Context::new(global, ui.clone());
-    let outcome = runtime.block_on(bounded(cli.command, &context));
+    let outcome = runtime.block_on(async {
+        let kept = cli.command.is_kept(&context.global);
+        let began = Instant::now();
+        let outcome = bounded(cli.command, &context).await;
+        if kept {
+            context.remember(trace, began.elapsed(), &outcome).await;
+        }
+        outcome
+    });
     // Blocking threads that hang must not hold the exit.
     runtime.shutdown_timeout(Duration::from_millis(200));
     match outcome {
@@ -93,14 +103,15 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The command line. An empty variable is as good as none, as everywhere in the shell.
-fn parse() -> Result<Cli, clap::Error> {
+/// The command line, and what of it may be kept. An empty variable is as good as none, as everywhere in the shell.
+fn parse() -> Result<(Cli, Trace), clap::Error> {
     let mut command = command();
     if std::env::var_os(INVENTORY).is_some_and(|path| path.is_empty()) {
         command = command.mut_arg("inventory", |arg| arg.env(Resettable::Reset));
     }
     let matches = command.try_get_matches_from_mut(std::env::args_os())?;
-    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+    let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+    Ok((cli, Trace::of(&command, &matches)))
 }
 
 impl Command {
@@ -111,7 +122,7 @@ impl Command {
                 Command::Facts(_) | Command::Check(_) | Command::Status(_) | Command::Doctor(_) => true,
                 // They write in one step, at their end.
                 Command::Init(_) | Command::Completions(_) | Command::Man(_) => true,
-                Command::Inventory(_) | Command::Incident(_) => true,
+                Command::Inventory(_) | Command::Incident(_) | Command::History(_) => true,
                 Command::Fence(fence) => fence.only_looks(),
                 Command::Guest(guest) => guest.only_looks(),
                 Command::Image(image) => image.only_looks(),
@@ -120,6 +131,11 @@ impl Command {
                 Command::Migrate(_) | Command::Evacuate(_) | Command::Return(_) => false,
                 Command::Failover(_) | Command::Readmit(_) => false,
             }
+    }
+
+    /// Whether the history has an entry of it: it may change the rack.
+    fn is_kept(&self, global: &Global) -> bool {
+        !self.only_looks(global) && !matches!(self, Command::Lab(_))
     }
 
     /// Whether it follows `--deadline` itself: what is under way must not be dropped there.
@@ -178,6 +194,7 @@ async fn run(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Failover(args) => failover::run(args, context).await,
         Command::Readmit(args) => readmit::run(args, context).await,
         Command::Return(args) => return_::run(args, context).await,
+        Command::History(args) => history::run(&args, context).await,
         Command::Incident(args) => incident::run(args, context).await,
         Command::Fence(args) => fence::run(args, context).await,
         Command::Guest(args) => guest::run(args, context).await,

@@ -70,6 +70,7 @@ pub(super) const EXAMPLES: &[(&str, &[&str])] = &[
     ("incident report", &["rackhand incident report", "rackhand incident report --year 2026"]),
     ("fence list", &["rackhand fence list"]),
     ("fence test", &["rackhand fence test", "rackhand fence test h2 -o json"]),
+    ("history", &["rackhand history", "rackhand history web-1 --last 10"]),
     ("status", &["rackhand status", "rackhand status -o json"]),
     ("doctor", &["rackhand doctor"]),
     ("lab up", &["rackhand lab up", "rackhand lab up --name big --hosts 5 --disks 2", "rackhand lab up --from saved"]),

@@ -19,6 +19,7 @@ mod guest_list;
 mod guest_run;
 mod guest_selection;
 mod help;
+mod history;
 mod host_add;
 mod host_maintenance;
 mod host_names;
@@ -38,6 +39,7 @@ mod readmit;
 mod return_;
 mod run;
 mod status;
+mod trace;
 
 pub use completions::script as completion_script;
 pub use context::Context;

@@ -2,9 +2,11 @@
 
 pub mod brain;
 pub mod driver;
+pub mod history;
 pub mod incident;
 mod readmit;
 mod recovery;
+pub mod telling;
 pub mod witness;
 
 pub use readmit::{Readmitted, readmit};

@@ -13,4 +13,4 @@ pub use inventory::{ClusterIdentity, Inventory, SshDefaults};
 pub use networks::{GuestNetwork, HostNetwork, IpoibMode, LinkKind, MigrationNetwork, Networks};
 pub use storage::{BackupSpec, BackupStorage, CephSpec, FailoverProfile, FailureDomain, GuestDefaults};
 pub use units::{AddressRange, KeyPin, LinkSpeed, Patience, Size};
-pub use watch::WatchSpec;
+pub use watch::{WatchSpec, WebhookSpec};

@@ -119,6 +119,9 @@ prop_compose! {
         hosts in hosts(),
         path in "/[a-z/ ]{0,20}",
         patience in proptest::option::of(300u64..60_000),
+        hooks in prop::collection::vec(prop::collection::vec("[ -~]{1,12}", 1..4), 0..3),
+        webhook in proptest::option::of(proptest::option::of(secret())),
+        token in proptest::option::of(secret()),
     ) -> Inventory {
         let size = u8::try_from(hosts.len()).unwrap().min(3);
         let storage = BackupStorage { address: v4(10, 3, 0, 1), user: None, port: None, path: path.into() };
@@ -130,7 +133,14 @@ prop_compose! {
             guests: GuestDefaults { memory: Size(memory << 10), cpu_overcommit: overcommit, ..GuestDefaults::default() },
             hosts,
             backup: BackupSpec { storage: BTreeMap::from([("vault".to_owned(), storage)]) },
-            watch: WatchSpec { patience: patience.map(|millis| Patience(Duration::from_millis(millis))) },
+            watch: WatchSpec {
+                patience: patience.map(|millis| Patience(Duration::from_millis(millis))),
+                hooks,
+                webhook: webhook.map(|secret| {
+                    WebhookSpec { url: "https://page.example/x".to_owned(), header: "X-Token".to_owned(), secret }
+                }),
+                token,
+            },
             base: PathBuf::new(),
         }
     }
