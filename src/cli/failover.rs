@@ -13,6 +13,8 @@ use tokio::time::{Instant, timeout};
 
 /// How long the host may take to show that it lives after all.
 const LIVES: Duration = Duration::from_secs(3);
+/// How long its BMC may take to switch it off.
+const POWER: Duration = Duration::from_secs(15);
 /// How long the plan may take that is shown before the question.
 const PLAN: Duration = Duration::from_secs(5);
 
@@ -98,20 +100,21 @@ async fn carry_out(loss: &HostLoss<'_>, context: &Context) -> Result<Outcome, Fa
             });
         })
         .await;
-    let record = match fenced {
-        Ok(record) => record,
-        Err(failure) => {
-            job.fail(failure.to_string());
-            return Err(failure);
-        }
-    };
-    job.done(format!("the storage refuses it since map {}", record.proof.epoch()));
+    job.conclude(&fenced, |record| {
+        (crate::ui::Outcome::Done, format!("the storage refuses it since map {}", record.proof.epoch()))
+    });
+    let record = fenced?;
     let fenced_after_ms = millis(began.elapsed());
-    let (gates, started) = tokio::join!(loss.close_gates(&record), loss.restart());
+    let restart = async { (loss.restart().await, millis(began.elapsed())) };
+    let (gates, power, (started, after_ms)) =
+        tokio::join!(loss.close_gates(&record), loss.power_off(&record, POWER), restart);
     for (name, failure) in gates {
         context.ui.warn(format!("{name} would still take a migration from {}: {failure}", loss.host));
     }
-    let after_ms = millis(began.elapsed());
+    match power {
+        Ok(proof) => context.ui.note(format!("{} is off: {}", loss.host, proof.by())),
+        Err(failure) => context.ui.note(format!("the power of {} is unconfirmed: {failure}", loss.host)),
+    }
     let started = conclude("start", started?)?;
     Ok(Outcome {
         host: loss.host.to_owned(),

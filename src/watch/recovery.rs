@@ -1,7 +1,7 @@
 //! What follows a verdict: the host is shut out, and its guests start elsewhere.
 
 use crate::error::{Failure, Kind};
-use crate::fence::{self, FenceError, FenceRecord, Fencing, Stage};
+use crate::fence::{self, FenceError, FenceRecord, Fencing, PowerProof, Stage};
 use crate::guest::claim::Phase;
 use crate::guest::placement::{Closed, HostCapacity, Place, place, reasons};
 use crate::guest::{Desired, Guest, GuestContext, PlanningInput, Started, need, start_at};
@@ -10,6 +10,7 @@ use crate::ssh::Remote;
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A host that is lost, or is to be treated as if it were.
 #[derive(Clone, Debug)]
@@ -135,6 +136,25 @@ impl HostLoss<'_> {
         };
         fence::write(self.rack.port(), &record).await?;
         Ok(record)
+    }
+
+    /// Switches the host off by its BMC, and writes the proof of it down: what is left of its guests' networks is silent then.
+    /// The storage's proof does not wait for it.
+    ///
+    /// # Errors
+    /// When it is not proven to be off within `limit`: its power is unconfirmed.
+    pub async fn power_off(&self, record: &FenceRecord, limit: Duration) -> Result<PowerProof, Failure> {
+        let (inventory, port) = (&self.rack.inventory, self.rack.port());
+        let Some(spec) = inventory.host(self.host) else {
+            return Err(Failure::usage(format!("the inventory has no host `{}`", self.host)));
+        };
+        // The service tag that the host told while it ran; one that was never rehearsed has no BMC that is proven its own.
+        let serial = fence::rehearsals(port).await?.0.into_iter().find(|known| known.host == self.host);
+        let serial = serial.and_then(|known| known.serial);
+        let proof = fence::power_off(spec, &serial.unwrap_or_default(), inventory, &self.rack.fleet, limit).await;
+        let proof = proof.map_err(|error| Failure::new(Kind::Failed, error))?;
+        fence::write(port, &FenceRecord { power: Some(proof.clone()), ..record.clone() }).await?;
+        Ok(proof)
     }
 
     /// Has every other host take no migration from it any more; tells which could not be asked.
