@@ -123,7 +123,7 @@ impl Context {
     /// When the inventory is wrong.
     pub fn rack_as_it_is(&self) -> Result<GuestContext, Failure> {
         let inventory = self.inventory()?;
-        Ok(GuestContext::over(self.fleet(&inventory)?, inventory, self.ui.clone()))
+        Ok(self.known(GuestContext::over(self.fleet(&inventory)?, inventory, self.ui.clone())))
     }
 
     /// Asks before a change, unless `--yes` was given.

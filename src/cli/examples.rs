@@ -69,6 +69,7 @@ pub(super) const EXAMPLES: &[(&str, &[&str])] = &[
     ("incident explain", &["rackhand incident explain 7"]),
     ("incident report", &["rackhand incident report", "rackhand incident report --year 2026"]),
     ("fence list", &["rackhand fence list"]),
+    ("fence run", &["rackhand fence run h2 --reason 'smoke'", "rackhand fence run h2 --dry-run"]),
     ("fence test", &["rackhand fence test", "rackhand fence test h2 -o json"]),
     ("history", &["rackhand history", "rackhand history web-1 --last 10"]),
     ("status", &["rackhand status", "rackhand status -o json"]),

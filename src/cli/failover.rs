@@ -1,13 +1,16 @@
 //! `rackhand failover`.
 
 use super::Context;
+use crate::cluster::ClusterPort;
 use crate::error::{Failure, Kind};
 use crate::fence::{self, Stage};
 use crate::guest::{GuestContext, conclude};
 use crate::ui::Table;
+use crate::watch::incident::{self, Journal};
 use crate::watch::{HostLoss, RestartPlan};
 use clap::Args;
 use serde::Serialize;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
@@ -15,6 +18,8 @@ use tokio::time::{Instant, timeout};
 const LIVES: Duration = Duration::from_secs(3);
 /// How long its BMC may take to switch it off.
 const POWER: Duration = Duration::from_secs(15);
+/// How long the end waits for the incident to be written down.
+const KEPT: Duration = Duration::from_secs(3);
 /// How long the plan may take that is shown before the question.
 const PLAN: Duration = Duration::from_secs(5);
 
@@ -89,31 +94,72 @@ pub async fn run(args: FailoverArgs, context: &Context) -> Result<(), Failure> {
 
 async fn carry_out(loss: &HostLoss<'_>, context: &Context) -> Result<Outcome, Failure> {
     let began = Instant::now();
+    let port = Arc::clone(&loss.rack.port) as Arc<dyn ClusterPort>;
+    let journal = Journal::open(port, None, loss.host, loss.why, &loss.rack.run.by);
+    let outcome = follow(loss, context, &journal, began).await;
+    match &outcome {
+        Ok(outcome) => {
+            let count = outcome.started.len();
+            journal.end(incident::Outcome::Recovered, format!("{count} of its guests run elsewhere"));
+        }
+        Err(failure) if failure.kind == Kind::Partial => journal.end(incident::Outcome::Partly, failure.to_string()),
+        Err(failure) => journal.end(incident::Outcome::Failed, failure.to_string()),
+    }
+    if let Some(number) = journal.flushed(KEPT).await {
+        context.ui.note(format!("`rackhand incident explain {number}` tells how it went"));
+    }
+    outcome
+}
+
+/// Fences the host and starts its guests, each step written down.
+async fn follow(loss: &HostLoss<'_>, context: &Context, journal: &Journal, began: Instant) -> Result<Outcome, Failure> {
     let job = context.ui.job(format!("fence {}", loss.host));
+    journal.step(incident::Stage::Fencing, loss.why, Vec::new());
     loss.nudge().await?;
     let fenced = loss
         .fence(None, |stage| {
-            job.step(match stage {
-                Stage::Committed => "the monitors refuse it",
-                Stage::OsdsDown => "its OSDs are down, waits until every OSD refuses it",
-                Stage::Everywhere => "every OSD refuses it",
-            });
+            let (written, text) = match stage {
+                Stage::Committed => (incident::Stage::Note, "the monitors refuse it"),
+                Stage::OsdsDown => (incident::Stage::OsdsDown, "its OSDs are down, waits until every OSD refuses it"),
+                Stage::Everywhere => (incident::Stage::MapEverywhere, "every OSD refuses it"),
+            };
+            journal.step(written, text, Vec::new());
+            job.step(text);
         })
         .await;
     job.conclude(&fenced, |record| {
         (crate::ui::Outcome::Done, format!("the storage refuses it since map {}", record.proof.epoch()))
     });
     let record = fenced?;
+    let shut_out = record.proof.addresses().iter().map(|address| format!("refused: {address}"));
+    let shut_out = shut_out.chain(record.proof.clients().iter().map(|client| format!("refused: client {client}")));
+    let proof = format!("the storage refuses it since map {}", record.proof.epoch());
+    journal.step(incident::Stage::Fenced, proof, shut_out.collect());
     let fenced_after_ms = millis(began.elapsed());
-    let restart = async { (loss.restart().await, millis(began.elapsed())) };
+    let restart = async {
+        let started = loss.restart().await;
+        for (guest, outcome) in started.iter().flatten() {
+            match outcome {
+                Ok(started) => journal.guest(incident::Stage::Running, guest, format!("on {}", started.host)),
+                Err(failure) => journal.guest(incident::Stage::Waiting, guest, failure.to_string()),
+            }
+        }
+        (started, millis(began.elapsed()))
+    };
     let (gates, power, (started, after_ms)) =
         tokio::join!(loss.close_gates(&record), loss.power_off(&record, POWER), restart);
     for (name, failure) in gates {
         context.ui.warn(format!("{name} would still take a migration from {}: {failure}", loss.host));
     }
     match power {
-        Ok(proof) => context.ui.note(format!("{} is off: {}", loss.host, proof.by())),
-        Err(failure) => context.ui.note(format!("the power of {} is unconfirmed: {failure}", loss.host)),
+        Ok(proof) => {
+            journal.step(incident::Stage::PoweredOff, format!("off twice in a row: {}", proof.by()), Vec::new());
+            context.ui.note(format!("{} is off: {}", loss.host, proof.by()));
+        }
+        Err(failure) => {
+            journal.step(incident::Stage::Note, format!("its power is unconfirmed: {failure}"), Vec::new());
+            context.ui.note(format!("the power of {} is unconfirmed: {failure}", loss.host));
+        }
     }
     let started = conclude("start", started?)?;
     Ok(Outcome {
@@ -130,7 +176,7 @@ fn millis(time: Duration) -> u64 {
 }
 
 /// Refuses a host that answers: fencing it would end guests that run well.
-async fn unless_it_lives(rack: &GuestContext, host: &str) -> Result<(), Failure> {
+pub(super) async fn unless_it_lives(rack: &GuestContext, host: &str) -> Result<(), Failure> {
     let remote = rack.fleet.get(host)?;
     // One that is fenced already ran its guests until then; what was begun is finished.
     if matches!(timeout(LIVES, fence::records(rack.port())).await, Ok(Ok(records)) if records.contains_key(host)) {

@@ -1,6 +1,6 @@
 //! `rackhand fence`.
 
-use super::{Context, host_names};
+use super::{Context, fence_run, host_names};
 use crate::error::{Failure, Kind};
 use crate::fence::{self, FenceRecord, PathTested, Rehearsal, rehearse};
 use crate::inventory::HostSpec;
@@ -18,6 +18,7 @@ pub struct FenceArgs {
 
 #[derive(Debug, Subcommand)]
 enum FenceCommand {
+    Run(fence_run::RunArgs),
     Test(TestArgs),
     /// List the hosts that are fenced, with the proof of each.
     List,
@@ -40,6 +41,7 @@ impl FenceArgs {
     pub(super) fn only_looks(&self) -> bool {
         match self.command {
             FenceCommand::Test(_) | FenceCommand::List => true,
+            FenceCommand::Run(_) => false,
         }
     }
 }
@@ -55,6 +57,7 @@ struct Tested {
 /// What the command itself reports.
 pub async fn run(args: FenceArgs, context: &Context) -> Result<(), Failure> {
     match args.command {
+        FenceCommand::Run(args) => fence_run::run(args, context).await,
         FenceCommand::Test(args) => test(&args, context).await,
         FenceCommand::List => list(context).await,
     }

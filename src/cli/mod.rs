@@ -11,6 +11,7 @@ mod examples;
 mod facts;
 mod failover;
 mod fence;
+mod fence_run;
 mod global;
 mod guest;
 mod guest_console;

@@ -1,0 +1,90 @@
+//! `rackhand fence run`.
+
+use super::Context;
+use super::failover::unless_it_lives;
+use crate::error::{Failure, ResultExt};
+use crate::fence::{self, FenceRecord, PowerProof};
+use crate::guest::GuestContext;
+use crate::watch::HostLoss;
+use clap::Args;
+use std::time::Duration;
+
+/// How long switching a host off may take; the slowest BMCs take half of it.
+const OFF: Duration = Duration::from_secs(40);
+
+/// Shut a lost host out of the storage, and switch it off; its guests stay where they are.
+///
+/// The storage is enough to make sure that it writes no more. Its BMC is ordered at the same time, if it has the service
+/// tag that the host told at the last `rackhand fence test`. `rackhand failover` starts the guests elsewhere.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The host.
+    #[arg(value_name = "HOST")]
+    host: String,
+    /// Why, for the record.
+    #[arg(long, value_name = "TEXT", default_value = "declared lost by an operator")]
+    reason: String,
+    /// Do it although the host answers: its guests lose their disks at once.
+    #[arg(long)]
+    even_if_it_answers: bool,
+    /// Leave its power alone.
+    #[arg(long)]
+    storage_only: bool,
+}
+
+/// Runs `rackhand fence run`.
+///
+/// # Errors
+/// Exit 5 when the host answers, 6 when it cannot be told whether it is shut out.
+pub async fn run(args: RunArgs, context: &Context) -> Result<(), Failure> {
+    let rack = context.rack_as_it_is()?;
+    let host = &args.host;
+    if rack.inventory.host(host).is_none() {
+        return Err(Failure::usage(format!("the inventory has no host `{host}`")));
+    }
+    rack.port().avoid(host).await;
+    if !args.even_if_it_answers {
+        unless_it_lives(&rack, host).await?;
+    }
+    if context.would("fence", &[host])? {
+        return Ok(());
+    }
+    context.confirm(&format!("shut {host} out of the storage and switch it off?")).await?;
+    let loss = HostLoss { rack: &rack, host, why: &args.reason };
+    let storage = async {
+        let job = context.ui.job(format!("shut {host} out of the storage"));
+        loss.nudge().await?;
+        let fenced = loss.fence(None, |_| ()).await;
+        job.conclude(&fenced, |record| {
+            (crate::ui::Outcome::Done, format!("refused since map {}", record.proof.epoch()))
+        });
+        fenced
+    };
+    let power = async {
+        if args.storage_only {
+            return None;
+        }
+        let job = context.ui.job(format!("switch {host} off"));
+        let proof = switch_off(&rack, host).await;
+        job.conclude(&proof, |proof| (crate::ui::Outcome::Done, proof.by().to_owned()));
+        proof.ok()
+    };
+    let (record, power) = tokio::join!(storage, power);
+    let record = record?;
+    if let Some(power) = power {
+        fence::write(rack.port(), &FenceRecord { power: Some(power), ..record.clone() }).await?;
+    }
+    for (name, failure) in loss.close_gates(&record).await {
+        context.ui.warn(format!("{name} would still take a migration from {host}: {failure}"));
+    }
+    context.did("fence", host, true)
+}
+
+async fn switch_off(rack: &GuestContext, host: &str) -> Result<PowerProof, Failure> {
+    let spec =
+        rack.inventory.host(host).ok_or_else(|| Failure::usage(format!("the inventory has no host `{host}`")))?;
+    let (known, _) =
+        fence::rehearsals(rack.port()).await.while_doing(|| "its service tag cannot be read".to_owned())?;
+    let serial = known.into_iter().find(|one| one.host == host).and_then(|one| one.serial).unwrap_or_default();
+    fence::power_off(spec, &serial, &rack.inventory, &rack.fleet, OFF).await.map_err(Failure::failed)
+}
