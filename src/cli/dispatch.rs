@@ -5,7 +5,7 @@ use super::global::{Global, INVENTORY};
 use super::trace::Trace;
 use super::{
     check, completions, evacuate, facts, failover, fence, guest, help, history, host_add, image, incident, init,
-    init_args, inventory, lab, migrate, network, provision, readmit, return_, run, status,
+    init_args, inventory, lab, migrate, network, provision, readmit, return_, run, status, watch,
 };
 use crate::error::{Failure, Kind};
 use crate::ui::Ui;
@@ -49,6 +49,7 @@ enum Command {
     History(history::HistoryArgs),
     Status(status::StatusArgs),
     Doctor(status::DoctorArgs),
+    Watch(watch::WatchArgs),
     Lab(lab::LabArgs),
     Completions(completions::CompletionsArgs),
     Man(completions::ManArgs),
@@ -127,6 +128,7 @@ impl Command {
                 Command::Guest(guest) => guest.only_looks(),
                 Command::Image(image) => image.only_looks(),
                 Command::Network(network) => network.only_looks(),
+                Command::Watch(watch) => watch.only_looks(),
                 Command::Host(_) | Command::Provision(_) | Command::Run(_) | Command::Lab(_) => false,
                 Command::Migrate(_) | Command::Evacuate(_) | Command::Return(_) => false,
                 Command::Failover(_) | Command::Readmit(_) => false,
@@ -140,7 +142,11 @@ impl Command {
 
     /// Whether it follows `--deadline` itself: what is under way must not be dropped there.
     fn keeps_the_deadline(&self) -> bool {
-        matches!(self, Command::Migrate(_) | Command::Evacuate(_) | Command::Return(_) | Command::Lab(_))
+        match self {
+            Command::Migrate(_) | Command::Evacuate(_) | Command::Return(_) | Command::Lab(_) => true,
+            Command::Watch(watch) => watch.keeps_the_deadline(),
+            _ => false,
+        }
     }
 }
 
@@ -183,6 +189,7 @@ async fn run(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Facts(args) => facts::run(args, context).await,
         Command::Doctor(args) => status::doctor(&args, context).await,
         Command::Status(args) => status::status(&args, context).await,
+        Command::Watch(args) => watch::run(args, context).await,
         Command::Host(args) => host_add::run(args, context).await,
         Command::Completions(args) => completions::run(&args, context),
         Command::Man(args) => completions::man(&args, self::command(), context),

@@ -11,7 +11,7 @@ pub(super) const GROUPS: [(&str, &[&str]); 7] = [
     ("Run guests", &["image", "network", "guest"]),
     ("Move guests", &["migrate", "evacuate", "return"]),
     ("Lose a host", &["incident", "fence", "failover", "readmit"]),
-    ("Look after it", &["status", "doctor", "history"]),
+    ("Look after it", &["status", "doctor", "watch", "history"]),
     ("Try it on this machine", &["lab"]),
     ("Shell and manual", &["completions", "man", "help"]),
 ];

@@ -41,6 +41,9 @@ mod return_;
 mod run;
 mod status;
 mod trace;
+mod watch;
+mod watch_control;
+mod watch_screen;
 
 pub use completions::script as completion_script;
 pub use context::Context;

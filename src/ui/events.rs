@@ -75,6 +75,17 @@ pub enum Event {
         /// The line.
         message: String,
     },
+    /// Something that the watch saw or did.
+    Watch {
+        /// When, by this machine's clock.
+        at: jiff::Timestamp,
+        /// What kind of thing, in a word.
+        kind: String,
+        /// The host it is about, if it is about one.
+        host: Option<String>,
+        /// It, in a sentence.
+        message: String,
+    },
     /// Something the operator has to know.
     Warning {
         /// The line.
@@ -153,8 +164,22 @@ impl Sink {
                 }
             }
             Event::Ended { job, .. } => drop(running.remove(job)),
-            Event::Note { .. } | Event::Warning { .. } | Event::Failure { .. } => {}
+            Event::Note { .. } | Event::Watch { .. } | Event::Warning { .. } | Event::Failure { .. } => {}
         }
+    }
+
+    /// Whether bars are drawn.
+    pub(super) fn draws(&self) -> bool {
+        self.style == EventStyle::Bars && !self.quiet
+    }
+
+    /// Takes a job's bar away without a word.
+    fn withdraw(&self, job: u64) {
+        if let Some(bar) = self.live.lock().unwrap_or_else(PoisonError::into_inner).remove(&job) {
+            bar.finish_and_clear();
+            self.bars.remove(&bar);
+        }
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&job);
     }
 
     /// Runs `f` with the bars out of the way.
@@ -227,7 +252,7 @@ impl Sink {
                     self.suspend(|| self.line(&text));
                 }
             }
-            Event::Note { .. } | Event::Warning { .. } | Event::Failure { .. } => {
+            Event::Note { .. } | Event::Watch { .. } | Event::Warning { .. } | Event::Failure { .. } => {
                 if let Some(text) = self.text(event) {
                     self.suspend(|| self.line(&text));
                 }
@@ -266,6 +291,10 @@ fn plain(event: &Event) -> Option<String> {
             Some(format!("{mark} {label}{tail} ({seconds:.1} s)"))
         }
         Event::Note { message } => Some(message.clone()),
+        Event::Watch { at, kind, message, .. } => {
+            let at = at.to_zoned(jiff::tz::TimeZone::system()).strftime("%H:%M:%S%.3f").to_string();
+            Some(format!("{at}  {kind:<15} {message}"))
+        }
         Event::Warning { message } => Some(format!("warning: {message}")),
         Event::Failure { message, hints, .. } => {
             let mut text = format!("error: {message}");
@@ -308,6 +337,12 @@ impl Job {
     /// Ends the job.
     pub fn end(mut self, outcome: Outcome, message: impl Into<String>) {
         self.finish(outcome, message.into());
+    }
+
+    /// Takes it off the screen without a word: it was there to be looked at.
+    pub fn withdraw(mut self) {
+        self.ended = true;
+        self.sink.withdraw(self.id);
     }
 
     /// Ends the job as done.

@@ -73,6 +73,17 @@ impl Ui {
         self.output == OutputFormat::Json
     }
 
+    /// Whether jobs are drawn as lines that move.
+    pub fn draws(&self) -> bool {
+        self.sink.draws()
+    }
+
+    /// Something that the watch saw or did.
+    pub fn tell(&self, kind: &str, host: Option<&str>, message: impl Into<String>) {
+        let (kind, host, at) = (kind.to_owned(), host.map(str::to_owned), jiff::Timestamp::now());
+        self.sink.emit(&Event::Watch { at, kind, host, message: message.into() });
+    }
+
     /// Whether a person can be asked on this terminal.
     pub fn can_ask(&self) -> bool {
         std::io::stdin().is_terminal() && std::io::stderr().is_terminal()

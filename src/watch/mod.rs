@@ -4,10 +4,12 @@ pub mod brain;
 pub mod driver;
 pub mod history;
 pub mod incident;
+mod rack_hands;
 mod readmit;
 mod recovery;
 pub mod telling;
 pub mod witness;
 
+pub use rack_hands::RackHands;
 pub use readmit::{Readmitted, readmit};
 pub use recovery::{HostLoss, Restart, RestartPlan};

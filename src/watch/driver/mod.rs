@@ -19,4 +19,5 @@ pub use audience::{Audience, HostPicture, Picture, Told};
 pub use documents::{Disarmed, OpenIncidents, WatchStatus};
 pub use hands::{FenceFailure, Hands, Recovered};
 pub use run::watch;
+pub use seat::LEASE;
 pub use setup::{Ports, Setup, WatchedHost, watched_hosts};

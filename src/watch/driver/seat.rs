@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 /// The object of the lease.
-pub(super) const LEASE: &str = "watch.leader";
+pub const LEASE: &str = "watch.leader";
 /// The shortest term: longer than the storage stands still when a host is lost (4 s at worst), shorter than the 6 s in
 /// which another watcher has to take over.
 const SHORTEST_TERM: Duration = Duration::from_millis(4500);

@@ -1,0 +1,114 @@
+//! Fencing, recovery and BMCs of the real rack, as the watch asks for them.
+
+use super::brain::{Power, Verdict};
+use super::driver::{FenceFailure, Hands, Recovered};
+use crate::error::{Failure, Kind};
+use crate::fence;
+use crate::guest::{GuestContext, claim};
+use crate::host::BmcSeen;
+use async_trait::async_trait;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio::time::{interval, sleep};
+
+/// How often the connections to the hypervisors are looked after: none has to be opened once a host is dead.
+const WARM: Duration = Duration::from_secs(15);
+/// How long a guest may take to end.
+const END: Duration = Duration::from_secs(20);
+/// Time between two looks at guests that end.
+const LOOK: Duration = Duration::from_millis(300);
+
+/// Acts on the real rack.
+#[derive(Debug)]
+pub struct RackHands {
+    rack: GuestContext,
+    warm: JoinHandle<()>,
+}
+
+impl Drop for RackHands {
+    fn drop(&mut self) {
+        self.warm.abort();
+    }
+}
+
+impl RackHands {
+    /// Acts on this rack, and keeps its hypervisors connected.
+    pub fn new(rack: GuestContext) -> Self {
+        let hypervisors = rack.hypervisors.clone();
+        let warm = tokio::spawn(async move {
+            let mut due = interval(WARM);
+            loop {
+                due.tick().await;
+                for hypervisor in hypervisors.all() {
+                    let hypervisor = std::sync::Arc::clone(hypervisor);
+                    tokio::spawn(async move { hypervisor.connect().await });
+                }
+            }
+        });
+        RackHands { rack, warm }
+    }
+
+    /// Ends what runs on a host by the claims of its guests, and sees that nothing runs there any more.
+    async fn stop_all(&self, host: &str) -> Result<(), Failure> {
+        let hypervisor = self.rack.hypervisors.get(host)?;
+        for guest in self.rack.guests().await? {
+            let claim = claim::read(self.rack.port(), guest.uuid).await?;
+            if !claim.places().any(|place| place == host) {
+                continue;
+            }
+            match hypervisor.destroy(guest.uuid, claim.token()).await {
+                Err(error) if !error.no_domain() => return Err(Failure::new(Kind::Failed, error)),
+                _ => {}
+            }
+        }
+        let ends = tokio::time::Instant::now() + END;
+        loop {
+            let domains = hypervisor.domains().await.map_err(|error| Failure::new(Kind::Failed, error))?;
+            let left: Vec<String> =
+                domains.iter().filter(|domain| domain.state.has_process()).map(|domain| domain.name.clone()).collect();
+            if left.is_empty() {
+                return Ok(());
+            }
+            if tokio::time::Instant::now() >= ends {
+                return Err(Failure::failed(format!("{} still run on host {host}", left.join(", "))));
+            }
+            sleep(LOOK).await;
+        }
+    }
+}
+
+#[async_trait]
+impl Hands for RackHands {
+    async fn fence(&self, host: &str, _verdict: &Verdict) -> Result<String, FenceFailure> {
+        Err(FenceFailure { why: format!("{host}: not built"), nothing_done: true })
+    }
+
+    async fn recover(&self, host: &str) -> Result<Recovered, String> {
+        Err(format!("{host}: not built"))
+    }
+
+    async fn stop_guests(&self, host: &str) -> Result<(), String> {
+        self.stop_all(host).await.map_err(|failure| failure.to_string())
+    }
+
+    async fn restart_guests(&self, host: &str) -> Result<String, String> {
+        Err(format!("it was booted anew; start what should run with `rackhand guest start` ({host})"))
+    }
+
+    async fn drain(&self, host: &str) -> Result<String, String> {
+        Err(format!("it is slow, not dead; move its guests away with `rackhand evacuate {host}`"))
+    }
+
+    async fn power(&self, host: &str) -> Power {
+        let Some(spec) = self.rack.inventory.host(host) else { return Power::Unreachable };
+        match fence::ask(spec, &self.rack.inventory, &self.rack.fleet).await {
+            Some(BmcSeen::Answered { on: true, .. }) => Power::On,
+            Some(BmcSeen::Answered { on: false, .. }) => Power::Off,
+            Some(BmcSeen::Failed { .. } | BmcSeen::Untried { .. }) | None => Power::Unreachable,
+        }
+    }
+
+    async fn avoid(&self, host: &str) {
+        self.rack.port().avoid(host).await;
+    }
+}
