@@ -2,8 +2,9 @@
 
 use super::brain::{Power, Verdict};
 use super::driver::{FenceFailure, Hands, Recovered};
+use super::recovery::HostLoss;
 use crate::error::{Failure, Kind};
-use crate::fence;
+use crate::fence::{self, FenceRecord, Stage};
 use crate::guest::{GuestContext, claim};
 use crate::host::BmcSeen;
 use async_trait::async_trait;
@@ -77,14 +78,52 @@ impl RackHands {
     }
 }
 
+/// What proves that a host is shut out, in words.
+fn proof(record: &FenceRecord) -> String {
+    let addresses: Vec<String> = record.proof.addresses().iter().map(ToString::to_string).collect();
+    format!("every OSD refuses {} since OSD map {}", addresses.join(" and "), record.proof.epoch())
+}
+
 #[async_trait]
 impl Hands for RackHands {
-    async fn fence(&self, host: &str, _verdict: &Verdict) -> Result<String, FenceFailure> {
-        Err(FenceFailure { why: format!("{host}: not built"), nothing_done: true })
+    async fn fence(&self, host: &str, verdict: &Verdict) -> Result<String, FenceFailure> {
+        let loss = HostLoss { rack: &self.rack, host, why: &verdict.reason };
+        let reached = |stage: Stage| {
+            let (kind, words) = match stage {
+                Stage::Committed => ("committed", "the monitors refuse its clients"),
+                Stage::OsdsDown => ("osds-down", "its OSDs are marked down"),
+                Stage::Everywhere => ("everywhere", "every OSD refuses its clients"),
+            };
+            self.rack.ui.tell(kind, Some(host), format!("host {host}: {words}"));
+        };
+        match loss.fence(None, reached).await {
+            Ok(record) => Ok(proof(&record)),
+            Err(failure) => Err(FenceFailure { why: failure.to_string(), nothing_done: failure.kind == Kind::Usage }),
+        }
     }
 
     async fn recover(&self, host: &str) -> Result<Recovered, String> {
-        Err(format!("{host}: not built"))
+        let loss = HostLoss { rack: &self.rack, host, why: "" };
+        // Beside the starts: a gate keeps out migrations that wait in the dead host's libvirt, should it come back.
+        let gates = async {
+            let record = fence::records(self.rack.port()).await.ok().and_then(|mut records| records.remove(host));
+            match record {
+                Some(record) => loss.close_gates(&record).await,
+                None => Vec::new(),
+            }
+        };
+        let (gates, started) = tokio::join!(gates, loss.restart());
+        for (name, failure) in gates {
+            self.rack.ui.warn(format!("{name} would still take a migration from {host}: {failure}"));
+        }
+        let mut done = Recovered::default();
+        for (guest, started) in started.map_err(|failure| failure.to_string())? {
+            match started {
+                Ok(_) => done.started += 1,
+                Err(failure) => done.waiting.push(format!("{guest}: {failure}")),
+            }
+        }
+        Ok(done)
     }
 
     async fn stop_guests(&self, host: &str) -> Result<(), String> {

@@ -2,6 +2,7 @@
 
 use super::documents::{Disarmed, OpenIncidents};
 use crate::cluster::{ClusterError, ClusterPort};
+use crate::fence;
 use crate::guest::read_host_states;
 use crate::watch::brain::Phase;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +23,8 @@ pub(super) struct ClusterState {
     pub(super) open: BTreeMap<String, Phase>,
     /// What holds the watch back.
     pub(super) disarmed: Option<Disarmed>,
+    /// Hosts that are fenced, as it is written down; one that is about to be let in again still is.
+    pub(super) fenced: BTreeSet<String>,
     /// Hosts in maintenance.
     pub(super) maintenance: BTreeSet<String>,
 }
@@ -44,5 +47,6 @@ async fn look(port: &dyn ClusterPort) -> Result<ClusterState, ClusterError> {
     let disarmed = Disarmed::read(port).await?;
     let hosts = read_host_states(port).await?;
     let maintenance = hosts.into_iter().filter(|(_, host)| host.maintenance.is_some()).map(|(name, _)| name).collect();
-    Ok(ClusterState { open, disarmed, maintenance })
+    let fenced = fence::records(port).await?.into_keys().collect();
+    Ok(ClusterState { open, disarmed, fenced, maintenance })
 }

@@ -78,6 +78,8 @@ struct Watcher {
     /// Whether the cluster has said whether the watch may act.
     asked_whether_armed: bool,
     maintenance: BTreeSet<String>,
+    /// Hosts in quarantine without the record of a fence, at the last look.
+    unfenced: BTreeSet<String>,
     said: Option<(WatchStatus, Duration)>,
     _osds: OsdWitness,
     tasks: JoinSet<()>,
@@ -138,6 +140,7 @@ impl Watcher {
             countdown: None,
             asked_whether_armed: false,
             maintenance: BTreeSet::new(),
+            unfenced: BTreeSet::new(),
             said: None,
             _osds: osds,
             tasks,
@@ -228,6 +231,7 @@ impl Watcher {
                 self.step(&Input::Incident { host: host.clone(), phase: *phase });
             }
         }
+        self.found_fences(&state.fenced);
         for host in self.maintenance.symmetric_difference(&state.maintenance).cloned().collect::<Vec<_>>() {
             self.step(&Input::Maintenance { on: state.maintenance.contains(&host), host });
         }
@@ -247,6 +251,26 @@ impl Watcher {
             }
             self.step(&Input::Armed(!held && self.setup.acts));
         }
+    }
+
+    /// Hosts that were fenced or let in again by others.
+    fn found_fences(&mut self, fenced: &BTreeSet<String>) {
+        let mut missing = BTreeSet::new();
+        for host in self.performer.hosts.keys().cloned().collect::<Vec<_>>() {
+            match (self.brain.phase(&host), fenced.contains(&host)) {
+                // Its guests may not run elsewhere yet: that is finished, or found to be done.
+                (Phase::Watched | Phase::Suspected, true) => {
+                    self.step(&Input::Incident { host, phase: Phase::Recovering });
+                }
+                (Phase::Quarantined, false) if self.unfenced.contains(&host) => {
+                    self.step(&Input::Readmitted { host });
+                }
+                // Looked at once more: the look may be older than the fence.
+                (Phase::Quarantined, false) => drop(missing.insert(host)),
+                _ => {}
+            }
+        }
+        self.unfenced = missing;
     }
 
     /// Time without acting passes, and ends.

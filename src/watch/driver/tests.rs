@@ -1,9 +1,9 @@
 //! The whole watcher on hosts, a cluster and hands that are not there, with a clock that the tests move.
 
 use super::*;
-use crate::cluster::{ClusterPort, FakeCluster};
+use crate::cluster::{ClusterPort, FakeCluster, KeysChange};
 use crate::ssh::{Fleet, Remote};
-use crate::watch::brain::{Power, Settings, State, Verdict};
+use crate::watch::brain::{Phase, Power, Settings, State, Verdict};
 use crate::watch::witness::Pace;
 use crate::watch::witness::testing::{BeatingHost, Mode, WELL};
 use async_trait::async_trait;
@@ -20,6 +20,7 @@ const MONS: usize = 3;
 /// Remembers what was asked for; all of it succeeds.
 #[derive(Debug, Default)]
 struct FakeHands {
+    cluster: Arc<FakeCluster>,
     calls: Mutex<Vec<(Instant, String)>>,
 }
 
@@ -46,6 +47,11 @@ impl FakeHands {
 impl Hands for FakeHands {
     async fn fence(&self, host: &str, _: &Verdict) -> Result<String, FenceFailure> {
         self.call("fence", host);
+        let record = json!({
+            "schema": "rackhand.fence/1", "host": host, "since": "2026-01-01T00:00:00Z", "by": "one", "why": "dead",
+            "proof": {"host": host, "addresses": [], "clients": [], "epoch": 7}});
+        let change = KeysChange::default().add(host, record.to_string());
+        self.cluster.change_keys("fences", &change).await.unwrap();
         Ok("its addresses are blocklisted".to_owned())
     }
     async fn recover(&self, host: &str) -> Result<Recovered, String> {
@@ -137,7 +143,9 @@ impl Rack {
     fn new() -> Self {
         let pause = Pace::of(Settings::fastest().patience).interval;
         let hosts = NAMES.iter().map(|name| ((*name).to_owned(), BeatingHost::new(name, pause))).collect();
-        let rack = Rack { hosts, cluster: Arc::default(), hands: Arc::default() };
+        let cluster = Arc::new(FakeCluster::new());
+        let hands = FakeHands { cluster: Arc::clone(&cluster), calls: Mutex::default() };
+        let rack = Rack { hosts, cluster, hands: Arc::new(hands) };
         for name in &NAMES[..MONS] {
             rack.cluster.answer(&format!("mon.{name} mon_status"), mon_status(&[0, 1, 2]));
             rack.cluster.answer(&format!("mon.{name} quorum enter"), json!("an election"));
@@ -187,6 +195,17 @@ impl Rack {
         }
         Instant::now()
     }
+
+    /// All is well with a host again.
+    fn heal(&self, name: &str) {
+        self.hosts[name].becomes(WELL);
+        for host in self.hosts.values() {
+            host.unreached.lock().unwrap().as_mut().unwrap().clear();
+        }
+        for mon in &NAMES[..MONS] {
+            self.cluster.answer(&format!("mon.{mon} mon_status"), mon_status(&[0, 1, 2]));
+        }
+    }
 }
 
 fn is_ready(picture: &Picture) -> bool {
@@ -210,8 +229,29 @@ async fn a_host_whose_cord_is_pulled_is_suspected_nudged_judged_fenced_and_recov
     let places: Vec<_> = order.iter().map(|kind| kinds.iter().position(|told| told == kind)).collect();
     assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{kinds:?}");
     assert_eq!(rack.hands.calls(), ["avoid h1", "fence h1", "recover h1"]);
+    sleep(Duration::from_secs(10)).await;
     let open = OpenIncidents::read(rack.cluster.as_ref()).await.unwrap();
-    assert_eq!(open.hosts["h1"].phase, crate::watch::brain::Phase::Quarantined);
+    assert_eq!(open.hosts["h1"].phase, Phase::Quarantined);
+    // It is repaired, and let in again.
+    rack.heal("h1");
+    let fences = rack.cluster.keys("fences").await.unwrap();
+    let lifted = KeysChange::default().take("h1", fences["h1"].clone());
+    rack.cluster.change_keys("fences", &lifted).await.unwrap();
+    ears.until_told("readmitted").await;
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(OpenIncidents::read(rack.cluster.as_ref()).await.unwrap(), OpenIncidents::default());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_guests_of_a_host_that_somebody_else_fenced_are_started_elsewhere() {
+    let rack = Rack::new();
+    let (ears, _task) = rack.watch("one");
+    ears.until(is_ready).await;
+    let verdict =
+        Verdict { host: "h2".into(), state: State::Dead, silent_ms: 0, evidence: Vec::new(), reason: "by hand".into() };
+    rack.hands.fence("h2", &verdict).await.unwrap();
+    timeout(Duration::from_secs(10), rack.hands.until("recover h2")).await.unwrap();
+    assert_eq!(rack.hands.calls(), ["fence h2", "recover h2"]);
 }
 
 #[tokio::test(start_paused = true)]
