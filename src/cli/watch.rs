@@ -1,6 +1,6 @@
 //! `rackhand watch`.
 
-use super::watch_screen::{Glance, Screen};
+use super::watch_screen::{Glance, Screen, short};
 use super::{Context, watch_control};
 use crate::cluster::ClusterPort;
 use crate::error::{Failure, Kind};
@@ -10,6 +10,7 @@ use crate::ui::{CancelLevel, ShutdownPolicy, counted};
 use crate::watch::RackHands;
 use crate::watch::brain::Settings;
 use crate::watch::driver::{Ports, Setup, watch, watched_hosts};
+use crate::watch::incident::Scribe;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -83,22 +84,22 @@ fn begin(context: &Context, acts: bool) -> Result<(Setup, Ports), Failure> {
         me: format!("{}, {}", rack.run.by, rack.run.id),
         settings: Settings::with_patience(rack.inventory.patience()),
         hosts: watched_hosts(&rack.inventory),
-        journal: acts.then(|| journal(&rack.inventory)),
+        journal: acts.then(|| state_file(&rack.inventory, "watch")),
         acts,
     };
     let port = Arc::clone(&rack.port) as Arc<dyn ClusterPort>;
     Ok((setup, Ports { hearts, port, hands: Arc::new(RackHands::new(rack)) }))
 }
 
-/// Where the journal is kept until the cluster takes it.
-fn journal(inventory: &Inventory) -> PathBuf {
+/// Where something is kept until the cluster takes it.
+fn state_file(inventory: &Inventory, what: &str) -> PathBuf {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     // systemd names the directory of a service.
     let directory = variable("STATE_DIRECTORY")
         .or_else(|| variable("XDG_STATE_HOME").map(|home| home.join("rackhand")))
         .or_else(|| variable("HOME").map(|home| home.join(".local/state/rackhand")))
         .unwrap_or_else(|| PathBuf::from("/var/lib/rackhand"));
-    directory.join(format!("watch-{}.journal", inventory.cluster.fsid))
+    directory.join(format!("{what}-{}.journal", inventory.cluster.fsid))
 }
 
 async fn stay(context: &Context) -> Result<(), Failure> {
@@ -120,7 +121,11 @@ async fn stay(context: &Context) -> Result<(), Failure> {
             () = over => {}
         }
     };
-    let mut screen = Screen::new(context.ui.clone());
+    let scribe = setup.acts.then(|| {
+        let file = setup.journal.as_ref().map(|file| file.with_file_name("incidents.journal"));
+        Scribe::new(Arc::clone(&ports.port), file, short(&setup.me))
+    });
+    let mut screen = Screen::new(context.ui.clone(), scribe);
     watch(setup, ports, &mut screen, stop).await
 }
 
