@@ -44,6 +44,7 @@ mod trace;
 mod watch;
 mod watch_control;
 mod watch_screen;
+mod watch_words;
 
 pub use completions::script as completion_script;
 pub use context::Context;

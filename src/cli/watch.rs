@@ -1,6 +1,7 @@
 //! `rackhand watch`.
 
-use super::watch_screen::{Glance, Screen, short};
+use super::watch_screen::{Glance, Screen};
+use super::watch_words::short;
 use super::{Context, watch_control};
 use crate::cluster::ClusterPort;
 use crate::error::{Failure, Kind};

@@ -1,7 +1,7 @@
 //! `rackhand watch status`, `disarm` and `arm`.
 
 use super::Context;
-use super::watch_screen::{phase, short};
+use super::watch_words::{phase, short};
 use crate::cluster::{ClusterPort, Lease, fetch};
 use crate::error::{Failure, Kind};
 use crate::watch::driver::{Disarmed, LEASE, WatchStatus};

@@ -1,6 +1,7 @@
 //! What `rackhand watch` shows: a line a host on a terminal, one line an event, or one look.
 
 use super::watch_control::Leader;
+use super::watch_words::{phase, short};
 use crate::error::Failure;
 use crate::ui::{Job, Table, Ui};
 use crate::watch::brain::{Phase, Settings, State};
@@ -86,11 +87,6 @@ fn rack_line(picture: &Picture) -> String {
     format!("{leads}; {beating} of {} hosts beat, {mons}{armed}", picture.hosts.len())
 }
 
-/// A watcher's name for people: without the id that makes it unique.
-pub(super) fn short(holder: &str) -> &str {
-    holder.split(", ").next().unwrap_or(holder)
-}
-
 fn host_line(host: &HostPicture) -> String {
     let fenced = if host.phase > Phase::Suspected { format!(" [{}]", phase(host.phase)) } else { String::new() };
     if !host.beats {
@@ -102,11 +98,6 @@ fn host_line(host: &HostPicture) -> String {
     let libvirt = host.libvirt.as_ref().map_or(String::new(), |work| format!(", libvirt {}", word(work)));
     let disk = host.disk.as_ref().map_or(String::new(), |work| format!(", disk {}", word(work)));
     format!("{}{fenced}{disk}{libvirt}{domains}", host.state)
-}
-
-/// An incident's phase, as the documents have it.
-pub(super) fn phase(phase: Phase) -> String {
-    serde_json::to_value(phase).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 fn word(work: &Work) -> String {

@@ -1,13 +1,15 @@
 //! A whole rack, and how it is reached.
 
 use super::{
-    BackupSpec, CephSpec, GuestDefaults, HostNetwork, HostSpec, MigrationNetwork, Networks, Role, Size, WatchSpec,
+    BackupSpec, CephSpec, FailoverProfile, GuestDefaults, HostNetwork, HostSpec, MigrationNetwork, Networks, Role,
+    Size, WatchSpec,
 };
 use crate::error::Failure;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use uuid::Uuid;
 
 /// A whole rack: its hosts, networks, storage and policies.
@@ -71,6 +73,18 @@ impl Inventory {
             "list disks of {} hosts or more under `osds:`; `rackhand facts --disks` shows what each host has",
             self.ceph.size
         )))
+    }
+
+    /// How long a host may be silent before it can be held to be dead. A bond or a spanning tree may take 1 to 3 s to
+    /// recover; only `fastest` asks for a network that never does.
+    pub fn patience(&self) -> Duration {
+        match (self.watch.patience, self.ceph.failover) {
+            (Some(patience), _) => patience.0,
+            (None, FailoverProfile::Fastest) => Duration::from_millis(900),
+            (None, FailoverProfile::Stock | FailoverProfile::Standard | FailoverProfile::Fast) => {
+                Duration::from_secs(3)
+            }
+        }
     }
 
     /// The network that carries migrations.

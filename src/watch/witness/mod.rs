@@ -13,7 +13,7 @@ pub(crate) mod testing;
 mod tests;
 
 pub use beat::{Beat, Work};
-pub use mons::{MonView, MonWitness};
+pub use mons::MonWitness;
 pub use osds::OsdWitness;
-pub use report::Report;
+pub use report::{MonView, Report};
 pub use stream::{HostStream, Pace, Probe};

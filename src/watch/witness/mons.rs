@@ -1,6 +1,6 @@
 //! What each mon says of the quorum, over the standing channel to its own host: none waits for a dead one.
 
-use super::report::Report;
+use super::report::{MonView, Report};
 use crate::cluster::{ClusterError, ClusterPort};
 use futures::future::join_all;
 use serde::Deserialize;
@@ -14,24 +14,6 @@ use tokio::time::timeout;
 
 /// How long a mon may take to answer; it does so out of its memory, in milliseconds.
 const ANSWER: Duration = Duration::from_millis(1500);
-/// What a mon says of itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MonView {
-    /// `leader`, `peon`, `electing`, `probing` and the like.
-    pub state: String,
-    /// The mons that it shares a quorum with, itself included; none where it has no quorum.
-    pub quorum: Vec<String>,
-    /// All mons that it knows of.
-    pub mons: Vec<String>,
-}
-
-impl MonView {
-    /// Whether it is in a quorum.
-    pub fn in_quorum(&self) -> bool {
-        matches!(self.state.as_str(), "leader" | "peon") && !self.quorum.is_empty()
-    }
-}
-
 #[derive(Deserialize)]
 struct RawStatus {
     state: String,

@@ -1,8 +1,25 @@
 //! What a witness says.
 
 use super::beat::Beat;
-use super::mons::MonView;
 use std::collections::BTreeMap;
+
+/// What a mon says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MonView {
+    /// `leader`, `peon`, `electing`, `probing` and the like.
+    pub state: String,
+    /// The mons that it shares a quorum with, itself included; none where it has no quorum.
+    pub quorum: Vec<String>,
+    /// All mons that it knows of.
+    pub mons: Vec<String>,
+}
+
+impl MonView {
+    /// Whether it is in a quorum.
+    pub fn in_quorum(&self) -> bool {
+        matches!(self.state.as_str(), "leader" | "peon") && !self.quorum.is_empty()
+    }
+}
 
 /// One thing that a witness saw, at the time when it is received.
 #[derive(Clone, Debug, PartialEq)]
