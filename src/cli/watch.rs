@@ -7,11 +7,13 @@ use crate::cluster::ClusterPort;
 use crate::error::{Failure, Kind};
 use crate::guest::GuestContext;
 use crate::inventory::Inventory;
+use crate::ssh::{LocalHost, Remote};
 use crate::ui::{CancelLevel, ShutdownPolicy, counted};
 use crate::watch::RackHands;
 use crate::watch::brain::Settings;
 use crate::watch::driver::{Ports, Setup, watch, watched_hosts};
 use crate::watch::incident::Scribe;
+use crate::watch::telling::{Sinks, Teller};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -104,6 +106,7 @@ fn state_file(inventory: &Inventory, what: &str) -> PathBuf {
 }
 
 async fn stay(context: &Context) -> Result<(), Failure> {
+    let inventory = context.inventory()?;
     let (setup, ports) = begin(context, !context.global.dry_run)?;
     let (patience, hosts) = (setup.settings.patience, counted(setup.hosts.len(), "host"));
     context.ui.tell("begun", None, format!("watching {hosts} with a patience of {} s", patience.as_secs_f64()));
@@ -123,11 +126,16 @@ async fn stay(context: &Context) -> Result<(), Failure> {
         }
     };
     let scribe = setup.acts.then(|| {
-        let file = setup.journal.as_ref().map(|file| file.with_file_name("incidents.journal"));
+        let file = setup
+            .journal
+            .as_ref()
+            .map(|file| file.with_file_name(format!("incidents-{}.jsonl", inventory.cluster.fsid)));
         Scribe::new(Arc::clone(&ports.port), file, short(&setup.me))
     });
-    let mut screen = Screen::new(context.ui.clone(), scribe);
-    watch(setup, ports, &mut screen, stop).await
+    let here = Arc::new(LocalHost) as Arc<dyn Remote>;
+    let (screen, sinks) = (Screen::new(context.ui.clone()), Sinks::of(&inventory, &here));
+    let mut teller = Teller::new(screen, &inventory.cluster.name, sinks, scribe);
+    watch(setup, ports, &mut teller, stop).await
 }
 
 async fn once(context: &Context) -> Result<(), Failure> {

@@ -6,7 +6,6 @@ use crate::error::Failure;
 use crate::ui::{Job, Table, Ui};
 use crate::watch::brain::{Phase, Settings, State};
 use crate::watch::driver::{Audience, HostPicture, Picture, Told};
-use crate::watch::incident::Scribe;
 use crate::watch::witness::Work;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -18,14 +17,12 @@ const LINES: usize = 16;
 /// Shows what happens while it happens.
 pub(super) struct Screen {
     ui: Ui,
-    /// Writes incidents down; not for one that only looks.
-    scribe: Option<Scribe>,
     lines: BTreeMap<String, Job>,
 }
 
 impl Screen {
-    pub(super) fn new(ui: Ui, scribe: Option<Scribe>) -> Self {
-        Screen { ui, scribe, lines: BTreeMap::new() }
+    pub(super) fn new(ui: Ui) -> Self {
+        Screen { ui, lines: BTreeMap::new() }
     }
 
     fn line(&mut self, label: &str, words: String) {
@@ -43,9 +40,6 @@ impl Drop for Screen {
 impl Audience for Screen {
     fn hear(&mut self, told: &Told) {
         self.ui.tell(&told.kind, told.host.as_deref(), told.text.clone());
-        if let Some(scribe) = &mut self.scribe {
-            scribe.hear(told);
-        }
     }
 
     fn see(&mut self, picture: &Picture) -> bool {

@@ -1,7 +1,7 @@
 //! Ctrl-C and SIGTERM: how much of a hurry the operator is in.
 
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 /// What an interruption asks for.
@@ -31,7 +31,9 @@ pub struct ShutdownPolicy {
 #[derive(Debug, Default)]
 pub(super) struct Interruptions {
     cancel_level: watch::Sender<CancelLevel>,
-    patience: Mutex<Option<ShutdownPolicy>>,
+    /// Of work under way, by number; the latest counts.
+    patience: Mutex<Vec<(u64, ShutdownPolicy)>>,
+    next: AtomicU64,
     /// Whether a question is open: whatever it is about has not begun.
     pub(super) asking: AtomicBool,
 }
@@ -39,11 +41,11 @@ pub(super) struct Interruptions {
 /// While it lives, the first interruption lets what runs come to its end.
 #[derive(Debug)]
 #[must_use = "dropped at once, it grants nothing"]
-pub struct CompletionGuard(Arc<Interruptions>);
+pub struct CompletionGuard(Arc<Interruptions>, u64);
 
 impl Drop for CompletionGuard {
     fn drop(&mut self) {
-        self.0.set(None);
+        self.0.policies().retain(|(number, _)| *number != self.1);
     }
 }
 
@@ -53,17 +55,18 @@ impl Interruptions {
     }
 
     pub(super) fn completion_guard(self: &Arc<Self>, patience: ShutdownPolicy) -> CompletionGuard {
-        self.set(Some(patience));
-        CompletionGuard(Arc::clone(self))
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        self.policies().push((number, patience));
+        CompletionGuard(Arc::clone(self), number)
     }
 
-    fn set(&self, patience: Option<ShutdownPolicy>) {
-        *self.patience.lock().unwrap_or_else(PoisonError::into_inner) = patience;
+    fn policies(&self) -> MutexGuard<'_, Vec<(u64, ShutdownPolicy)>> {
+        self.patience.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes note of one more interruption: what to tell the operator, and whether the command is to be dropped.
     pub(super) fn one_more(&self) -> (Option<&'static str>, bool) {
-        let patience = *self.patience.lock().unwrap_or_else(PoisonError::into_inner);
+        let patience = self.policies().last().map(|(_, policy)| *policy);
         let before = *self.cancel_level.borrow();
         let (now, words, drop) = match (patience, before) {
             (None, _) => (CancelLevel::Abort, None, true),
@@ -87,6 +90,14 @@ mod tests {
     fn a_command_that_only_looks_ends_at_once() {
         let all = Arc::new(Interruptions::default());
         assert_eq!(all.one_more(), (None, true));
+    }
+
+    #[test]
+    fn work_within_work_leaves_the_outer_one_its_say() {
+        let all = Arc::new(Interruptions::default());
+        let _outer = all.completion_guard(ShutdownPolicy { once: "outer", ..WORK });
+        drop(all.completion_guard(WORK));
+        assert_eq!(all.one_more(), (Some("outer"), false));
     }
 
     #[test]
