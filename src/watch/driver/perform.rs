@@ -33,6 +33,8 @@ pub(super) struct Performer {
     pub(super) told: mpsc::Sender<Told>,
     /// How long a host has to reach another one.
     pub(super) within: Duration,
+    /// Whether it may have mons call an election; all else that changes anything needs the lease.
+    pub(super) acts: bool,
 }
 
 impl Performer {
@@ -46,7 +48,8 @@ impl Performer {
         let mut records: Vec<oneshot::Receiver<()>> = Vec::new();
         for action in actions {
             match action {
-                Action::Nudge { mons } => self.nudge(mons),
+                Action::Nudge { mons } if self.acts => self.nudge(mons),
+                Action::Nudge { .. } => {}
                 Action::AskMons => self.mons.ask(round()),
                 Action::AskPeers { from, of } => from.into_iter().for_each(|from| self.ask_peer(now, from, &of)),
                 Action::AskBmc { host } => self.ask_bmc(host),

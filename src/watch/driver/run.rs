@@ -118,6 +118,7 @@ impl Watcher {
             answers: tell_answer,
             told: tell_told,
             within: Performer::within(&setup),
+            acts: setup.acts,
         };
         let names = setup.hosts.iter().map(|host| host.name.clone());
         let mut brain = Brain::new(setup.settings.clone(), names);

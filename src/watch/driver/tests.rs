@@ -155,6 +155,10 @@ impl Rack {
 
     /// Begins to watch; ends when the handle is aborted.
     fn watch(&self, me: &str) -> (Ears, JoinHandle<()>) {
+        self.begin(me, true)
+    }
+
+    fn begin(&self, me: &str, acts: bool) -> (Ears, JoinHandle<()>) {
         let host = |(index, name): (usize, &&str)| WatchedHost {
             name: (*name).to_owned(),
             management: (address(0, name).parse().unwrap(), vec![22]),
@@ -163,7 +167,7 @@ impl Rack {
             mon: index < MONS,
         };
         let hosts = NAMES.iter().enumerate().map(host).collect();
-        let setup = Setup { me: me.to_owned(), settings: Settings::fastest(), hosts, journal: None, acts: true };
+        let setup = Setup { me: me.to_owned(), settings: Settings::fastest(), hosts, journal: None, acts };
         let hearts = Fleet::of(self.hosts.values().map(|host| Arc::clone(host) as Arc<dyn Remote>));
         let port = Arc::clone(&self.cluster) as Arc<dyn ClusterPort>;
         let ports = Ports { hearts, port, hands: Arc::clone(&self.hands) as Arc<dyn Hands> };
@@ -356,4 +360,17 @@ async fn a_slow_disk_and_a_stuck_libvirt_are_no_death() {
     rack.hands.until("drain h2").await;
     sleep(Duration::from_secs(60)).await;
     assert_eq!(rack.hands.calls(), ["drain h2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watcher_that_only_looks_judges_and_tells_and_changes_nothing() {
+    let rack = Rack::new();
+    let (ears, _task) = rack.begin("one", false);
+    ears.until(|p| p.hosts.iter().all(|host| host.beats) && p.mons == Some((3, 3, 3))).await;
+    rack.cut("h1");
+    ears.until(|p| p.hosts[0].state == State::Dead).await;
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(rack.hands.calls(), ["avoid h1"]);
+    assert!(!ears.kinds().contains(&"nudged".to_owned()), "{:?}", ears.kinds());
+    assert_eq!(rack.cluster.get("watch.leader").await.unwrap(), None);
 }
