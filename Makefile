@@ -1,7 +1,7 @@
 # The two commands are `make demo` and `make test`; see README.md.
 # Where rustup puts cargo; a shell that was open before does not know yet.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
-.PHONY: deb test-deb book release-notes deps build lint deny unit generated model test release demo demo-down lab-tests test-vm bench-move bench-scale bench-ssh
+.PHONY: deb test-deb book release-notes deps build lint deny unit generated model sim test release demo demo-down lab-tests test-vm bench-move bench-scale bench-ssh
 
 deps:
 	bash scripts/deps.sh
@@ -23,10 +23,17 @@ unit:
 	cargo test --locked --features lab-tests --lib
 	cargo test --locked --features lab-tests --test it house::
 	cargo test --locked -p rackhand-model
+	cargo test --locked -p rackhand-simulator
 
 # The protocol that keeps a guest from running twice, in larger setups than `make unit` searches: see docs/protocol.md.
 model:
 	cargo run --locked --quiet -p rackhand-model
+
+# The watch against simulated racks; SEEDS=N plays more of them, FIRST=N others. `cargo run -p rackhand-simulator -- story N` tells one.
+SEEDS ?= 100000
+FIRST ?= 1
+sim:
+	cargo run --locked --quiet -p rackhand-simulator -- $(SEEDS) $(FIRST)
 
 # Completion scripts and the command line reference, from the program.
 generated:

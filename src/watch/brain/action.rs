@@ -46,8 +46,9 @@ pub enum Action {
         /// The host.
         host: String,
     },
-    /// Fence the host of the verdict; answered by `FenceDone` or `FenceFailed`. Where the verdict calls the host healthy, a
-    /// fence that another watcher began is to be completed: only if storage refuses the host already, else nothing is done.
+    /// Fence the host of the verdict; answered by `FenceDone` or `FenceFailed`. Where the verdict is neither dead, stuck nor
+    /// cut off storage, a fence that another watcher began is to be completed: only if storage refuses the host already,
+    /// else nothing is done.
     Fence {
         /// The host.
         host: String,

@@ -429,8 +429,10 @@ impl Brain {
             }
             Phase::Fencing if may_fence => {
                 incident.pending = true;
-                incident.begun = true;
-                let verdict = incident.verdict.get_or_insert(verdict).clone();
+                // Tried again it stands on what is so now: somebody may have let the host in meanwhile.
+                let again = std::mem::replace(&mut incident.begun, true);
+                let kept = incident.verdict.get_or_insert_with(|| verdict.clone()).clone();
+                let verdict = if again { verdict } else { kept };
                 out.push(record(&host, incident));
                 let text = format!("fencing host {host}: {}", verdict.reason);
                 out.push(Action::Tell(Event::of(EventKind::Fencing, &host, text)));
