@@ -66,9 +66,7 @@ impl Performer {
                 Action::StopGuests { host } => self.stop_guests(host, std::mem::take(&mut records)),
                 Action::Fence { host, verdict } => self.fence(host, verdict, std::mem::take(&mut records)),
                 Action::Recover { host } => self.recover(host, std::mem::take(&mut records)),
-                Action::RestartGuests { host } => {
-                    self.aside("restarted", host, |hands, host| async move { hands.restart_guests(&host).await })
-                }
+                Action::RestartGuests { host } => self.restart_guests(host),
                 Action::Drain { host } => {
                     self.aside("drained", host, |hands, host| async move { hands.drain(&host).await });
                 }
@@ -158,6 +156,17 @@ impl Performer {
                 Ok(done) => Input::RecoveryDone { host, started: done.started, waiting: done.waiting },
                 Err(why) => Input::RecoveryFailed { host, why },
             }
+        });
+    }
+
+    fn restart_guests(&self, host: String) {
+        self.after(Vec::new(), |hands| async move {
+            let waiting = match timeout(RECOVERY, hands.restart_guests(&host)).await {
+                Ok(Ok(_)) => Vec::new(),
+                Ok(Err(why)) => vec![why],
+                Err(_) => vec![format!("not through within {} s", RECOVERY.as_secs())],
+            };
+            Input::Restarted { host, waiting }
         });
     }
 

@@ -250,8 +250,9 @@ impl Watcher {
             } else if !first {
                 self.tell("armed", "the watch is armed again");
             }
-            self.step(&Input::Armed(!held && self.setup.acts));
         }
+        // Each time: after a pause the brain does nothing until it is told.
+        self.step(&Input::Armed(!held && self.setup.acts));
     }
 
     /// Hosts that were fenced or let in again by others.

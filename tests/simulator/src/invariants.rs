@@ -38,7 +38,9 @@ impl World {
     pub(crate) fn looks_at_fence(&mut self, host: usize) {
         let known = &self.hosts[host];
         let was_bad = known.good_at > 0 && self.now - known.good_at < RECENT;
-        if !known.is_bad() && !was_bad {
+        // Links between two hosts at a time can be cut until it is alone.
+        let alone = (0..self.hosts.len()).all(|other| other == host || !self.storage(host, other));
+        if !known.is_bad() && !was_bad && !alone {
             let name = self.names[host].clone();
             self.violates(format!("{name} is fenced, and nothing is wrong with it"));
         }
