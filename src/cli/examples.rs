@@ -74,7 +74,15 @@ pub(super) const EXAMPLES: &[(&str, &[&str])] = &[
     ("history", &["rackhand history", "rackhand history web-1 --last 10"]),
     ("status", &["rackhand status", "rackhand status -o json"]),
     ("doctor", &["rackhand doctor"]),
-    ("watch", &["rackhand watch", "rackhand watch --once", "rackhand watch --dry-run --events json"]),
+    (
+        "watch",
+        &[
+            "rackhand watch",
+            "rackhand watch --once",
+            "rackhand watch --dry-run --events json",
+            "rackhand watch --listen 127.0.0.1:9400",
+        ],
+    ),
     ("watch status", &["rackhand watch status"]),
     ("watch disarm", &["rackhand watch disarm --for 2h --reason new-switch"]),
     ("watch arm", &["rackhand watch arm"]),

@@ -6,17 +6,19 @@ use super::{Context, watch_control};
 use crate::cluster::ClusterPort;
 use crate::error::{Failure, Kind};
 use crate::guest::GuestContext;
-use crate::inventory::Inventory;
+use crate::inventory::{Inventory, secret};
 use crate::ssh::{LocalHost, Remote};
 use crate::ui::{CancelLevel, ShutdownPolicy, counted};
 use crate::watch::RackHands;
 use crate::watch::brain::Settings;
 use crate::watch::driver::{Ports, Setup, watch, watched_hosts};
 use crate::watch::incident::Scribe;
-use crate::watch::telling::{Sinks, Teller};
+use crate::watch::telling::{self, Listener, Sinks, Snapshot, Teller};
 use clap::{Args, Subcommand};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use tokio::sync::watch::Receiver;
 
 /// Watch over the rack: shut out a host that dies, and start its guests elsewhere.
 ///
@@ -29,6 +31,9 @@ pub struct WatchArgs {
     /// Look once at everything, and end: exit 4 where anything is wrong. Nothing is done about it.
     #[arg(long)]
     once: bool,
+    /// Show on this address how it is: a page, JSON, and figures for Prometheus. Other machines need `watch.token`.
+    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "once")]
+    listen: Option<SocketAddr>,
     #[command(subcommand)]
     command: Option<WatchCommand>,
 }
@@ -73,7 +78,7 @@ pub async fn run(args: WatchArgs, context: &Context) -> Result<(), Failure> {
         Some(WatchCommand::Disarm(args)) => watch_control::disarm(args, context).await,
         Some(WatchCommand::Arm(args)) => watch_control::arm(&args, context).await,
         None if args.once => once(context).await,
-        None => stay(context).await,
+        None => stay(args.listen, context).await,
     }
 }
 
@@ -105,7 +110,7 @@ fn state_file(inventory: &Inventory, what: &str) -> PathBuf {
     directory.join(format!("{what}-{}.journal", inventory.cluster.fsid))
 }
 
-async fn stay(context: &Context) -> Result<(), Failure> {
+async fn stay(listen: Option<SocketAddr>, context: &Context) -> Result<(), Failure> {
     let inventory = context.inventory()?;
     let (setup, ports) = begin(context, !context.global.dry_run)?;
     let (patience, hosts) = (setup.settings.patience, counted(setup.hosts.len(), "host"));
@@ -135,7 +140,26 @@ async fn stay(context: &Context) -> Result<(), Failure> {
     let here = Arc::new(LocalHost) as Arc<dyn Remote>;
     let (screen, sinks) = (Screen::new(context.ui.clone()), Sinks::of(&inventory, &here));
     let mut teller = Teller::new(screen, &inventory.cluster.name, sinks, scribe);
+    let _listener = match listen {
+        Some(address) => Some(show_on(address, &inventory, teller.snapshots(), context).await?),
+        None => None,
+    };
     watch(setup, ports, &mut teller, stop).await
+}
+
+async fn show_on(
+    address: SocketAddr,
+    inventory: &Inventory,
+    snapshots: Receiver<Snapshot>,
+    context: &Context,
+) -> Result<Listener, Failure> {
+    let token = match &inventory.watch.token {
+        Some(from) => Some(secret::resolve(from, &inventory.base).await?),
+        None => None,
+    };
+    let listener = telling::bind(address, token, snapshots).await?;
+    context.ui.tell("listening", None, format!("shown on http://{}/", listener.address));
+    Ok(listener)
 }
 
 async fn once(context: &Context) -> Result<(), Failure> {
