@@ -7,6 +7,8 @@ pub mod incident;
 mod rack_hands;
 mod readmit;
 mod recovery;
+#[cfg(test)]
+mod recovery_tests;
 pub mod telling;
 pub mod witness;
 
