@@ -1,6 +1,6 @@
 //! Fencing, recovery and BMCs of the real rack, as the watch asks for them.
 
-use super::brain::{Power, Verdict};
+use super::brain::{Power, State, Verdict};
 use super::driver::{FenceFailure, Hands, Recovered};
 use super::recovery::HostLoss;
 use crate::error::{Failure, Kind};
@@ -87,6 +87,15 @@ fn proof(record: &FenceRecord) -> String {
 #[async_trait]
 impl Hands for RackHands {
     async fn fence(&self, host: &str, verdict: &Verdict) -> Result<String, FenceFailure> {
+        // A host that is well is fenced only to complete what another watcher began.
+        let is_lost = matches!(verdict.state, State::Dead | State::Stuck | State::StorageCut);
+        let is_known = async || fence::records(self.rack.port()).await.is_ok_and(|records| records.contains_key(host));
+        if !is_lost && !is_known().await {
+            return Err(FenceFailure {
+                why: "it is well, and no fence of it was begun".to_owned(),
+                nothing_done: true,
+            });
+        }
         let loss = HostLoss { rack: &self.rack, host, why: &verdict.reason };
         let reached = |stage: Stage| {
             let (kind, words) = match stage {
@@ -130,8 +139,9 @@ impl Hands for RackHands {
         self.stop_all(host).await.map_err(|failure| failure.to_string())
     }
 
-    async fn restart_guests(&self, host: &str) -> Result<String, String> {
-        Err(format!("it was booted anew; start what should run with `rackhand guest start` ({host})"))
+    /// Asked for each host when a watcher begins to lead: nothing is started yet, and nobody is told each time.
+    async fn restart_guests(&self, _: &str) -> Result<String, String> {
+        Ok(String::new())
     }
 
     async fn drain(&self, host: &str) -> Result<String, String> {
