@@ -191,7 +191,7 @@ impl World {
                 read_reservations(port, rack.hypervisors.names())
             )
         };
-        let (domain_inventory, kept) = tokio::join!(DomainInventory::take(&rack.hypervisors, true), kept);
+        let (domain_inventory, kept) = tokio::join!(DomainInventory::take(rack, true), kept);
         let ((guests, _), claims, states, reservations) = kept?;
         let host_metrics =
             rack.inventory.hosts.iter().map(|host| (host.name.clone(), Ok(HostMetrics::default()))).collect();

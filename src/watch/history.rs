@@ -56,7 +56,7 @@ async fn add(port: &dyn ClusterPort, entry: &Entry) -> Result<(), ClusterError> 
     // Sorted by time; two of the same moment differ in the rest.
     let key = format!("{:015} {id}", entry.at.as_millisecond().max(0));
     port.change_keys(OBJECT, &KeysChange::default().add(key, text)).await?;
-    if id.as_u128() % TRIM_EVERY == 0 {
+    if id.as_u128().is_multiple_of(TRIM_EVERY) {
         trim(port, port.keys(OBJECT).await?).await?;
     }
     Ok(())
