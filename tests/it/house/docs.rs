@@ -29,7 +29,7 @@ fn commands(text: &str) -> Vec<Vec<String>> {
         let part = part.trim();
         let end = [" #", " >", "   "].into_iter().filter_map(|mark| part.find(mark)).min().unwrap_or(part.len());
         let part = part[..end].trim_end_matches("; done").replace('\'', "");
-        let form = part.contains(['[', '|', '$']) || part.contains("...");
+        let form = part.contains(['[', '|', '$', '<']) || part.contains("...");
         if part.starts_with("rackhand ") && !form {
             found.push(part.split_whitespace().map(str::to_owned).collect());
         }
