@@ -58,6 +58,8 @@ pub(super) struct Link {
     lanes: HashMap<&'static str, Semaphore>,
     next: AtomicU64,
     silent: AtomicBool,
+    /// Whether it has found its cluster.
+    ready: AtomicBool,
     reader: tokio::task::JoinHandle<()>,
 }
 
@@ -107,6 +109,7 @@ impl Link {
             lanes: Lane::ALL.iter().map(|lane| (lane.name(), Semaphore::new(lane.admitted()))).collect(),
             next: AtomicU64::new(1),
             silent: AtomicBool::new(false),
+            ready: AtomicBool::new(false),
             reader,
         })
     }
@@ -119,6 +122,16 @@ impl Link {
     /// Whether the other end still answers, as far as is known.
     pub(super) fn alive(&self) -> bool {
         !self.silent.load(Ordering::Relaxed) && locked(&self.heard).waiting.is_some()
+    }
+
+    /// Whether it has found its cluster before.
+    pub(super) fn was_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+
+    /// It has found its cluster.
+    pub(super) fn is_ready(&self) {
+        self.ready.store(true, Ordering::Relaxed);
     }
 
     /// Gives up the channel: everybody who waits for an answer is told that it is lost.

@@ -101,13 +101,18 @@ impl Cluster {
         }
     }
 
-    /// The channel to this mon host, once it has found its cluster there.
-    async fn ready(&self, host: String) -> Result<Arc<Link>, ClusterError> {
+    /// The channel to this mon host, once it has found its cluster there. One that has before, and that nobody `doubts`, is
+    /// not asked again: the answer would wait for an OSD that may just have died.
+    async fn ready(&self, host: String, doubts: bool) -> Result<Arc<Link>, ClusterError> {
         let late = ClusterError::Unreachable(format!("host {host} did not answer within {} s", OPEN.as_secs()));
         let opened = async {
             let link = self.link_to(&host).await?;
-            let ready = Request::mon("ready", json!({"pool": super::STATE_POOL}), OPEN);
-            link.ask(&ready).await.map(|_| link)
+            if doubts || !link.was_ready() {
+                let ready = Request::mon("ready", json!({"pool": super::STATE_POOL}), OPEN);
+                link.ask(&ready).await?;
+                link.is_ready();
+            }
+            Ok(link)
         };
         match timeout(OPEN, opened).await.unwrap_or(Err(late)) {
             Err(ClusterError::OtherCluster { host, found, .. }) => {
@@ -126,10 +131,10 @@ impl Cluster {
             return Ok(Arc::clone(link));
         }
         let trusted: Vec<String> = self.names.iter().filter(|host| !doubted.contains(host)).cloned().collect();
-        let link = match first_of(trusted, STAGGER, |host| self.ready(host)).await {
+        let link = match first_of(trusted, STAGGER, |host| self.ready(host, false)).await {
             Ok(link) => link,
             Err(mut errors) => {
-                let link = first_of(doubted, STAGGER, |host| self.ready(host)).await;
+                let link = first_of(doubted, STAGGER, |host| self.ready(host, true)).await;
                 link.map_err(|more| {
                     errors.extend(more);
                     worst(errors)
@@ -149,6 +154,22 @@ impl Cluster {
         let mut doubted = self.doubted();
         doubted.retain(|other| other != host);
         doubted.push(host.to_owned());
+    }
+
+    /// Opens the channel to every mon host, and has each monitor asked over a connection of its own, so that none of it has to
+    /// be done once a host is dead.
+    pub(super) async fn open_all(&self) {
+        let opened = self.names.iter().map(|host| async move {
+            self.ready(host.clone(), false).await?;
+            let asked =
+                json!({"target": format!("mon.{host}"), "command": {"prefix": "mon stat"}, "timeout": OPEN.as_secs()});
+            self.ask_at::<Value>(host, &Request::mon("command", asked, OPEN)).await
+        });
+        for (host, opened) in self.names.iter().zip(futures::future::join_all(opened).await) {
+            if let Err(error) = opened {
+                tracing::info!(%error, host, "connecting to a mon host beforehand");
+            }
+        }
     }
 
     /// Gives up the channel to this mon host, and tries it last from now on.

@@ -210,6 +210,8 @@ impl ClusterPort for FakeCluster {
         self.step(|_| Ok(())).await
     }
 
+    async fn warm(&self) {}
+
     async fn avoid(&self, _host: &str) {}
 
     async fn get(&self, name: &str) -> Result<Option<Object>, ClusterError> {

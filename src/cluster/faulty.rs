@@ -35,6 +35,10 @@ impl ClusterPort for FaultyCluster {
         self.trap.pass(self.inner.latest_map(), lost("latest_map")).await
     }
 
+    async fn warm(&self) {
+        self.inner.warm().await;
+    }
+
     async fn avoid(&self, host: &str) {
         self.inner.avoid(host).await;
     }

@@ -175,6 +175,9 @@ pub trait ClusterPort: Send + Sync + fmt::Debug {
     /// Waits until the newest OSD map is known here: what is asked next goes to no OSD that was marked down before.
     async fn latest_map(&self) -> Result<(), ClusterError>;
 
+    /// Connects to every mon host, so that none has to be connected to once another one is lost.
+    async fn warm(&self);
+
     /// Asks nothing through this mon host from now on as long as another one answers; what was asked through it and is not
     /// answered yet is told as lost at once.
     async fn avoid(&self, host: &str);

@@ -66,6 +66,10 @@ impl ClusterPort for Cluster {
         self.ask(&Request::mon("latest_map", json!({}), LATEST_MAP)).await
     }
 
+    async fn warm(&self) {
+        self.open_all().await;
+    }
+
     async fn avoid(&self, host: &str) {
         self.leave(host).await;
     }

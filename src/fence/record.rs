@@ -119,7 +119,7 @@ pub async fn write(port: &dyn ClusterPort, record: &FenceRecord) -> Result<(), C
 /// Adds clients that were shut out by themselves.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub(super) async fn add_clients(port: &dyn ClusterPort, host: &str, clients: &[String]) -> Result<(), ClusterError> {
     change(port, host, |found| {
         let mut record = found?.clone();
@@ -132,7 +132,7 @@ pub(super) async fn add_clients(port: &dyn ClusterPort, host: &str, clients: &[S
 /// Says that a host's fence is about to be lifted, and tells the fence; nothing when there is none.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub async fn begin_to_lift(port: &dyn ClusterPort, host: &str) -> Result<Option<FenceRecord>, ClusterError> {
     change(port, host, |found| Some(FenceRecord { lifting: true, ..found?.clone() })).await?;
     Ok(records(port).await?.remove(host))
@@ -141,7 +141,7 @@ pub async fn begin_to_lift(port: &dyn ClusterPort, host: &str) -> Result<Option<
 /// Forgets a fence that was lifted, if it is still this one.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub(super) async fn forget(port: &dyn ClusterPort, lifted: &FenceRecord) -> Result<(), ClusterError> {
     change(port, &lifted.host, |found| found.filter(|found| *found != lifted).cloned()).await
 }

@@ -13,7 +13,7 @@ use crate::libvirt::{Domain, Node};
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
-/// The rack at one look. The claims were read before the hosts were asked; see [`DomainInventory::standing`].
+/// The rack at one look. The claims were read before the hosts were asked; see [`DomainInventory::start_state`].
 #[derive(Debug)]
 pub struct PlanningInput {
     /// Claims by guest.

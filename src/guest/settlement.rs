@@ -213,13 +213,16 @@ impl Settlement<'_> {
             let handed_over = source && domain.is_some() && sides.has_handed_over(self.guest).await.unwrap_or(true);
             match judge_beside_a_fence(domain.as_ref(), source, handed_over) {
                 Lone::Gone => return self.write(&mine, None).await,
-                Lone::Stays => {
-                    if source && side.job(self.guest).await.is_ok_and(|job| job.migrates()) {
-                        // It has nowhere to go. Whether that was heard, the next look tells.
-                        let _ = side.abort_job(self.guest).await;
+                // It has nowhere to go, and must not be believed to stay while it may still leave.
+                Lone::Stays if source && side.job(self.guest).await.is_ok_and(|job| job.migrates()) => {
+                    if began.elapsed() > PATIENCE {
+                        return Err(self.unknown(format!("its move away from {host} cannot be aborted")));
                     }
-                    return self.write(&mine, Some(&host)).await;
+                    if let Err(error) = side.abort_job(self.guest).await {
+                        self.job.step(format!("aborts its move away from {host}: {error}"));
+                    }
                 }
+                Lone::Stays => return self.write(&mine, Some(&host)).await,
                 Lone::Ends if began.elapsed() > PATIENCE => {
                     return Err(self.unknown(format!("its copy on {host} does not end")).hint(self.end_and_start()));
                 }

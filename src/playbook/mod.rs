@@ -1,6 +1,6 @@
 //! The engine under `provision` and `run`: probe, diff, apply, verify; a plan is a value.
 //!
-//! A list of [`Resource`]s says what a host shall have. [`look`] finds in one round trip what it has ([`State`]),
+//! A list of [`Resource`]s says what a host shall have. [`probe_resources`] finds in one round trip what it has ([`State`]),
 //! `diff` compares the two without touching anything, `apply` makes exactly the changes found.
 
 mod apply;

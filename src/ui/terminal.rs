@@ -196,7 +196,7 @@ impl Ui {
     }
 
     /// Work begins that must not be dropped half-way; until the guard is dropped, it is told of interruptions by
-    /// [`Ui::urgency`].
+    /// [`Ui::cancel_level`].
     pub fn completion_guard(&self, patience: ShutdownPolicy) -> CompletionGuard {
         self.interruptions.completion_guard(patience)
     }

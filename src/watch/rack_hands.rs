@@ -5,7 +5,7 @@ use super::driver::{FenceFailure, Hands, Recovered};
 use super::recovery::HostLoss;
 use crate::error::{Failure, Kind};
 use crate::fence::{self, FenceRecord, Stage};
-use crate::guest::{GuestContext, claim};
+use crate::guest::{Desired, GuestContext, PlanningInput, claim};
 use crate::host::BmcSeen;
 use async_trait::async_trait;
 use std::time::Duration;
@@ -14,6 +14,8 @@ use tokio::time::{interval, sleep};
 
 /// How often the connections to the hypervisors are looked after: none has to be opened once a host is dead.
 const WARM: Duration = Duration::from_secs(15);
+/// How long a BMC may take to switch its host off.
+const POWER: Duration = Duration::from_secs(30);
 /// How long a guest may take to end.
 const END: Duration = Duration::from_secs(20);
 /// Time between two looks at guests that end.
@@ -35,11 +37,12 @@ impl Drop for RackHands {
 impl RackHands {
     /// Acts on this rack, and keeps its hypervisors connected.
     pub fn new(rack: GuestContext) -> Self {
-        let hypervisors = rack.hypervisors.clone();
+        let (hypervisors, port) = (rack.hypervisors.clone(), std::sync::Arc::clone(&rack.port));
         let warm = tokio::spawn(async move {
             let mut due = interval(WARM);
             loop {
                 due.tick().await;
+                port.warm().await;
                 for hypervisor in hypervisors.all() {
                     let hypervisor = std::sync::Arc::clone(hypervisor);
                     tokio::spawn(async move { hypervisor.connect().await });
@@ -47,6 +50,19 @@ impl RackHands {
             }
         });
         RackHands { rack, warm }
+    }
+
+    /// Switches a host off by its BMC, beside everything else: what is left of its guests' networks is silent then.
+    fn switch_off(&self, host: &str, why: &str, record: FenceRecord) {
+        let (rack, host, why) = (self.rack.clone(), host.to_owned(), why.to_owned());
+        tokio::spawn(async move {
+            let loss = HostLoss { rack: &rack, host: &host, why: &why };
+            let text = match loss.power_off(&record, POWER).await {
+                Ok(proof) => format!("host {host} is off: {}", proof.by()),
+                Err(failure) => format!("the power of host {host} is unconfirmed: {failure}"),
+            };
+            rack.ui.tell("power", Some(&host), text);
+        });
     }
 
     /// Ends what runs on a host by the claims of its guests, and sees that nothing runs there any more.
@@ -106,7 +122,12 @@ impl Hands for RackHands {
             self.rack.ui.tell(kind, Some(host), format!("host {host}: {words}"));
         };
         match loss.fence(None, reached).await {
-            Ok(record) => Ok(proof(&record)),
+            Ok(record) => {
+                if matches!(verdict.state, State::Dead | State::Stuck) {
+                    self.switch_off(host, &verdict.reason, record.clone());
+                }
+                Ok(proof(&record))
+            }
             Err(failure) => Err(FenceFailure { why: failure.to_string(), nothing_done: failure.kind == Kind::Usage }),
         }
     }
@@ -139,8 +160,24 @@ impl Hands for RackHands {
         self.stop_all(host).await.map_err(|failure| failure.to_string())
     }
 
-    /// Asked for each host when a watcher begins to lead: nothing is started yet, and nobody is told each time.
-    async fn restart_guests(&self, _: &str) -> Result<String, String> {
+    /// Asked for each host when a watcher begins to lead, and when one was booted anew. Whether a guest ended with its host
+    /// or was shut down by its owner cannot be told, so nothing is started: people are told.
+    async fn restart_guests(&self, host: &str) -> Result<String, String> {
+        let input = PlanningInput::take(&self.rack).await.map_err(|failure| failure.to_string())?;
+        let ended = input.guests.iter().filter(|guest| {
+            let claim = input.claim(guest.uuid);
+            let here = claim.phase == claim::Phase::Running && claim.host.as_deref() == Some(host);
+            here && guest.desired == Desired::Running
+                && input.domain_inventory.hosts.contains_key(host)
+                && input.domain_inventory.place(guest.uuid).is_none()
+        });
+        let names: Vec<&str> = ended.map(|guest| guest.name.as_str()).collect();
+        if !names.is_empty() {
+            let all = names.join(" ");
+            self.rack.ui.warn(format!(
+                "these guests ended on {host}, by themselves or with it: {all}; `rackhand guest start {all}` starts them"
+            ));
+        }
         Ok(String::new())
     }
 

@@ -16,6 +16,8 @@ use tokio::time::timeout;
 
 /// How long a fence may take before it is told as not proven; asked for again, it goes on.
 const FENCE: Duration = Duration::from_secs(60);
+/// How old a verdict may be when a fence begins.
+const STALE: Duration = Duration::from_secs(4);
 /// How long a recovery may take before it is told as not through; asked for again, it goes on.
 const RECOVERY: Duration = Duration::from_secs(900);
 /// How long a BMC may take to answer.
@@ -140,7 +142,14 @@ impl Performer {
     }
 
     fn fence(&self, host: String, verdict: Verdict, records: Vec<oneshot::Receiver<()>>) {
-        self.after(records, |hands| async move {
+        let (clock, judged) = (self.clock, self.clock.now());
+        self.after(records, move |hands| async move {
+            // A process that slept must not act, on waking, on what was so before.
+            if clock.now().saturating_sub(judged) > STALE {
+                let why =
+                    "the verdict is too old to act on: the watcher slept, or its journal took too long".to_owned();
+                return Input::FenceFailed { host, why, nothing_done: true };
+            }
             let late = || FenceFailure { why: format!("not proven within {} s", FENCE.as_secs()), nothing_done: false };
             match timeout(FENCE, hands.fence(&host, &verdict)).await.unwrap_or_else(|_| Err(late())) {
                 Ok(proof) => Input::FenceDone { host, proof },
