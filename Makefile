@@ -1,7 +1,7 @@
 # The two commands are `make demo` and `make test`; see README.md.
 # Where rustup puts cargo; a shell that was open before does not know yet.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
-.PHONY: deb test-deb book release-notes deps build lint deny unit generated model sim test release demo demo-down lab-tests test-vm bench-move bench-scale bench-ssh
+.PHONY: deb test-deb book release-notes deps build lint deny unit generated model sim test release demo demo-down lab-tests test-vm bench-failover bench-move bench-scale bench-ssh
 
 deps:
 	bash scripts/deps.sh
@@ -77,6 +77,10 @@ test-vm: deps
 # A hundred hosts and five thousand guests in memory. Not part of `make test`: see docs/scale.md.
 bench-scale: deps
 	cargo bench --locked --bench scale
+
+# Cuts a host five times while the watch runs; its own rack unless one is named. Not part of `make test`.
+bench-failover: release
+	python3 bench/failover.py target/release/rackhand
 
 bench-move: release
 	bash bench/move.sh target/release/rackhand
