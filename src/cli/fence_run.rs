@@ -3,7 +3,7 @@
 use super::Context;
 use super::failover::unless_it_lives;
 use crate::error::{Failure, ResultExt};
-use crate::fence::{self, FenceRecord, PowerProof};
+use crate::fence::{self, PowerProof};
 use crate::guest::GuestContext;
 use crate::watch::HostLoss;
 use clap::Args;
@@ -72,7 +72,7 @@ pub async fn run(args: RunArgs, context: &Context) -> Result<(), Failure> {
     let (record, power) = tokio::join!(storage, power);
     let record = record?;
     if let Some(power) = power {
-        fence::write(rack.port(), &FenceRecord { power: Some(power), ..record.clone() }).await?;
+        fence::add_power(rack.port(), &record, &power).await?;
     }
     for (name, failure) in loss.close_gates(&record).await {
         context.ui.warn(format!("{name} would still take a migration from {host}: {failure}"));

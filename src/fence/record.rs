@@ -116,6 +116,19 @@ pub async fn write(port: &dyn ClusterPort, record: &FenceRecord) -> Result<(), C
     .await
 }
 
+/// Adds the proof that a host is off to its fence, if that is still this one and is not about to be lifted.
+///
+/// # Errors
+/// As [`write()`].
+pub async fn add_power(port: &dyn ClusterPort, fence: &FenceRecord, power: &PowerProof) -> Result<(), ClusterError> {
+    change(port, &fence.host, |found| {
+        let found = found?.clone();
+        let same = found.since == fence.since && !found.lifting;
+        Some(if same { FenceRecord { power: Some(power.clone()), ..found } } else { found })
+    })
+    .await
+}
+
 /// Adds clients that were shut out by themselves.
 ///
 /// # Errors

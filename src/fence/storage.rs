@@ -127,9 +127,13 @@ impl Fencing<'_> {
         }
         // One that was not known, or came back: the host may live.
         let still: Vec<u32> = self.own(&map).filter(|osd| osd.up).map(|osd| osd.id).collect();
-        if !still.is_empty() {
+        let map = if still.is_empty() {
+            map
+        } else {
             self.down(&still).await?;
-        }
+            // What counts is the map without them.
+            self.first(|mon| Blocklist::read_at(self.port, mon)).await?
+        };
         reached(Stage::OsdsDown);
         self.barrier(&map).await?;
         reached(Stage::Everywhere);

@@ -210,11 +210,20 @@ impl Settlement<'_> {
                 Err(error) => return Err(may_run(&host, &error.to_string())),
             };
             let source = fences.has(sides.target.host());
-            let handed_over = source && domain.is_some() && sides.has_handed_over(self.guest).await.unwrap_or(true);
+            let (handed_over, moves) = match self.leaves(sides, source && domain.is_some()).await {
+                Ok(seen) => seen,
+                // The only copy that is well is neither ended nor believed to stay on a guess.
+                Err(error) if began.elapsed() > PATIENCE => return Err(self.unknown(error.to_string())),
+                Err(error) => {
+                    self.job.step(format!("looks at {host}: {error}"));
+                    sleep(POLL).await;
+                    continue;
+                }
+            };
             match judge_beside_a_fence(domain.as_ref(), source, handed_over) {
                 Lone::Gone => return self.write(&mine, None).await,
                 // It has nowhere to go, and must not be believed to stay while it may still leave.
-                Lone::Stays if source && side.job(self.guest).await.is_ok_and(|job| job.migrates()) => {
+                Lone::Stays if moves => {
                     if began.elapsed() > PATIENCE {
                         return Err(self.unknown(format!("its move away from {host} cannot be aborted")));
                     }
@@ -234,6 +243,15 @@ impl Settlement<'_> {
             }
             sleep(POLL).await;
         }
+    }
+
+    /// Of the source of a move: whether it has sent all there was, and whether it is still at it.
+    async fn leaves(&self, sides: &Sides, source: bool) -> Result<(bool, bool), VirtError> {
+        if !source {
+            return Ok((false, false));
+        }
+        let moves = sides.source.job(self.guest).await?.migrates();
+        Ok((sides.has_handed_over(self.guest).await?, moves))
     }
 
     /// What needs no waiting: a guest that has arrived, or is on its way; one that runs twice.

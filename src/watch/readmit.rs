@@ -126,8 +126,14 @@ async fn clear(rack: &GuestContext, guest: &Guest, hypervisor: &Arc<dyn Hypervis
         match hypervisor.revoke(uuid, claim.token()).await {
             Ok(Some(domain)) if domain.state.has_process() => cleared.ended = true,
             Ok(_) => return Ok(cleared),
-            // Newer than what was read: another run has it, and looks there itself.
-            Err(error) if error.stale() => return Ok(cleared),
+            // Newer than what was read: another run works on it, and what is there now was not looked at.
+            Err(error) if error.stale() => {
+                return Err(Failure::msg(
+                    Kind::Busy,
+                    format!("{host} stays fenced: guest {} is worked on", guest.name),
+                )
+                .hint("run the same command again"));
+            }
             Err(error) => return Err(stays(host, &guest.name, error)),
         }
         if began.elapsed() > END {

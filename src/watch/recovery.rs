@@ -153,7 +153,7 @@ impl HostLoss<'_> {
         let serial = serial.and_then(|known| known.serial);
         let proof = fence::power_off(spec, &serial.unwrap_or_default(), inventory, &self.rack.fleet, limit).await;
         let proof = proof.map_err(|error| Failure::new(Kind::Failed, error))?;
-        fence::write(port, &FenceRecord { power: Some(proof.clone()), ..record.clone() }).await?;
+        fence::add_power(port, record, &proof).await?;
         Ok(proof)
     }
 

@@ -264,11 +264,11 @@ impl Watcher {
                 (Phase::Watched | Phase::Suspected, true) => {
                     self.step(&Input::Incident { host, phase: Phase::Recovering });
                 }
-                (Phase::Quarantined, false) if self.unfenced.contains(&host) => {
+                (Phase::Recovering | Phase::Quarantined, false) if self.unfenced.contains(&host) => {
                     self.step(&Input::Readmitted { host });
                 }
                 // Looked at once more: the look may be older than the fence.
-                (Phase::Quarantined, false) => drop(missing.insert(host)),
+                (Phase::Recovering | Phase::Quarantined, false) => drop(missing.insert(host)),
                 _ => {}
             }
         }
