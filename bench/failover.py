@@ -132,7 +132,7 @@ def clean():
     status = json.loads(run("status", "-o", "json", check=False).stdout or "{}")
     hosts = status.get("hosts", [])
     pgs = status.get("ceph") or {}
-    return hosts and all(host.get("state") == "up" for host in hosts) and pgs.get("health") == "HEALTH_OK"
+    return hosts and all(host["reachable"] for host in hosts) and pgs.get("health") == "HEALTH_OK"
 
 
 def main():
