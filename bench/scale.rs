@@ -192,7 +192,7 @@ impl World {
             )
         };
         let (domain_inventory, kept) = tokio::join!(DomainInventory::take(rack, true), kept);
-        let ((guests, _), claims, states, reservations) = kept?;
+        let (((guests, _), claims, states, reservations), domain_inventory) = (kept?, domain_inventory?);
         let host_metrics =
             rack.inventory.hosts.iter().map(|host| (host.name.clone(), Ok(HostMetrics::default()))).collect();
         let ceph = Ok(CephSeen { guests, claims, states, reservations, ..CephSeen::default() });

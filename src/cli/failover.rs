@@ -7,7 +7,7 @@ use crate::fence::{self, Stage};
 use crate::guest::{GuestContext, conclude};
 use crate::ui::Table;
 use crate::watch::incident::{self, Journal};
-use crate::watch::{HostLoss, RestartPlan};
+use crate::watch::{HostLoss, RestartPlan, storage_addresses};
 use clap::Args;
 use serde::Serialize;
 use std::sync::Arc;
@@ -179,7 +179,8 @@ fn millis(time: Duration) -> u64 {
 pub(super) async fn unless_it_lives(rack: &GuestContext, host: &str) -> Result<(), Failure> {
     let remote = rack.fleet.get(host)?;
     // One that is fenced already ran its guests until then; what was begun is finished.
-    if matches!(timeout(LIVES, fence::records(rack.port())).await, Ok(Ok(records)) if records.contains_key(host)) {
+    let addresses = rack.inventory.host(host).map(storage_addresses).unwrap_or_default();
+    if matches!(timeout(LIVES, fence::was_begun(rack.port(), host, &addresses)).await, Ok(Ok(true))) {
         return Ok(());
     }
     match timeout(LIVES, remote.connect()).await {

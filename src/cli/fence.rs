@@ -5,6 +5,7 @@ use crate::error::{Failure, Kind};
 use crate::fence::{self, FenceRecord, PathTested, Rehearsal, rehearse};
 use crate::inventory::HostSpec;
 use crate::ui::Table;
+use crate::watch::storage_addresses;
 use clap::{Args, Subcommand};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -80,6 +81,14 @@ struct Listing {
 async fn list(context: &Context) -> Result<(), Failure> {
     let rack = context.cluster().await?;
     let (records, standing) = tokio::try_join!(fence::records(rack.port()), fence::standing(rack.port()))?;
+    let hosts = rack.inventory.hosts.iter().filter(|host| !records.contains_key(&host.name));
+    let addresses = hosts.map(|host| (host.name.clone(), storage_addresses(host))).collect();
+    for host in fence::refused_hosts(rack.port(), &addresses).await? {
+        context.ui.warn(format!(
+            "the storage refuses {host}, and no fence of it is on record: `rackhand failover {host}` finishes one, \
+             `rackhand readmit {host}` lets it in again"
+        ));
+    }
     let fences = records.into_values().map(|record| Listed { stands: standing.has(&record.host), record }).collect();
     context.ui.result("rackhand.fence-list/1", &Listing { fences }, |listing| list_table(&listing.fences))
 }
@@ -90,9 +99,10 @@ fn list_table(fences: &[Listed]) -> String {
     }
     let mut table = Table::new(["host", "since", "storage", "power", "by", "why"]);
     for Listed { record, stands } in fences {
-        let storage = match stands {
-            true => format!("shut out, epoch {}", record.proof.epoch()),
-            false => "NOT SHUT OUT".to_owned(),
+        let storage = match (stands, record.lifting) {
+            (true, _) => format!("shut out, epoch {}", record.proof.epoch()),
+            (false, true) => "being let in".to_owned(),
+            (false, false) => "NOT SHUT OUT".to_owned(),
         };
         table.row([
             record.host.clone(),

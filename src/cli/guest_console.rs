@@ -37,7 +37,7 @@ pub struct ExecArgs {
 pub async fn console(args: ConsoleArgs, context: &Context) -> Result<(), Failure> {
     let rack = context.rack().await?;
     let guest = rack.guest(&args.guest).await?;
-    let domain_inventory = DomainInventory::take(&rack, false).await;
+    let domain_inventory = DomainInventory::take(&rack, false).await?;
     let host = domain_inventory.host_of(&rack, &guest).await?;
     let Some(spec) = rack.inventory.host(&host) else {
         return Err(Failure::failed(format!("host {host} is not in the inventory")));

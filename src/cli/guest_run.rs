@@ -177,7 +177,7 @@ pub async fn reboot(args: RebootArgs, context: &Context) -> Result<(), Failure> 
     if dry(context, "reboot", &guests)? {
         return Ok(());
     }
-    end(context, "reboot", guest::reboot(&rack, &guests, args.force).await, |()| ("rebooted", None))
+    end(context, "reboot", guest::reboot(&rack, &guests, args.force).await?, |()| ("rebooted", None))
 }
 
 /// Runs `rackhand guest resume`.

@@ -67,7 +67,7 @@ impl GuestSelection {
         if rack.hypervisors.get(host).is_err() {
             return Err(Failure::usage(format!("the inventory has no host `{host}` that runs guests")));
         }
-        let domain_inventory = DomainInventory::take(rack, false).await;
+        let domain_inventory = DomainInventory::take(rack, false).await?;
         if let Some(why) = domain_inventory.silent.get(host) {
             return Err(Failure::failed(format!("cannot tell which guests run on {host}: {why}")));
         }

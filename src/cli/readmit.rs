@@ -3,7 +3,7 @@
 use super::Context;
 use crate::error::Failure;
 use crate::fence;
-use crate::watch::{Readmitted, readmit};
+use crate::watch::{Readmitted, readmit, storage_addresses};
 use clap::Args;
 
 /// Let a fenced host in again, once nothing is left of what it ran.
@@ -23,11 +23,17 @@ pub struct ReadmitArgs {
 /// Exit 5 when the host is not fenced or does not tell what it runs, 1 when a copy there does not end.
 pub async fn run(args: ReadmitArgs, context: &Context) -> Result<(), Failure> {
     let rack = context.cluster().await?;
-    let records = fence::records(rack.port()).await?;
-    let Some(record) = records.get(&args.host) else {
-        return Err(Failure::refused(format!("{} is not fenced", args.host)));
+    let host = &args.host;
+    let Some(spec) = rack.inventory.host(host) else {
+        return Err(Failure::usage(format!("the inventory has no host `{host}`")));
     };
-    let why = format!("{} is fenced since {} by {}: {}", args.host, record.since, record.by, record.why);
+    let why = match fence::records(rack.port()).await?.get(host) {
+        Some(record) => format!("{host} is fenced since {} by {}: {}", record.since, record.by, record.why),
+        None if fence::was_begun(rack.port(), host, &storage_addresses(spec)).await? => {
+            format!("the storage refuses {host}: a fence of it was begun and not finished")
+        }
+        None => return Err(Failure::refused(format!("{host} is not fenced"))),
+    };
     if context.would("readmit", &[&args.host])? {
         context.ui.note(why);
         return Ok(());

@@ -18,7 +18,7 @@ pub use bmc::query_bmc;
 pub use gate::{close_gate, open_gate};
 pub use power::{NoPower, power_off};
 pub use proof::{PowerProof, StorageProof};
-pub use record::{FenceRecord, Fences, add_power, begin_to_lift, records, standing, write};
+pub use record::{FenceRecord, Fences, add_power, begin_to_lift, records, refused_hosts, standing, was_begun, write};
 pub use rehearsal::{PathTested, Rehearsal, rehearsals, rehearse};
 pub use state::{BmcError, BmcState, Power};
 pub use storage::{FenceError, Fencing, Stage, free_image, lift};

@@ -4,7 +4,8 @@ use super::blocklist::Blocklist;
 use super::proof::{PowerProof, StorageProof};
 use crate::cluster::{ClusterError, ClusterPort, Document, KeysChange, decode, encode};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 /// The state object that has an entry for each fenced host.
 pub const OBJECT: &str = "fences";
@@ -36,29 +37,45 @@ impl Document for FenceRecord {
     const SCHEMA: &'static str = "rackhand.fence/1";
 }
 
-/// The hosts that are fenced at the moment, with their proofs: what was written down, and the storage confirmed just now.
+/// The hosts that were fenced and not let in again, with what the storage says of them just now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Fences(BTreeMap<String, FenceRecord>);
+pub struct Fences {
+    /// Those the storage refuses, and nobody is letting in: what they have does not count.
+    proven: BTreeMap<String, FenceRecord>,
+    /// Those that are being let in, or that the storage does not refuse though it was written down: nothing is known of what
+    /// they can do, so they are neither used nor believed dead.
+    doubtful: BTreeMap<String, FenceRecord>,
+}
 
 impl Fences {
-    /// Whether a host is fenced.
+    /// Whether a host is proven to be shut out.
     pub fn has(&self, host: &str) -> bool {
-        self.0.contains_key(host)
+        self.proven.contains_key(host)
     }
 
-    /// What is known of a fenced host.
+    /// Whether nothing may be brought to a host or taken from it: it is fenced, or is being let in.
+    pub fn close(&self, host: &str) -> bool {
+        self.has(host) || self.doubtful.contains_key(host)
+    }
+
+    /// What is known of a host that is proven to be shut out.
     pub fn get(&self, host: &str) -> Option<&FenceRecord> {
-        self.0.get(host)
+        self.proven.get(host)
     }
 
-    /// All of them, by host.
+    /// Those that are proven to be shut out, by host.
     pub fn iter(&self) -> impl Iterator<Item = &FenceRecord> {
-        self.0.values()
+        self.proven.values()
     }
 
-    /// Whether no host is fenced.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// Every host that is closed, with the reason.
+    pub fn reasons(&self) -> impl Iterator<Item = (&str, String)> {
+        let proven = self.iter().map(|record| (record.host.as_str(), format!("it is fenced: {}", record.why)));
+        let doubtful = self.doubtful.values().map(|record| {
+            let (host, why) = (record.host.as_str(), if record.lifting { LIFTING } else { NOT_REFUSED });
+            (host, why.replace("HOST", host))
+        });
+        proven.chain(doubtful)
     }
 
     /// Whether a storage client (`ADDRESS:PORT/NONCE`) is of a fenced host, or shut out by itself.
@@ -66,6 +83,12 @@ impl Fences {
         self.iter().any(|record| record.proof.covers(client) || record.proof.clients().contains(client))
     }
 }
+
+/// Why a host is closed whose fence was begun to be lifted.
+const LIFTING: &str = "it is being let in again; `rackhand readmit HOST` finishes that";
+/// Why a host is closed that was fenced, and that the storage does not refuse.
+const NOT_REFUSED: &str =
+    "it was fenced, and the storage does not refuse it now; `rackhand failover HOST` fences it anew";
 
 /// What was written down of fenced hosts, by host. An entry that cannot be read is left out: its host then counts as one
 /// that may still write.
@@ -96,7 +119,32 @@ pub async fn standing(port: &dyn ClusterPort) -> Result<Fences, ClusterError> {
         return Ok(Fences::default());
     }
     let blocklist = Blocklist::read(port).await?;
-    Ok(Fences(records.into_iter().filter(|(_, record)| !record.lifting && blocklist.refuses(&record.proof)).collect()))
+    let is_proven = |record: &FenceRecord| !record.lifting && blocklist.refuses(&record.proof);
+    let (proven, doubtful) = records.into_iter().partition(|(_, record)| is_proven(record));
+    Ok(Fences { proven, doubtful })
+}
+
+/// Whether a host was fenced, or a fence of it was begun: it is written down, or the storage refuses one of its addresses.
+///
+/// # Errors
+/// When the cluster cannot be asked.
+pub async fn was_begun(port: &dyn ClusterPort, host: &str, addresses: &BTreeSet<IpAddr>) -> Result<bool, ClusterError> {
+    let of_host = BTreeMap::from([(host.to_owned(), addresses.clone())]);
+    let (records, refused) = tokio::try_join!(records(port), refused_hosts(port, &of_host))?;
+    Ok(records.contains_key(host) || !refused.is_empty())
+}
+
+/// Which of these hosts have an address that the storage refuses, whatever is on record.
+///
+/// # Errors
+/// When the cluster cannot be asked.
+pub async fn refused_hosts(
+    port: &dyn ClusterPort,
+    hosts: &BTreeMap<String, BTreeSet<IpAddr>>,
+) -> Result<Vec<String>, ClusterError> {
+    let map = Blocklist::read(port).await?;
+    let refused = hosts.iter().filter(|(_, addresses)| addresses.iter().any(|address| map.has_address(*address)));
+    Ok(refused.map(|(host, _)| host.clone()).collect())
 }
 
 /// Writes down that a host is fenced; what an earlier fence of it shut out stays named.
@@ -142,12 +190,38 @@ pub(super) async fn add_clients(port: &dyn ClusterPort, host: &str, clients: &[S
     .await
 }
 
-/// Says that a host's fence is about to be lifted, and tells the fence; nothing when there is none.
+/// Says that a host's fence is about to be lifted, and tells the fence; nothing when there is none. One that was begun and
+/// never written down (whoever did it was killed) is written down now: it proves nothing.
 ///
 /// # Errors
 /// As [`write()`].
-pub async fn begin_to_lift(port: &dyn ClusterPort, host: &str) -> Result<Option<FenceRecord>, ClusterError> {
-    change(port, host, |found| Some(FenceRecord { lifting: true, ..found?.clone() })).await?;
+pub async fn begin_to_lift(
+    port: &dyn ClusterPort,
+    host: &str,
+    addresses: &BTreeSet<IpAddr>,
+    by: &str,
+) -> Result<Option<FenceRecord>, ClusterError> {
+    let map = Blocklist::read(port).await?;
+    let refused: BTreeSet<IpAddr> = addresses.iter().copied().filter(|address| map.has_address(*address)).collect();
+    change(port, host, |found| match found {
+        Some(found) => Some(FenceRecord { lifting: true, ..found.clone() }),
+        None if refused.is_empty() => None,
+        None => Some(FenceRecord {
+            host: host.to_owned(),
+            since: jiff::Timestamp::now(),
+            by: by.to_owned(),
+            why: "a fence was begun and not finished".to_owned(),
+            proof: StorageProof {
+                host: host.to_owned(),
+                addresses: refused.clone(),
+                clients: BTreeSet::new(),
+                epoch: map.epoch,
+            },
+            power: None,
+            lifting: true,
+        }),
+    })
+    .await?;
     Ok(records(port).await?.remove(host))
 }
 

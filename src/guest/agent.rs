@@ -30,7 +30,7 @@ pub struct Ended {
 /// # Errors
 /// When the guest does not run, has no agent, or the command does not end in time.
 pub async fn exec(rack: &GuestContext, guest: &Guest, command: &[String], limit: Duration) -> Result<Ended, Failure> {
-    let domain_inventory = DomainInventory::take(rack, false).await;
+    let domain_inventory = DomainInventory::take(rack, false).await?;
     let hypervisor = rack.hypervisors.get(&domain_inventory.host_of(rack, guest).await?)?;
     let Some((program, arguments)) = command.split_first() else { return Err(Failure::usage("no command named")) };
     let start =

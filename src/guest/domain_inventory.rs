@@ -80,20 +80,20 @@ pub(super) fn stands_still(name: &str, host: &str, state: DomainState, reason: &
 
 impl DomainInventory {
     /// Asks all hosts at once what they run, and how large they are where `sizes` is set. Claims have to be read before it;
-    /// see [`fence::standing`]. Where the cluster cannot tell which hosts are fenced, none is.
-    pub async fn take(rack: &GuestContext, sizes: bool) -> DomainInventory {
-        let fences = fence::standing(rack.port()).await.unwrap_or_else(|error| {
-            tracing::warn!(%error, "asked which hosts are fenced");
-            Fences::default()
-        });
-        Self::ask(&rack.hypervisors, fences, sizes).await
+    /// see [`fence::standing`].
+    ///
+    /// # Errors
+    /// When the cluster cannot tell which hosts are fenced: what an old copy there shows must not be believed (rule R11).
+    pub async fn take(rack: &GuestContext, sizes: bool) -> Result<DomainInventory, Failure> {
+        let fences = fence::standing(rack.port()).await?;
+        Ok(Self::ask(&rack.hypervisors, fences, sizes).await)
     }
 
     /// The same, with what is known of fenced hosts already.
     pub async fn ask(hypervisors: &Hypervisors, fences: Fences, sizes: bool) -> DomainInventory {
         let roll = &RollCall::default();
         let asked =
-            hypervisors.all().filter(|hypervisor| !fences.has(hypervisor.host())).map(|hypervisor| async move {
+            hypervisors.all().filter(|hypervisor| !fences.close(hypervisor.host())).map(|hypervisor| async move {
                 let ask = async {
                     // A dead host is told by its connection, within seconds; one that is busy may take longer to answer.
                     roll.answer(hypervisor.connect())
@@ -111,9 +111,7 @@ impl DomainInventory {
             });
         let mut domain_inventory = DomainInventory::default();
         let answers = join_all(asked).await;
-        for record in fences.iter() {
-            domain_inventory.silent.insert(record.host.clone(), format!("it is fenced: {}", record.why));
-        }
+        domain_inventory.silent.extend(fences.reasons().map(|(host, why)| (host.to_owned(), why)));
         domain_inventory.fences = fences;
         for (host, answer) in answers {
             match answer {

@@ -40,7 +40,7 @@ impl PlanningInput {
         );
         let (claims, reservations) = (claims?, reservations?);
         let (states, guests) = (states?, guests?);
-        let domain_inventory = DomainInventory::take(rack, true).await;
+        let domain_inventory = DomainInventory::take(rack, true).await?;
         let rooms = rooms(&rack.inventory, &domain_inventory, &states, &guests, &reservations);
         Ok(PlanningInput { claims, guests, domain_inventory, rooms })
     }

@@ -32,7 +32,7 @@ pub async fn resume(rack: &GuestContext, guests: &[Guest]) -> Vec<(String, Resul
 async fn resume_one(rack: &GuestContext, guest: &Guest, job: &Job) -> Result<(String, bool), Failure> {
     let (port, uuid, name) = (rack.port(), guest.uuid, &guest.name);
     let claim = claim::read(port, uuid).await?;
-    let domain_inventory = DomainInventory::take(rack, false).await;
+    let domain_inventory = DomainInventory::take(rack, false).await?;
     let (host, state, reason) = match domain_inventory.start_state(uuid, &claim) {
         StartState::Runs(host) => return Ok((host, true)),
         StartState::MayRun { host, why } => return Err(may_run(&host, &why)),

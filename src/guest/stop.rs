@@ -97,7 +97,7 @@ pub(super) async fn stop_one(
             return Ok(ran);
         }
         claim = claim::read(rack.port(), guest.uuid).await?;
-        newer = Some(DomainInventory::take(rack, false).await);
+        newer = Some(DomainInventory::take(rack, false).await?);
     }
     Err(Failure::msg(Kind::Busy, format!("guest {} is started and stopped by others all the time", guest.name)))
 }
@@ -248,8 +248,15 @@ async fn end(
 }
 
 /// Reboots guests: asks them to, or presses the reset button. One that stands still hears neither.
-pub async fn reboot(rack: &GuestContext, guests: &[Guest], force: bool) -> Vec<(String, Result<(), Failure>)> {
-    let domain_inventory = &DomainInventory::take(rack, false).await;
+///
+/// # Errors
+/// When the cluster cannot be asked.
+pub async fn reboot(
+    rack: &GuestContext,
+    guests: &[Guest],
+    force: bool,
+) -> Result<Vec<(String, Result<(), Failure>)>, Failure> {
+    let domain_inventory = &DomainInventory::take(rack, false).await?;
     let reboots = guests.iter().map(|guest| async move {
         let job = rack.ui.job(format!("reboot {}", guest.name));
         let result: Result<(), Failure> = async {
@@ -266,5 +273,5 @@ pub async fn reboot(rack: &GuestContext, guests: &[Guest], force: bool) -> Vec<(
         job.conclude(&result, |()| (Outcome::Done, if force { "reset" } else { "asked to" }.to_owned()));
         (guest.name.clone(), result)
     });
-    join_all(reboots).await
+    Ok(join_all(reboots).await)
 }

@@ -413,7 +413,7 @@ async fn a_guest_that_was_made_and_never_let_go_is_let_go_by_the_next_start() {
     let failure = start_one(&world.rack, &guest).await.unwrap_err();
     assert!(failure.to_string().contains("stands still on h1 (paused: user)"), "{failure}");
     assert!(failure.hints[0].contains("rackhand guest resume web"), "{failure:?}");
-    let rebooted = reboot(&world.rack, std::slice::from_ref(&guest), true).await.remove(0).1.unwrap_err();
+    let rebooted = reboot(&world.rack, std::slice::from_ref(&guest), true).await.unwrap().remove(0).1.unwrap_err();
     assert!(rebooted.to_string().contains("stands still on h1"), "{rebooted}");
     let how = How::Shutdown(std::time::Duration::from_secs(1));
     let stopped = stop(&world.rack, std::slice::from_ref(&guest), how).await.unwrap().remove(0).1.unwrap_err();

@@ -131,7 +131,7 @@ pub struct Overview {
 pub async fn overview(rack: &GuestContext) -> Result<Overview, Failure> {
     let (definitions, claims, index, domain_inventory) =
         tokio::join!(rack.guests(), claim::all(rack.port()), rack.index(), DomainInventory::take(rack, false),);
-    let (definitions, claims) = (definitions?, claims?);
+    let (definitions, claims, domain_inventory) = (definitions?, claims?, domain_inventory?);
     let guests: Vec<GuestView> =
         definitions.iter().map(|guest| view(guest, claims.get(&guest.uuid), &domain_inventory)).collect();
     let mut reserved = index?;

@@ -98,8 +98,8 @@ impl Transfer<'_> {
         self.may_begin(&claim).await?;
         // After the claim was read, so that a fence that came later finds this very claim, or none of ours.
         let fences = fence::standing(port).await?;
-        if let Some(host) = [self.a_move.from.as_str(), to].into_iter().find(|host| fences.has(host)) {
-            return Err(Failure::refused(format!("{host} is fenced: nothing moves from or to it"))
+        if let Some(host) = [self.a_move.from.as_str(), to].into_iter().find(|host| fences.close(host)) {
+            return Err(Failure::refused(format!("nothing moves from or to {host}: it is fenced, or is being let in"))
                 .hint(format!("let it in again with `rackhand readmit {host}`")));
         }
         job.step("looks whether the hosts see each other");

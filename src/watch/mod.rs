@@ -14,4 +14,4 @@ pub mod witness;
 
 pub use rack_hands::RackHands;
 pub use readmit::{Readmitted, readmit};
-pub use recovery::{HostLoss, Restart, RestartPlan};
+pub use recovery::{HostLoss, Restart, RestartPlan, storage_addresses};

@@ -2,7 +2,7 @@
 
 use super::brain::{Power, State, Verdict};
 use super::driver::{FenceFailure, Hands, Recovered};
-use super::recovery::HostLoss;
+use super::recovery::{HostLoss, storage_addresses};
 use crate::error::{Failure, Kind};
 use crate::fence::{self, FenceRecord, Stage};
 use crate::guest::{Desired, GuestContext, PlanningInput, claim};
@@ -105,12 +105,16 @@ impl Hands for RackHands {
     async fn fence(&self, host: &str, verdict: &Verdict) -> Result<String, FenceFailure> {
         // A host that is well is fenced only to complete what another watcher began.
         let is_lost = matches!(verdict.state, State::Dead | State::Stuck | State::StorageCut);
-        let is_known = async || fence::records(self.rack.port()).await.is_ok_and(|records| records.contains_key(host));
-        if !is_lost && !is_known().await {
-            return Err(FenceFailure {
-                why: "it is well, and no fence of it was begun".to_owned(),
-                nothing_done: true,
-            });
+        if !is_lost {
+            let addresses = self.rack.inventory.host(host).map(storage_addresses).unwrap_or_default();
+            let why = match fence::was_begun(self.rack.port(), host, &addresses).await {
+                Ok(true) => None,
+                Ok(false) => Some(("it is well, and no fence of it was begun".to_owned(), true)),
+                Err(error) => Some((format!("whether a fence of it was begun cannot be told: {error}"), false)),
+            };
+            if let Some((why, nothing_done)) = why {
+                return Err(FenceFailure { why, nothing_done });
+            }
         }
         let loss = HostLoss { rack: &self.rack, host, why: &verdict.reason };
         let reached = |stage: Stage| {

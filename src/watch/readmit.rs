@@ -1,6 +1,6 @@
 //! Letting a fenced host in again, once nothing is left of what it ran (rule R12).
 
-use super::recovery::HostLoss;
+use super::recovery::{HostLoss, storage_addresses};
 use crate::error::{Failure, Kind};
 use crate::fence;
 use crate::guest::claim::{self, Claim, Phase, Swap};
@@ -41,7 +41,9 @@ pub struct Readmitted {
 /// When the host is not fenced, does not answer, or has a copy that does not end: it stays fenced then.
 pub async fn readmit(rack: &GuestContext, host: &str) -> Result<Readmitted, Failure> {
     let hypervisor = rack.hypervisors.get(host)?;
-    if !fence::records(rack.port()).await?.contains_key(host) {
+    let spec = rack.inventory.host(host);
+    let addresses = spec.map(storage_addresses).unwrap_or_default();
+    if !fence::was_begun(rack.port(), host, &addresses).await? {
         return Err(Failure::refused(format!("{host} is not fenced")));
     }
     hypervisor.domains().await.map_err(|error| {
@@ -55,7 +57,7 @@ pub async fn readmit(rack: &GuestContext, host: &str) -> Result<Readmitted, Fail
     for guest in &guests {
         settle_pending(rack, guest, host).await?;
     }
-    let Some(record) = fence::begin_to_lift(rack.port(), host).await? else {
+    let Some(record) = fence::begin_to_lift(rack.port(), host, &addresses, &rack.run.by).await? else {
         return Err(Failure::refused(format!("{host} is not fenced any more")));
     };
     let cleared: Vec<Cleared> =

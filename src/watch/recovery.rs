@@ -5,10 +5,11 @@ use crate::fence::{self, FenceError, FenceRecord, Fencing, PowerProof, Stage};
 use crate::guest::claim::Phase;
 use crate::guest::placement::{Closed, HostCapacity, Place, place, reasons};
 use crate::guest::{Desired, Guest, GuestContext, PlanningInput, Started, need, start_at};
-use crate::inventory::Role;
+use crate::inventory::{HostSpec, Role};
 use crate::ssh::Remote;
 use serde::Serialize;
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,7 +85,7 @@ impl HostLoss<'_> {
         Ok(Fencing {
             port: self.rack.port(),
             host: self.host.to_owned(),
-            addresses: BTreeSet::from([spec.address, spec.storage_address]),
+            addresses: storage_addresses(spec),
             mons: mons.collect(),
         })
     }
@@ -193,6 +194,11 @@ impl HostLoss<'_> {
         let places = place(&input.rooms, &needs);
         Ok(start_at(self.rack, &input, guests.into_iter().zip(places), None).await)
     }
+}
+
+/// The addresses from which clients of the storage on a host may come.
+pub fn storage_addresses(host: &HostSpec) -> BTreeSet<IpAddr> {
+    BTreeSet::from([host.address, host.storage_address])
 }
 
 /// A fence without a proof.

@@ -2,11 +2,11 @@
 
 use super::readmit;
 use super::recovery::HostLoss;
-use crate::cluster::{ClusterPort, FakeCluster, ImageUser, ImageUsers, encode};
+use crate::cluster::{ClusterError, ClusterPort, FakeCluster, ImageUser, ImageUsers, encode};
 use crate::error::Kind;
 use crate::fence::{self, Stage};
 use crate::guest::claim::{self, Claim, Phase, Run};
-use crate::guest::{Guest, GuestContext, sample_guest};
+use crate::guest::{DomainInventory, Guest, GuestContext, sample_guest};
 use crate::inventory;
 use crate::libvirt::{DomainState, FakeFault, FakeRack};
 use crate::ssh::{FakeRemote, Fleet, Remote};
@@ -192,7 +192,48 @@ async fn a_host_comes_back_once_nothing_is_left_of_what_it_ran() {
         assert_eq!(bench.fake.floor("h1", uuid), claim.generation, "what was asked before is refused there");
     }
     assert!(fence::records(bench.cluster.as_ref()).await.unwrap().is_empty());
+    bench.cluster.answer("osd dump", map(&[], 0));
     assert_eq!(readmit(&bench.rack, "h1").await.unwrap_err().kind, Kind::Refused);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_is_half_let_in_is_neither_used_nor_believed_dead() {
+    let bench = bench(&["a", "b"]).await.fenced().await;
+    assert!(bench.restart().await.iter().all(Result::is_ok));
+    let addresses = H1.map(|address| address.parse().unwrap()).into();
+    fence::begin_to_lift(bench.cluster.as_ref(), "h1", &addresses, "me").await.unwrap().unwrap();
+    // It answers, and its old copies show; the storage still refuses it.
+    bench.fake.mend("h1", FakeFault::Unreachable);
+    let look = DomainInventory::take(&bench.rack, false).await.unwrap();
+    assert!(look.silent["h1"].contains("rackhand readmit h1"), "{:?}", look.silent);
+    assert!(look.places(bench.guests[0].uuid).all(|(host, _)| host != "h1"), "an old copy is not believed");
+    let there = Claim::default().starting("h1", &Run::new());
+    assert!(look.hidden(&there).is_some(), "a guest that may run there is not started elsewhere");
+    // The same command finishes it.
+    assert_eq!(readmit(&bench.rack, "h1").await.unwrap().ended.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fence_that_was_begun_and_never_written_down_is_not_forgotten() {
+    let bench = bench(&["a"]).await;
+    let addresses = H1.map(|address| address.parse().unwrap()).into();
+    assert!(fence::was_begun(bench.cluster.as_ref(), "h1", &addresses).await.unwrap());
+    assert_eq!(bench.loss().restart().await.unwrap_err().kind, Kind::Refused, "it proves nothing");
+    bench.fake.mend("h1", FakeFault::Unreachable);
+    // What may have run on is ended, for its storage was refused; then it is let in.
+    let done = readmit(&bench.rack, "h1").await.unwrap();
+    assert_eq!((done.ended.len(), done.freed.len()), (1, 1));
+    bench.cluster.answer("osd dump", map(&[], 0));
+    assert!(!fence::was_begun(bench.cluster.as_ref(), "h1", &addresses).await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_copy_is_believed_while_nobody_can_tell_who_is_fenced() {
+    let bench = bench(&["a"]).await.fenced().await;
+    bench.cluster.answer("osd dump", Value::Null);
+    assert!(!DomainInventory::take(&bench.rack, false).await.unwrap().fences.has("h1"));
+    bench.cluster.breaks(Some(ClusterError::NoQuorum("an election".into())));
+    DomainInventory::take(&bench.rack, false).await.unwrap_err();
 }
 
 #[tokio::test(start_paused = true)]
