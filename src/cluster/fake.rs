@@ -8,7 +8,7 @@ use super::port::{
     ClusterPort, Entry, Image, ImageUser, ImageUsers, Keys, KeysChange, Object, Parent, Snapshot, Target, Version,
 };
 use async_trait::async_trait;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -208,6 +208,15 @@ impl ClusterPort for FakeCluster {
 
     async fn latest_map(&self) -> Result<(), ClusterError> {
         self.step(|_| Ok(())).await
+    }
+
+    async fn osds_behind(&self, ids: &[u32], epoch: u64, patience: Duration) -> Result<Vec<u32>, ClusterError> {
+        let seen = self.command(&Target::Mgr, json!({"prefix": "status"}), patience).await?["newest_map"].as_u64();
+        if seen.is_some_and(|seen| seen >= epoch) {
+            return Ok(Vec::new());
+        }
+        tokio::time::sleep(patience).await;
+        Ok(ids.to_vec())
     }
 
     async fn warm(&self) {}

@@ -35,6 +35,10 @@ impl ClusterPort for FaultyCluster {
         self.trap.pass(self.inner.latest_map(), lost("latest_map")).await
     }
 
+    async fn osds_behind(&self, ids: &[u32], epoch: u64, patience: Duration) -> Result<Vec<u32>, ClusterError> {
+        self.trap.pass(self.inner.osds_behind(ids, epoch, patience), lost("osds_behind")).await
+    }
+
     async fn warm(&self) {
         self.inner.warm().await;
     }

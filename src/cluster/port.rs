@@ -175,6 +175,9 @@ pub trait ClusterPort: Send + Sync + fmt::Debug {
     /// Waits until the newest OSD map is known here: what is asked next goes to no OSD that was marked down before.
     async fn latest_map(&self) -> Result<(), ClusterError>;
 
+    /// Which of these OSDs have not said within `patience` that they have seen the OSD map of this epoch.
+    async fn osds_behind(&self, ids: &[u32], epoch: u64, patience: Duration) -> Result<Vec<u32>, ClusterError>;
+
     /// Connects to every mon host, so that none has to be connected to once another one is lost.
     async fn warm(&self);
 

@@ -66,6 +66,11 @@ impl ClusterPort for Cluster {
         self.ask(&Request::mon("latest_map", json!({}), LATEST_MAP)).await
     }
 
+    async fn osds_behind(&self, ids: &[u32], epoch: u64, patience: Duration) -> Result<Vec<u32>, ClusterError> {
+        let args = json!({"ids": ids, "epoch": epoch, "timeout": patience.as_secs_f64()});
+        self.ask(&Request::mon("osds_behind", args, patience)).await
+    }
+
     async fn warm(&self) {
         self.open_all().await;
     }

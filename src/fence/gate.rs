@@ -15,6 +15,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// Closes the gate for the addresses that follow, or opens it again. A chain of its own, so that nobody's rules are touched;
 /// packets of streams that exist already are dropped like the first ones. $1: add or delete.
 /// Ports: libvirt's (TCP 16509, TLS 16514), and those QEMU listens at for a migration (49152 to 49215, libvirt's default).
+/// The gate outlasts a restart of this host: a unit loads it before libvirt. With the last address all of it goes.
 const SCRIPT: &str = r#"
 set -eu
 verb=$1
@@ -38,6 +39,33 @@ for address in "$@"; do
   nft add element inet rackhand_fence "$set" "{ $address }"
   if [ "$verb" = delete ]; then nft delete element inet rackhand_fence "$set" "{ $address }"; fi
 done
+rules=/var/lib/rackhand/gate.nft
+unit=/etc/systemd/system/rackhand-gate.service
+wants=/etc/systemd/system/multi-user.target.wants/rackhand-gate.service
+mkdir -p "${rules%/*}" "${wants%/*}"
+if nft list table inet rackhand_fence | grep -q elements; then
+  cat >"$unit.new" <<UNIT
+[Unit]
+Description=Take no migration from a host that rackhand has fenced
+ConditionPathExists=$rules
+DefaultDependencies=no
+After=local-fs.target
+Before=network-pre.target libvirtd.service virtqemud.service
+Wants=network-pre.target
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=$(command -v nft) -f $rules
+UNIT
+  nft list table inet rackhand_fence >"$rules.new"
+  sync "$rules.new" "$unit.new"
+  mv "$unit.new" "$unit"
+  mv "$rules.new" "$rules"
+  ln -sf "$unit" "$wants"
+else
+  nft delete table inet rackhand_fence
+  rm -f "$rules" "$unit" "$wants"
+fi
 "#;
 
 async fn change(host: &dyn Remote, verb: &str, addresses: &BTreeSet<IpAddr>) -> Result<(), Failure> {

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 /// How long an entry lasts: ten years, for Ceph has no "for ever". It ends when the host is readmitted.
 const EXPIRY: f64 = 315_360_000.0;
@@ -21,10 +21,12 @@ const EXPIRY: f64 = 315_360_000.0;
 const STAGGER: Duration = Duration::from_millis(700);
 /// How long an OSD may take to tell which map it has seen.
 const OSD: Duration = Duration::from_secs(2);
-/// Time between two looks at an OSD that has not seen the map yet.
-const LOOK: Duration = Duration::from_millis(20);
+/// Time before the OSDs are asked again where that failed.
+const LOOK: Duration = Duration::from_millis(100);
 /// How long all OSDs together may take, silent ones marked down meanwhile.
 const BARRIER: Duration = Duration::from_secs(20);
+/// How long a monitor may lag behind the one that took a command.
+const LAG: Duration = Duration::from_secs(2);
 /// How long a monitor's admin socket may take.
 const ASOK: Duration = Duration::from_secs(2);
 
@@ -115,16 +117,13 @@ impl Fencing<'_> {
         let refuse = try_join_all(self.addresses.iter().map(|address| self.refuse(*address)));
         tokio::try_join!(refuse, self.down(&osds))?;
         reached(Stage::Committed);
-        let map = self.first(|mon| Blocklist::read_at(self.port, mon)).await?;
-        let proof = StorageProof {
+        let mut proof = StorageProof {
             host: self.host.clone(),
             addresses: self.addresses.clone(),
             clients: BTreeSet::new(),
-            epoch: map.epoch,
+            epoch: 0,
         };
-        if !map.refuses(&proof) {
-            return Err(FenceError::NotRefused(self.host.clone()));
-        }
+        let map = self.refusing_map(&proof).await?;
         // One that was not known, or came back: the host may live.
         let still: Vec<u32> = self.own(&map).filter(|osd| osd.up).map(|osd| osd.id).collect();
         let map = if still.is_empty() {
@@ -136,8 +135,24 @@ impl Fencing<'_> {
         };
         reached(Stage::OsdsDown);
         self.barrier(&map).await?;
+        proof.epoch = map.epoch;
         reached(Stage::Everywhere);
         Ok(proof)
+    }
+
+    /// The map that shows the fence. Another monitor than the one that took it may lag behind for a moment.
+    async fn refusing_map(&self, proof: &StorageProof) -> Result<Blocklist, FenceError> {
+        let began = Instant::now();
+        loop {
+            let map = self.first(|mon| Blocklist::read_at(self.port, mon)).await?;
+            if map.refuses(proof) {
+                return Ok(map);
+            }
+            if began.elapsed() > LAG {
+                return Err(FenceError::NotRefused(self.host.clone()));
+            }
+            sleep(LOOK).await;
+        }
     }
 
     async fn refuse(&self, address: IpAddr) -> Result<(), FenceError> {
@@ -185,40 +200,34 @@ impl Fencing<'_> {
         }
     }
 
-    /// Waits until every OSD that is up has seen a map; marks down those that do not answer.
+    /// Waits until every OSD that is up has seen a map; marks down those that do not say so. Where none of several says
+    /// anything, it is rather what they were asked through that is slow: none is marked down for that.
     async fn barrier(&self, map: &Blocklist) -> Result<(), FenceError> {
         let began = Instant::now();
         let own: BTreeSet<u32> = self.own(map).map(|osd| osd.id).collect();
         let mut waiting: Vec<u32> =
             map.osds.iter().filter(|osd| osd.up && !own.contains(&osd.id)).map(|osd| osd.id).collect();
-        while began.elapsed() < BARRIER {
-            let seen = join_all(waiting.iter().map(|id| timeout(OSD, self.has_seen(*id, map.epoch)))).await;
-            let late = waiting.iter().zip(seen).filter(|(_, seen)| seen.is_err());
-            waiting = late.map(|(id, _)| *id).collect();
-            if waiting.is_empty() {
-                return Ok(());
+        while !waiting.is_empty() && began.elapsed() < BARRIER {
+            let late = match self.port.osds_behind(&waiting, map.epoch, OSD).await {
+                Ok(late) => late,
+                Err(error) => {
+                    tracing::info!(%error, "asked the OSDs for their maps");
+                    sleep(LOOK).await;
+                    continue;
+                }
+            };
+            if late.len() == waiting.len() && late.len() > 1 {
+                continue;
             }
-            self.down(&waiting).await?;
-            let now = self.first(|mon| Blocklist::read_at(self.port, mon)).await?;
-            // One that is down takes nothing; one that came up again had to take the newest map first.
-            waiting.retain(|id| now.osds.iter().any(|osd| osd.id == *id && osd.up));
+            waiting = late;
+            if !waiting.is_empty() {
+                self.down(&waiting).await?;
+                let now = self.first(|mon| Blocklist::read_at(self.port, mon)).await?;
+                // One that is down takes nothing; one that came up again had to take the newest map first.
+                waiting.retain(|id| now.osds.iter().any(|osd| osd.id == *id && osd.up));
+            }
         }
         if waiting.is_empty() { Ok(()) } else { Err(FenceError::Behind(waiting)) }
-    }
-
-    /// Returns once an OSD says that it has this map.
-    async fn has_seen(&self, id: u32, epoch: u64) {
-        loop {
-            let answer = self.port.command(&Target::Osd(id), json!({"prefix": "status"}), OSD).await;
-            match answer {
-                Ok(status) if status["newest_map"].as_u64().is_some_and(|newest| newest >= epoch) => return,
-                Ok(_) => sleep(LOOK).await,
-                Err(error) => {
-                    tracing::debug!(%error, id, "asked an OSD for its map");
-                    sleep(LOOK * 5).await;
-                }
-            }
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Letting a fenced host in again, once nothing is left of what it ran (rule R12).
 
 use super::recovery::{HostLoss, storage_addresses};
+use crate::cluster::readable;
 use crate::error::{Failure, Kind};
 use crate::fence;
 use crate::guest::claim::{self, Claim, Phase, Swap};
@@ -51,7 +52,14 @@ pub async fn readmit(rack: &GuestContext, host: &str) -> Result<Readmitted, Fail
             .context(format!("{host} stays fenced: it does not tell what it runs"))
             .hint("bring its libvirt back, then run the same command again")
     })?;
-    let guests = rack.guests().await?;
+    let (guests, unread) = readable::<Guest>(rack.port(), "guest.").await?;
+    if let Some(object) = unread.first() {
+        return Err(Failure::refused(format!(
+            "{host} stays fenced: what it may have of a guest cannot be told, for {}",
+            object.why
+        ))
+        .hint("use the version of rackhand that wrote it, or mend it; `rackhand doctor` lists them all"));
+    }
     let mut done = Readmitted { host: host.to_owned(), ..Readmitted::default() };
     // While the fence still counts: what is on its way there can be settled.
     for guest in &guests {
@@ -73,7 +81,10 @@ pub async fn readmit(rack: &GuestContext, host: &str) -> Result<Readmitted, Fail
     fence::lift(rack.port(), &record).await?;
     let loss = HostLoss { rack, host, why: "" };
     for (name, failure) in loss.open_gates(&record).await {
-        rack.ui.warn(format!("{name} still takes no migration from {host}: {failure}"));
+        rack.ui.warn(format!(
+            "{name} still takes no migration from {host}: {failure}; open it there with `nft delete table inet \
+             rackhand_fence` and remove /var/lib/rackhand/gate.nft"
+        ));
     }
     Ok(done)
 }

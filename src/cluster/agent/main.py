@@ -5,7 +5,7 @@
 # Which threads answer what: a request that hangs, or takes long, must not keep those of another kind waiting.
 LANES = {
     "local": ("asok", "mon_views"),
-    "mon": ("ready", "command", "latest_map"),
+    "mon": ("ready", "command", "latest_map", "osds_behind"),
     "state": ("get", "create", "replace", "remove", "list", "omap_get", "omap_update", "lock", "unlock"),
     "look": ("rbd_list", "rbd_info", "rbd_children", "rbd_users"),
     "image": ("rbd_create", "rbd_clone", "rbd_grow", "rbd_rename", "rbd_write", "rbd_read", "rbd_snap_create",

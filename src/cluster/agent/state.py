@@ -111,6 +111,32 @@ class State:
         """Waits until this client has the newest OSD map: it knows then which OSDs are gone and who is fenced."""
         self.rados.wait_for_latest_osdmap()
 
+    def osds_behind(self, ids, epoch, timeout):
+        """The OSDs that have not said within this time that they have seen a map. Each is asked by a thread of its own,
+        for librados ignores the timeout of a command to an OSD: one that hangs must not keep the others waiting."""
+        ends = now() + timeout
+        seen, left = set(), threading.Semaphore(0)
+
+        def ask(osd):
+            command = json.dumps({"prefix": "status", "format": "json"})
+            while now() < ends:
+                try:
+                    code, out, _ = self.rados.osd_command(osd, command, b"", timeout=timeout)
+                    if code == 0 and json.loads(out)["newest_map"] >= epoch:
+                        seen.add(osd)
+                        break
+                except Exception:
+                    pass  # it is asked again, and is among those behind in the end
+                time.sleep(0.02)
+            left.release()
+
+        for osd in ids:
+            threading.Thread(target=ask, args=(osd,), daemon=True).start()
+        for _ in ids:
+            if not left.acquire(timeout=max(0, ends - now())):
+                break
+        return sorted(set(ids) - seen)
+
     def command(self, target, command, input="", timeout=10):
         text = json.dumps(dict(command, format=command.get("format", "json")))
         data = input.encode()
