@@ -45,7 +45,6 @@ pub struct FailoverArgs {
 struct Started {
     guest: String,
     host: String,
-    after_ms: u64,
 }
 
 #[derive(Serialize)]
@@ -55,6 +54,8 @@ struct Outcome {
     epoch: u64,
     fenced_after_ms: u64,
     started: Vec<Started>,
+    /// When all of them were started.
+    started_after_ms: u64,
 }
 
 /// Runs `rackhand failover`.
@@ -83,12 +84,13 @@ pub async fn run(args: FailoverArgs, context: &Context) -> Result<(), Failure> {
     }
     let outcome = carry_out(&loss, context).await?;
     context.ui.result("rackhand.failover/1", &outcome, |outcome| {
-        let mut table = Table::new(["GUEST", "HOST", "AFTER"]).right(2);
+        let mut table = Table::new(["GUEST", "HOST"]);
         for started in &outcome.started {
-            let after = format!("{}.{:03} s", started.after_ms / 1000, started.after_ms % 1000);
-            table.row([started.guest.clone(), started.host.clone(), after]);
+            table.row([started.guest.clone(), started.host.clone()]);
         }
-        table.render()
+        let seconds = |ms: u64| format!("{}.{:03} s", ms / 1000, ms % 1000);
+        let (fenced, all) = (seconds(outcome.fenced_after_ms), seconds(outcome.started_after_ms));
+        format!("{}\nshut out after {fenced}, all started after {all}\n", table.render().trim_end())
     })
 }
 
@@ -146,11 +148,8 @@ async fn follow(loss: &HostLoss<'_>, context: &Context, journal: &Journal, began
         }
         (started, millis(began.elapsed()))
     };
-    let (gates, power, (started, after_ms)) =
+    let ((), power, (started, started_after_ms)) =
         tokio::join!(loss.close_gates(&record), loss.power_off(&record, POWER), restart);
-    for (name, failure) in gates {
-        context.ui.warn(format!("{name} would still take a migration from {}: {failure}", loss.host));
-    }
     match power {
         Ok(proof) => {
             journal.step(incident::Stage::PoweredOff, format!("off twice in a row: {}", proof.by()), Vec::new());
@@ -167,7 +166,8 @@ async fn follow(loss: &HostLoss<'_>, context: &Context, journal: &Journal, began
         addresses: record.proof.addresses().iter().map(ToString::to_string).collect(),
         epoch: record.proof.epoch(),
         fenced_after_ms,
-        started: started.into_iter().map(|s| Started { guest: s.name, host: s.host, after_ms }).collect(),
+        started: started.into_iter().map(|s| Started { guest: s.name, host: s.host }).collect(),
+        started_after_ms,
     })
 }
 

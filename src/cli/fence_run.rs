@@ -2,9 +2,8 @@
 
 use super::Context;
 use super::failover::unless_it_lives;
-use crate::error::{Failure, ResultExt};
-use crate::fence::{self, PowerProof};
-use crate::guest::GuestContext;
+use crate::error::Failure;
+use crate::fence;
 use crate::watch::HostLoss;
 use clap::Args;
 use std::time::Duration;
@@ -65,7 +64,7 @@ pub async fn run(args: RunArgs, context: &Context) -> Result<(), Failure> {
             return None;
         }
         let job = context.ui.job(format!("switch {host} off"));
-        let proof = switch_off(&rack, host).await;
+        let proof = loss.switch_off(OFF).await;
         job.conclude(&proof, |proof| (crate::ui::Outcome::Done, proof.by().to_owned()));
         proof.ok()
     };
@@ -74,17 +73,6 @@ pub async fn run(args: RunArgs, context: &Context) -> Result<(), Failure> {
     if let Some(power) = power {
         fence::add_power(rack.port(), &record, &power).await?;
     }
-    for (name, failure) in loss.close_gates(&record).await {
-        context.ui.warn(format!("{name} would still take a migration from {host}: {failure}"));
-    }
+    loss.close_gates(&record).await;
     context.did("fence", host, true)
-}
-
-async fn switch_off(rack: &GuestContext, host: &str) -> Result<PowerProof, Failure> {
-    let spec =
-        rack.inventory.host(host).ok_or_else(|| Failure::usage(format!("the inventory has no host `{host}`")))?;
-    let (known, _) =
-        fence::rehearsals(rack.port()).await.while_doing(|| "its service tag cannot be read".to_owned())?;
-    let serial = known.into_iter().find(|one| one.host == host).and_then(|one| one.serial).unwrap_or_default();
-    fence::power_off(spec, &serial, &rack.inventory, &rack.fleet, OFF).await.map_err(Failure::failed)
 }

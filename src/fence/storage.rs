@@ -84,10 +84,7 @@ impl Fencing<'_> {
     }
 
     /// The OSDs of the host, by the addresses they listen at.
-    ///
-    /// # Errors
-    /// When no monitor answers.
-    pub async fn osds(&self) -> Result<Vec<u32>, FenceError> {
+    async fn osds(&self) -> Result<Vec<u32>, FenceError> {
         let map = self.first(|mon| Blocklist::read_at(self.port, mon)).await?;
         Ok(self.own(&map).map(|osd| osd.id).collect())
     }
@@ -109,13 +106,15 @@ impl Fencing<'_> {
         if self.mons.is_empty() {
             return Err(FenceError::NoMonitor(self.host.clone()));
         }
-        let osds = match osds {
-            Some(osds) => osds,
-            None => self.osds().await?,
-        };
-        // All in one proposal of the monitors: nothing waits for another.
+        // As close together as can be, for the monitors to take all in one proposal.
         let refuse = try_join_all(self.addresses.iter().map(|address| self.refuse(*address)));
-        tokio::try_join!(refuse, self.down(&osds))?;
+        let down = async {
+            match osds {
+                Some(osds) => self.down(&osds).await,
+                None => self.down(&self.osds().await?).await,
+            }
+        };
+        tokio::try_join!(refuse, down)?;
         reached(Stage::Committed);
         let mut proof = StorageProof {
             host: self.host.clone(),
@@ -134,7 +133,9 @@ impl Fencing<'_> {
             self.first(|mon| Blocklist::read_at(self.port, mon)).await?
         };
         reached(Stage::OsdsDown);
-        self.barrier(&map).await?;
+        // What knows of the dead OSDs only from an older map would wait for them.
+        let newest = async { self.port.latest_map().await.map_err(FenceError::from) };
+        tokio::try_join!(self.barrier(&map), newest)?;
         proof.epoch = map.epoch;
         reached(Stage::Everywhere);
         Ok(proof)

@@ -96,14 +96,15 @@ impl Transfer<'_> {
         let (port, uuid, to) = (self.rack.port(), self.a_move.uuid, self.a_move.to.as_str());
         let claim = claim::read(port, uuid).await?;
         self.may_begin(&claim).await?;
+        job.step("looks whether the hosts see each other");
         // After the claim was read, so that a fence that came later finds this very claim, or none of ours.
-        let fences = fence::standing(port).await?;
+        let (fences, ready) = tokio::join!(fence::standing(port), preflight::ready(self.rack, self.pairs, self.a_move));
+        let fences = fences?;
         if let Some(host) = [self.a_move.from.as_str(), to].into_iter().find(|host| fences.close(host)) {
             return Err(Failure::refused(format!("nothing moves from or to {host}: it is fenced, or is being let in"))
                 .hint(format!("let it in again with `rackhand readmit {host}`")));
         }
-        job.step("looks whether the hosts see each other");
-        preflight::ready(self.rack, self.pairs, self.a_move).await.map_err(before_it_began)?;
+        ready.map_err(before_it_began)?;
         let run = self.rack.run.operation();
         let mine = claim.moving(&self.a_move.from, to, &run);
         let window = Window::begin();

@@ -140,16 +140,16 @@ impl Hands for RackHands {
         let loss = HostLoss { rack: &self.rack, host, why: "" };
         // Beside the starts: a gate keeps out migrations that wait in the dead host's libvirt, should it come back.
         let gates = async {
-            let record = fence::records(self.rack.port()).await.ok().and_then(|mut records| records.remove(host));
-            match record {
-                Some(record) => loss.close_gates(&record).await,
-                None => Vec::new(),
+            match fence::records(self.rack.port()).await {
+                Ok(mut records) => {
+                    if let Some(record) = records.remove(host) {
+                        loss.close_gates(&record).await;
+                    }
+                }
+                Err(error) => self.rack.ui.warn(format!("migrations from {host} were not shut out: {error}")),
             }
         };
-        let (gates, started) = tokio::join!(gates, loss.restart());
-        for (name, failure) in gates {
-            self.rack.ui.warn(format!("{name} would still take a migration from {host}: {failure}"));
-        }
+        let ((), started) = tokio::join!(gates, loss.restart());
         let mut done = Recovered::default();
         for (guest, started) in started.map_err(|failure| failure.to_string())? {
             match started {

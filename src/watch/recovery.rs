@@ -124,8 +124,6 @@ impl HostLoss<'_> {
         reached: impl Fn(Stage) + Send + Sync,
     ) -> Result<FenceRecord, Failure> {
         let proof = self.fencing()?.run(osds, reached).await.map_err(|error| unproven(self.host, error))?;
-        // What knows of dead OSDs only from an older map would wait for them.
-        self.rack.port().latest_map().await?;
         let record = FenceRecord {
             host: self.host.to_owned(),
             since: jiff::Timestamp::now(),
@@ -145,6 +143,16 @@ impl HostLoss<'_> {
     /// # Errors
     /// When it is not proven to be off within `limit`: its power is unconfirmed.
     pub async fn power_off(&self, record: &FenceRecord, limit: Duration) -> Result<PowerProof, Failure> {
+        let proof = self.switch_off(limit).await?;
+        fence::add_power(self.rack.port(), record, &proof).await?;
+        Ok(proof)
+    }
+
+    /// Switches the host off by its BMC.
+    ///
+    /// # Errors
+    /// When it is not proven to be off within `limit`.
+    pub async fn switch_off(&self, limit: Duration) -> Result<PowerProof, Failure> {
         let (inventory, port) = (&self.rack.inventory, self.rack.port());
         let Some(spec) = inventory.host(self.host) else {
             return Err(Failure::usage(format!("the inventory has no host `{}`", self.host)));
@@ -153,15 +161,17 @@ impl HostLoss<'_> {
         let serial = fence::rehearsals(port).await?.0.into_iter().find(|known| known.host == self.host);
         let serial = serial.and_then(|known| known.serial);
         let proof = fence::power_off(spec, &serial.unwrap_or_default(), inventory, &self.rack.fleet, limit).await;
-        let proof = proof.map_err(|error| Failure::new(Kind::Failed, error))?;
-        fence::add_power(port, record, &proof).await?;
-        Ok(proof)
+        proof.map_err(|error| Failure::new(Kind::Failed, error))
     }
 
-    /// Has every other host take no migration from it any more; tells which could not be asked.
-    pub async fn close_gates(&self, record: &FenceRecord) -> Vec<(String, Failure)> {
+    /// Has every other host take no migration from it any more, and warns of those that could not be asked. The guests that
+    /// this matters for are those whose move was under way: their settlement closes the gate itself, or fails.
+    pub async fn close_gates(&self, record: &FenceRecord) {
         let addresses = record.proof.addresses();
-        self.at_the_others(|remote| async move { fence::close_gate(remote.as_ref(), addresses).await }).await
+        let close = |remote: Arc<dyn Remote>| async move { fence::close_gate(remote.as_ref(), addresses).await };
+        for (name, failure) in self.at_the_others(close).await {
+            self.rack.ui.warn(format!("{name} would still take a migration from {}: {failure}", self.host));
+        }
     }
 
     /// Has every other host take migrations from it again; tells which could not be asked.
