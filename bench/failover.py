@@ -184,8 +184,10 @@ def main():
             run("migrate", *victims, "--to", victim, "--yes", check=False)
             until("the rack is clean", clean)
             rows.append(one_round(watch, victim, victims, others, address))
-            print(f"round {n + 1}: " + ", ".join(f"{k} {v:.2f}" for k, v in rows[-1].items() if v is not None), flush=True)
+            # The watch goes on trying to switch the host off by its BMC, and would do so again as soon as that has power.
+            watch.wait(rows[-1].pop("cut at"), lambda event: event.get("kind") == "power", 60)
             run("lab", "power", "--name", LAB, "on", victim)
+            print(f"round {n + 1}: " + ", ".join(f"{k} {v:.2f}" for k, v in rows[-1].items() if v is not None), flush=True)
             until("the host answers", lambda: run("readmit", victim, "--yes", check=False).returncode == 0)
         return report(rows, own)
     finally:
@@ -206,7 +208,7 @@ def one_round(watch, victim, victims, others, address):
     time.sleep(1)  # what they see before the cut
     begun = time.monotonic()
     run("lab", "cut", "--name", LAB, victim)
-    row = {}
+    row = {"cut at": begun}
     for stage, words in [("suspected", "suspected"), ("verdict", "verdict"), ("committed", "committed"),
                          ("everywhere", "everywhere")]:
         found = watch.wait(begun, lambda event: event.get("kind") == words or event.get("event") == words, 90)

@@ -5,7 +5,7 @@ use super::clock::Clock;
 use super::hands::{FenceFailure, Hands};
 use super::journal::Journal;
 use super::setup::{Setup, WatchedHost};
-use crate::watch::brain::{Action, Input, Verdict};
+use crate::watch::brain::{Action, Input, Phase, Verdict};
 use crate::watch::witness::{HostStream, MonWitness, Probe};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -56,7 +56,8 @@ impl Performer {
                 Action::AskPeers { from, of } => from.into_iter().for_each(|from| self.ask_peer(now, from, &of)),
                 Action::AskBmc { host } => self.ask_bmc(host),
                 Action::Record(entry) => {
-                    if let Some(verdict) = &entry.verdict {
+                    // Later entries carry the same verdict.
+                    if let Some(verdict) = entry.verdict.as_ref().filter(|_| entry.phase == Phase::Fencing) {
                         let _ = self.told.try_send(Told::verdict(now, verdict));
                     }
                     records.push(self.journal.record(entry));
