@@ -13,6 +13,9 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+/// After what time a write times out that is not made.
+const STALL: Duration = Duration::from_secs(30);
+
 /// A cluster in memory. Ceph commands answer from what [`FakeCluster::answer`] was told.
 #[derive(Debug, Default)]
 pub struct FakeCluster {
@@ -25,7 +28,6 @@ struct Inner {
     clock: Version,
     objects: BTreeMap<String, (String, Version)>,
     keys: BTreeMap<String, Keys>,
-    locks: BTreeMap<String, (String, String)>,
     images: BTreeMap<String, FakeImage>,
     answers: BTreeMap<String, Value>,
     /// What each request takes.
@@ -33,6 +35,10 @@ struct Inner {
     broken: Option<ClusterError>,
     /// Nothing that takes space is written.
     full: bool,
+    /// State objects are not written: the request times out.
+    stalled: bool,
+    /// What is written right after an object whose name begins so: prefix, name, content.
+    next: Option<(String, String, String)>,
     /// Decides who runs next.
     random: u64,
     /// Writes whatever the version is, to see that a test notices.
@@ -70,6 +76,16 @@ impl FakeCluster {
     /// Makes the cluster full: what takes space is refused, what frees it is done, and so are state objects.
     pub fn fills(&self, full: bool) {
         self.lock_inner().full = full;
+    }
+
+    /// Makes the writes of state objects time out, or work again.
+    pub fn stalls(&self, stalled: bool) {
+        self.lock_inner().stalled = stalled;
+    }
+
+    /// Lets another process write an object right after the next change of one whose name begins with `prefix`.
+    pub fn follow(&self, prefix: &str, name: &str, data: &str) {
+        self.lock_inner().next = Some((prefix.to_owned(), name.to_owned(), data.to_owned()));
     }
 
     /// Answers the Ceph command of this prefix.
@@ -125,6 +141,27 @@ impl FakeCluster {
         };
         self.pause().await;
         done
+    }
+
+    /// Changes a state object in one step.
+    async fn change<T>(
+        &self,
+        name: &str,
+        work: impl FnOnce(&mut Inner) -> Result<T, ClusterError> + Send,
+    ) -> Result<T, ClusterError> {
+        if self.lock_inner().stalled {
+            tokio::time::sleep(STALL).await;
+            return Err(ClusterError::TimedOut { request: format!("write {name}"), after: STALL });
+        }
+        self.step(|inner| {
+            let done = work(inner)?;
+            if let Some((_, next, data)) = inner.next.take_if(|(prefix, ..)| name.starts_with(prefix.as_str())) {
+                let version = inner.tick();
+                inner.objects.insert(next, (data, version));
+            }
+            Ok(done)
+        })
+        .await
     }
 }
 
@@ -232,7 +269,7 @@ impl ClusterPort for FakeCluster {
     }
 
     async fn create(&self, name: &str, data: &str) -> Result<Version, ClusterError> {
-        self.step(|inner| {
+        self.change(name, |inner| {
             if inner.objects.contains_key(name) {
                 return Err(ClusterError::Exists(format!("object {name} exists")));
             }
@@ -244,7 +281,7 @@ impl ClusterPort for FakeCluster {
     }
 
     async fn replace(&self, name: &str, data: &str, version: Version) -> Result<Version, ClusterError> {
-        self.step(|inner| {
+        self.change(name, |inner| {
             inner.expect_version(name, version)?;
             let version = inner.tick();
             inner.objects.insert(name.to_owned(), (data.to_owned(), version));
@@ -254,7 +291,7 @@ impl ClusterPort for FakeCluster {
     }
 
     async fn remove(&self, name: &str, version: Version) -> Result<(), ClusterError> {
-        self.step(|inner| {
+        self.change(name, |inner| {
             inner.expect_version(name, version)?;
             inner.tick();
             inner.objects.remove(name);
@@ -277,7 +314,7 @@ impl ClusterPort for FakeCluster {
     }
 
     async fn change_keys(&self, name: &str, change: &KeysChange) -> Result<(), ClusterError> {
-        self.step(|inner| {
+        self.change(name, |inner| {
             let keys = inner.keys.entry(name.to_owned()).or_default();
             let wrong: Vec<&str> =
                 change.expect.iter().filter(|(k, v)| keys.get(*k) != v.as_ref()).map(|(k, _)| k.as_str()).collect();
@@ -287,27 +324,6 @@ impl ClusterPort for FakeCluster {
             keys.extend(change.set.clone());
             for key in &change.remove {
                 keys.remove(key);
-            }
-            Ok(())
-        })
-        .await
-    }
-
-    async fn lock(&self, name: &str, cookie: &str, owner: &str, _: Duration) -> Result<(), ClusterError> {
-        self.step(|inner| match inner.locks.get(name) {
-            Some((held, by)) if held != cookie => Err(ClusterError::Busy(by.clone())),
-            _ => {
-                inner.locks.insert(name.to_owned(), (cookie.to_owned(), owner.to_owned()));
-                Ok(())
-            }
-        })
-        .await
-    }
-
-    async fn unlock(&self, name: &str, cookie: &str) -> Result<(), ClusterError> {
-        self.step(|inner| {
-            if inner.locks.get(name).is_some_and(|(held, _)| held == cookie) {
-                inner.locks.remove(name);
             }
             Ok(())
         })
@@ -344,20 +360,6 @@ impl ClusterPort for FakeCluster {
             let image = &mut inner.image(name)?.image;
             image.size = image.size.max(size);
             Ok(image.size)
-        })
-        .await
-    }
-
-    async fn image_rename(&self, name: &str, to: &str) -> Result<(), ClusterError> {
-        self.step(|inner| {
-            if inner.images.contains_key(to) {
-                return Err(ClusterError::Exists(format!("disk image {to} exists")));
-            }
-            let mut fake = inner.image(name)?.clone();
-            fake.image.name = to.to_owned();
-            inner.images.remove(name);
-            inner.images.insert(to.to_owned(), fake);
-            Ok(())
         })
         .await
     }

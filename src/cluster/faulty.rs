@@ -75,14 +75,6 @@ impl ClusterPort for FaultyCluster {
         self.trap.pass(self.inner.change_keys(name, change), lost("change_keys")).await
     }
 
-    async fn lock(&self, name: &str, cookie: &str, owner: &str, lease: Duration) -> Result<(), ClusterError> {
-        self.trap.pass(self.inner.lock(name, cookie, owner, lease), lost("lock")).await
-    }
-
-    async fn unlock(&self, name: &str, cookie: &str) -> Result<(), ClusterError> {
-        self.trap.pass(self.inner.unlock(name, cookie), lost("unlock")).await
-    }
-
     async fn images(&self) -> Result<Vec<String>, ClusterError> {
         self.trap.pass(self.inner.images(), lost("images")).await
     }
@@ -101,10 +93,6 @@ impl ClusterPort for FaultyCluster {
 
     async fn image_grow(&self, name: &str, size: u64) -> Result<u64, ClusterError> {
         self.trap.pass(self.inner.image_grow(name, size), lost("image_grow")).await
-    }
-
-    async fn image_rename(&self, name: &str, to: &str) -> Result<(), ClusterError> {
-        self.trap.pass(self.inner.image_rename(name, to), lost("image_rename")).await
     }
 
     async fn image_write(&self, name: &str, content: &[u8]) -> Result<(), ClusterError> {

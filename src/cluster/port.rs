@@ -199,10 +199,6 @@ pub trait ClusterPort: Send + Sync + fmt::Debug {
     async fn keys(&self, name: &str) -> Result<Keys, ClusterError>;
     /// Changes keys of a state object in one step if all expectations hold, else [`ClusterError::Conflict`].
     async fn change_keys(&self, name: &str, change: &KeysChange) -> Result<(), ClusterError>;
-    /// Takes or renews a lock that frees itself after `lease`; [`ClusterError::Busy`] tells the owner.
-    async fn lock(&self, name: &str, cookie: &str, owner: &str, lease: Duration) -> Result<(), ClusterError>;
-    /// Gives a lock back; not holding it is no error.
-    async fn unlock(&self, name: &str, cookie: &str) -> Result<(), ClusterError>;
 
     /// Names of all disk images, sorted.
     async fn images(&self) -> Result<Vec<String>, ClusterError>;
@@ -214,8 +210,6 @@ pub trait ClusterPort: Send + Sync + fmt::Debug {
     async fn image_clone(&self, from: &Parent, child: &str, size: u64, meta: &Keys) -> Result<u64, ClusterError>;
     /// Makes a disk image at least this large, never smaller; tells its size.
     async fn image_grow(&self, name: &str, size: u64) -> Result<u64, ClusterError>;
-    /// Gives a disk image another name.
-    async fn image_rename(&self, name: &str, to: &str) -> Result<(), ClusterError>;
     /// Makes or overwrites a small disk image with this content.
     async fn image_write(&self, name: &str, content: &[u8]) -> Result<(), ClusterError>;
     /// Reads a piece of a disk image, or less at its end.

@@ -109,15 +109,6 @@ impl ClusterPort for Cluster {
         self.state("omap_update", args).await
     }
 
-    async fn lock(&self, name: &str, cookie: &str, owner: &str, lease: Duration) -> Result<(), ClusterError> {
-        let args = json!({"oid": name, "cookie": cookie, "owner": owner, "seconds": lease.as_secs()});
-        self.state("lock", args).await
-    }
-
-    async fn unlock(&self, name: &str, cookie: &str) -> Result<(), ClusterError> {
-        self.state("unlock", json!({"oid": name, "cookie": cookie})).await
-    }
-
     async fn images(&self) -> Result<Vec<String>, ClusterError> {
         self.disk("rbd_list", json!({})).await
     }
@@ -137,10 +128,6 @@ impl ClusterPort for Cluster {
 
     async fn image_grow(&self, name: &str, size: u64) -> Result<u64, ClusterError> {
         self.disk("rbd_grow", json!({"name": name, "size": size})).await
-    }
-
-    async fn image_rename(&self, name: &str, to: &str) -> Result<(), ClusterError> {
-        self.disk("rbd_rename", json!({"name": name, "to": to})).await
     }
 
     async fn image_write(&self, name: &str, content: &[u8]) -> Result<(), ClusterError> {

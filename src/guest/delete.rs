@@ -7,7 +7,7 @@ use super::planning_input::PlanningInput;
 use super::spec::{Guest, INDEX, Stage};
 use super::stop::{How, stop_one};
 use super::{address, claim, hold};
-use crate::cluster::{ClusterError, KeysChange, fetch, update};
+use crate::cluster::{ClusterError, KeysChange, Lease, fetch, update};
 use crate::error::{Failure, Kind};
 use crate::ui::{Job, Outcome, ShutdownPolicy};
 use futures::future::{join_all, try_join_all};
@@ -51,9 +51,14 @@ pub(super) async fn delete_one(
     if !begun {
         may_be_deleted(rack, planning_input, guest).await?;
     }
-    hold::wait_out(rack.port(), guest.uuid).await?;
+    let waits = |lease: &Lease| job.step(format!("waits for {}, which holds it for {}", lease.holder, lease.purpose));
+    hold::wait_out(rack.port(), guest.uuid, waits).await?;
     mark(rack, guest).await?;
-    if let Err(failure) = stop_one(rack, planning_input, guest, How::Force, job).await {
+    let stopped = async {
+        hold::refuse(rack.port(), guest.uuid).await?;
+        stop_one(rack, planning_input, guest, How::Force, job).await
+    };
+    if let Err(failure) = stopped.await {
         // Nothing of it is gone yet: where it is certain that it goes on as it was, it can be used as it was.
         if !begun && matches!(failure.kind, Kind::Refused | Kind::Busy | Kind::Failed) {
             unmark(rack, guest).await?;

@@ -81,12 +81,13 @@ pub async fn all(port: &dyn ClusterPort) -> Result<BTreeMap<Uuid, Lease>, Cluste
 }
 
 /// Makes sure that no process holds a guest, before it is moved or deleted. A hold that is not renewed for its whole
-/// term is of a process that died: it is taken away.
+/// term is of a process that died: it is taken away. `told` hears of the hold that is watched.
 ///
 /// # Errors
 /// [`Kind::Busy`] as soon as the hold is seen to be renewed.
-pub async fn wait_out(port: &dyn ClusterPort, guest: Uuid) -> Result<(), Failure> {
+pub async fn wait_out(port: &dyn ClusterPort, guest: Uuid, told: impl Fn(&Lease)) -> Result<(), Failure> {
     let Some((seen, version)) = read(port, guest).await? else { return Ok(()) };
+    told(&seen);
     let since = Instant::now();
     while since.elapsed() < seen.term() {
         sleep(LOOK).await;
@@ -140,14 +141,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_hold_that_lives_refuses_and_one_that_died_is_waited_out() {
         let (port, guest) = (FakeCluster::new(), Uuid::from_u128(7));
-        wait_out(&port, guest).await.unwrap();
+        wait_out(&port, guest, |_| ()).await.unwrap();
         let mut hold = Hold::take(&port, guest, "backup 1 on laptop", "a backup").await.unwrap();
         assert_eq!(all(&port).await.unwrap().keys().collect::<Vec<_>>(), [&guest]);
         let renewed = async {
             sleep(RENEW).await;
             hold.renew(&port).await.unwrap();
         };
-        let (refused, ()) = tokio::join!(wait_out(&port, guest), renewed);
+        let (refused, ()) = tokio::join!(wait_out(&port, guest, |_| ()), renewed);
         let failure = refused.unwrap_err();
         assert_eq!(failure.kind, Kind::Busy);
         assert_eq!(
@@ -159,7 +160,7 @@ mod tests {
         assert_eq!(refuse(&port, guest).await.unwrap_err().kind, Kind::Busy);
         // Its process dies.
         let began = Instant::now();
-        wait_out(&port, guest).await.unwrap();
+        wait_out(&port, guest, |_| ()).await.unwrap();
         assert!(began.elapsed() >= TERM && began.elapsed() < TERM + 2 * LOOK);
         assert!(all(&port).await.unwrap().is_empty());
         refuse(&port, guest).await.unwrap();
@@ -168,7 +169,7 @@ mod tests {
         hold.release(&port).await.unwrap();
         assert!(all(&port).await.unwrap().is_empty());
         let began = Instant::now();
-        wait_out(&port, guest).await.unwrap();
+        wait_out(&port, guest, |_| ()).await.unwrap();
         assert_eq!(began.elapsed(), Duration::ZERO);
         forget(&port, guest).await.unwrap();
         assert_eq!(port.get(&object(guest)).await.unwrap(), None);

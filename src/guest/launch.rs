@@ -222,8 +222,12 @@ impl Launch<'_> {
             Err(error) if error.stale() => Failure::msg(Kind::Busy, text),
             Err(error) if error.no_domain() => Failure::msg(Kind::Busy, format!("{text}; it has no copy on {host}")),
             Err(error) => {
-                Failure::msg(Kind::Unknown, format!("{text}; its copy on {host} could not be ended: {error}"))
-                    .hint(format!("end it there now, with `virsh destroy {name}`: a guest must never run twice"))
+                Failure::msg(Kind::Unknown, format!("{text}; its copy on {host} could not be ended: {error}")).hint(
+                    format!(
+                        "end it on {host} now, with `virsh destroy {}`: a guest must never run twice",
+                        self.guest.uuid
+                    ),
+                )
             }
         }
     }

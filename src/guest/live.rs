@@ -4,6 +4,7 @@
 use super::spec::Guest;
 use roxmltree::{Document, Node};
 use serde::Serialize;
+use uuid::Uuid;
 
 /// A disk of a running domain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -114,8 +115,8 @@ impl Foreign {
         matches!(self, Foreign::Overlay { .. })
     }
 
-    /// What undoes it on the host.
-    pub fn cure(&self, guest: &str, host: &str) -> String {
+    /// What undoes it on the host. The domain is named by its UUID, since names may collide.
+    pub fn cure(&self, guest: Uuid, host: &str) -> String {
         match self {
             Foreign::Overlay { disk, .. } => {
                 format!(
@@ -130,7 +131,9 @@ impl Foreign {
             }
             Foreign::Attached { disk, .. } => format!("on {host}: `virsh detach-disk {guest} {disk}`"),
             Foreign::Nic { mac } => format!("on {host}: `virsh detach-interface {guest} bridge --mac {mac}`"),
-            Foreign::PassedThrough => format!("on {host}: `virsh detach-device`"),
+            Foreign::PassedThrough => format!(
+                "on {host}: `virsh detach-device {guest} FILE`, with its `<hostdev>` element of `virsh dumpxml {guest}`"
+            ),
             Foreign::Processors { .. } => "its next start gives it what its definition says".to_owned(),
         }
     }
@@ -298,7 +301,9 @@ mod tests {
         );
         assert!(found[0].is_lost_with_a_stop());
         assert_eq!(live.holds_on_host(), found);
-        assert!(found[0].cure("web1", "h1").contains("virsh blockcommit web1 vda --active --pivot"));
+        assert!(
+            found[0].cure(guest.uuid, "h1").contains(&format!("virsh blockcommit {} vda --active --pivot", guest.uuid))
+        );
         assert!(live.images().any(|image| image == own));
     }
 
@@ -308,7 +313,10 @@ mod tests {
         let iso = "<disk type='file' device='cdrom'><source file='/root/a.iso'/><target dev='sda'/><readonly/></disk>";
         let found = live(&guest, iso).foreign(&guest, &sample_inventory().ceph.pool);
         assert_eq!(found, live(&guest, iso).holds_on_host());
-        assert!(found[0].cure("web1", "h1").contains("change-media web1 sda --eject"), "{found:?}");
+        assert!(
+            found[0].cure(guest.uuid, "h1").contains(&format!("change-media {} sda --eject", guest.uuid)),
+            "{found:?}"
+        );
         let volume = "<disk type='network' device='disk'><source protocol='nbd' name='x'/><target dev='vdx'/></disk>";
         let found = live(&guest, volume).foreign(&guest, &sample_inventory().ceph.pool);
         assert!(matches!(&found[..], [Foreign::Attached { on_host: false, .. }]), "{found:?}");

@@ -373,7 +373,7 @@ impl Settlement<'_> {
                     let text = format!("it ran on both hosts; the copy on {} was paused", source.host());
                     return Err(self.unknown(text).hint(format!(
                         "look at what each wrote; then end it with `virsh destroy {}` on {}",
-                        self.name,
+                        self.guest,
                         source.host()
                     )));
                 }
@@ -444,9 +444,9 @@ impl Settlement<'_> {
         let all = words(sides, source, target);
         let text = match (verdict, obstacle) {
             (Verdict::Twice, Some(error)) => {
-                let (from, name) = (sides.source.host(), self.name);
+                let (from, uuid) = (sides.source.host(), self.guest);
                 format!(
-                    "IT RUNS ON BOTH HOSTS, and the copy on {from} cannot be paused: {error}; end it there now, with `virsh destroy {name}`"
+                    "IT RUNS ON BOTH HOSTS, and the copy on {from} cannot be paused: {error}; end it there now, with `virsh destroy {uuid}`"
                 )
             }
             (_, Some(error)) => format!("{all}; {error}"),

@@ -12,9 +12,10 @@ use crate::error::{Failure, Kind};
 use crate::libvirt::{Domain, DomainState, Hypervisor, Token};
 use crate::ui::{Job, Outcome, ShutdownPolicy};
 use futures::future::join_all;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 /// How long a guest may take to shut itself down, unless told otherwise.
 pub const SHUTDOWN: Duration = Duration::from_secs(90);
@@ -25,6 +26,9 @@ const DESTROY: Duration = Duration::from_secs(30);
 const PRESS: Duration = Duration::from_secs(10);
 /// Time between two looks.
 const POLL: Duration = Duration::from_millis(200);
+/// How long a forced stop waits until it is written down that the guest is to be down: a cluster that takes no writes
+/// does not hold it up.
+const HEAD_START: Duration = Duration::from_secs(2);
 /// Rounds of a stop when others get in between.
 const ROUNDS: usize = 16;
 
@@ -78,28 +82,22 @@ pub(super) async fn stop_one(
     if how != How::Force {
         keep_what_would_be_lost(rack, planning_input, guest).await?;
     }
-    set_desired(rack, guest, Desired::Stopped).await?;
-    let run = rack.run.operation();
-    let stopping = Stopping { rack, guest, how, job, run };
-    let mut claim = planning_input.claim(guest.uuid);
-    let mut newer: Option<DomainInventory> = None;
-    let mut ran = false;
-    for _ in 0..ROUNDS {
-        let domain_inventory = newer.as_ref().unwrap_or(&planning_input.domain_inventory);
-        let over = match domain_inventory.place(guest.uuid) {
-            Some(place) => {
-                ran = true;
-                stopping.end_copy(domain_inventory, &claim, place).await?
-            }
-            None => stopping.settle(domain_inventory, &claim).await?,
-        };
-        if over {
-            return Ok(ran);
+    let stopping = Stopping { rack, guest, how, job, run: rack.run.operation() };
+    let mut wish = pin!(set_desired(rack, guest, Desired::Stopped));
+    match (how, timeout(HEAD_START, &mut wish).await) {
+        (_, Ok(Ok(()))) => stopping.bring_down(planning_input).await,
+        (How::Shutdown(_), Ok(Err(failure))) => Err(failure),
+        (How::Shutdown(_), Err(_)) => {
+            wish.await?;
+            stopping.bring_down(planning_input).await
         }
-        claim = claim::read(rack.port(), guest.uuid).await?;
-        newer = Some(DomainInventory::take(rack, false).await?);
+        // What cannot be written down holds no forced stop up.
+        (How::Force, Ok(Err(failure))) => stopping.bring_down(planning_input).await.and(Err(failure)),
+        (How::Force, Err(_)) => {
+            let (ended, wished) = tokio::join!(stopping.bring_down(planning_input), wish);
+            wished.and(ended)
+        }
     }
-    Err(Failure::msg(Kind::Busy, format!("guest {} is started and stopped by others all the time", guest.name)))
 }
 
 /// Refuses to stop a guest that writes to something which its next start knows nothing of, and names what else it has beside
@@ -115,7 +113,7 @@ async fn keep_what_would_be_lost(
     for foreign in Live::read(&xml).map(|live| live.foreign(guest, &rack.inventory.ceph.pool)).unwrap_or_default() {
         if foreign.is_lost_with_a_stop() {
             return Err(Failure::refused(foreign.to_string())
-                .hint(foreign.cure(&guest.name, host))
+                .hint(foreign.cure(guest.uuid, host))
                 .hint("--force stops it all the same"));
         }
         rack.ui.note(format!("guest {}: {foreign}; its next start is without that", guest.name));
@@ -133,6 +131,30 @@ struct Stopping<'a> {
 }
 
 impl Stopping<'_> {
+    /// Ends every copy and frees the claim; tells whether it ran.
+    async fn bring_down(&self, planning_input: &PlanningInput) -> Result<bool, Failure> {
+        let (rack, guest) = (self.rack, self.guest);
+        let mut claim = planning_input.claim(guest.uuid);
+        let mut newer: Option<DomainInventory> = None;
+        let mut ran = false;
+        for _ in 0..ROUNDS {
+            let domain_inventory = newer.as_ref().unwrap_or(&planning_input.domain_inventory);
+            let over = match domain_inventory.place(guest.uuid) {
+                Some(place) => {
+                    ran = true;
+                    self.end_copy(domain_inventory, &claim, place).await?
+                }
+                None => self.settle(domain_inventory, &claim).await?,
+            };
+            if over {
+                return Ok(ran);
+            }
+            claim = claim::read(rack.port(), guest.uuid).await?;
+            newer = Some(DomainInventory::take(rack, false).await?);
+        }
+        Err(Failure::msg(Kind::Busy, format!("guest {} is started and stopped by others all the time", guest.name)))
+    }
+
     /// Ends a copy that was seen; tells whether that was all there is to do.
     async fn end_copy(
         &self,
@@ -161,7 +183,14 @@ impl Stopping<'_> {
         end(&self.rack.hypervisors.get(host)?, guest, self.how, claim.token(), self.job).await?;
         // It was nowhere else, as long as its claim is what it was.
         let here = claim.phase == Phase::Running && claim.host.as_deref() == Some(host.as_str());
-        Ok(here && domain_inventory.is_alone(guest.uuid, &claim) && self.free(&claim).await?)
+        if !(here && domain_inventory.is_alone(guest.uuid, &claim)) {
+            return Ok(false);
+        }
+        self.free(&claim).await.map_err(|why| {
+            let text = format!("it was ended on {host}, which could not be written down: {why}");
+            let hint = "run the same command again once Ceph takes writes: it looks before it acts";
+            why.hints.iter().fold(Failure::msg(why.kind, text), |failure, hint| failure.hint(hint)).hint(hint)
+        })
     }
 
     /// Frees the claim of a guest that was seen nowhere; tells whether that could be done.

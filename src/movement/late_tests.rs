@@ -2,8 +2,10 @@
 //! (the numbers are those of the protocol's model), and what other tools do to a guest.
 
 use super::harness::{World, evacuate, migrate};
+use crate::cluster::{ClusterPort, FakeCluster};
 use crate::error::Kind;
 use crate::guest::claim::{Claim, Phase};
+use crate::guest::hold::{self, Hold};
 use crate::guest::{Guest, Settled, Settlement, start};
 use crate::libvirt::{DomainState, FakeFault, FakeRequest, JobOperation};
 use std::time::Duration;
@@ -185,4 +187,39 @@ async fn a_start_that_a_dead_run_left_unwritten_does_not_block_an_evacuation() {
     let report = evacuate(&world.another(), "h1").await.unwrap();
     assert!(report.failure().is_none(), "{}", report.render());
     assert_ne!(world.runs_once(guest.uuid).await, "h1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_is_held_is_moved_only_once_its_holder_died() {
+    let world = World::new().await;
+    let guest = world.running("web").await;
+    let mut hold = Hold::take(world.rack.port(), guest.uuid, "backup 1 on laptop", "a backup").await.unwrap();
+    let rack = world.another();
+    let (refused, ()) = tokio::join!(migrate(&rack, "web", "h2"), async {
+        sleep(hold::RENEW).await;
+        hold.renew(world.rack.port()).await.unwrap();
+    });
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.kind, Kind::Busy, "{refused}");
+    assert!(refused.to_string().contains("backup 1 on laptop"), "{refused}");
+    assert_eq!(world.runs_once(guest.uuid).await, "h1");
+    // Its process dies.
+    let began = Instant::now();
+    migrate(&world.another(), "web", "h2").await.unwrap();
+    assert!(began.elapsed() >= hold::TERM, "{:?}", began.elapsed());
+    assert_eq!(world.runs_once(guest.uuid).await, "h2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_that_is_taken_while_the_move_is_claimed_keeps_the_guest_where_it_is() {
+    let world = World::new().await;
+    let guest = world.running("web").await;
+    let other = FakeCluster::new();
+    Hold::take(&other, guest.uuid, "backup 1 on laptop", "a backup").await.unwrap();
+    let held = other.get(&hold::object(guest.uuid)).await.unwrap().unwrap();
+    world.cluster.follow(&Claim::object(guest.uuid), &held.name, &held.data);
+    let refused = migrate(&world.another(), "web", "h2").await.unwrap_err();
+    assert_eq!(refused.kind, Kind::Busy, "{refused}");
+    assert_eq!(world.runs_once(guest.uuid).await, "h1");
+    assert!(!world.hosts.calls().iter().any(|call| call.contains("move the guest")), "{:?}", world.hosts.calls());
 }

@@ -100,8 +100,10 @@ fn unmanaged(planning_input: &PlanningInput) -> Vec<Unmoved> {
             planning_input.domain_inventory.places(*uuid).filter(|(host, _)| place != Some(host) && !moves)
         {
             let reason = match place {
-                Some(place) => format!("is another copy of the guest on {place}; end it there with `virsh destroy`"),
-                None => "is no guest of this rack; move it or end it there with virsh".to_owned(),
+                Some(place) => {
+                    format!("is another copy of the guest on {place}; end it there with `virsh destroy {uuid}`")
+                }
+                None => format!("does not belong to this rack; move it, or end it there with `virsh destroy {uuid}`"),
             };
             all.push(Unmoved { guest: domain.name.clone(), host: host.clone(), reason });
         }

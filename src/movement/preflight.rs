@@ -120,9 +120,9 @@ fn read(from: &str, to: &str, text: &str) -> Option<Obstacle> {
 /// # Errors
 /// What stands in the way; nothing was changed.
 pub async fn ready(rack: &GuestContext, pairs: &Pairs, a_move: &Move) -> Result<(), Failure> {
-    let Move { from, to, guest, uuid, .. } = a_move;
+    let Move { from, to, uuid, .. } = a_move;
     let guest_fits = async {
-        let xml = leave(rack, from, guest, *uuid).await?;
+        let xml = leave(rack, from, *uuid).await?;
         fits_cpu(rack, from, to, &xml).await
     };
     tokio::try_join!(no_copy(rack, to, *uuid), pairs.see_each_other(rack, from, to), guest_fits).map(drop)
@@ -142,7 +142,7 @@ async fn no_copy(rack: &GuestContext, to: &str, uuid: Uuid) -> Result<(), Failur
     match rack.hypervisors.get(to)?.domain(uuid).await? {
         Some(domain) if domain.state.has_process() => {
             Err(Failure::refused(format!("host {to} has another copy of it"))
-                .hint(format!("find out what that is, and end it on {to} with `virsh destroy`")))
+                .hint(format!("find out what that is, and end it on {to} with `virsh destroy {uuid}`")))
         }
         _ => Ok(()),
     }

@@ -241,8 +241,8 @@ async fn a_host_with_something_that_is_no_guest_is_not_called_empty() {
     assert_eq!(
         refused,
         [
-            "guest b on h1: is another copy of the guest on h2; end it there with `virsh destroy`",
-            "guest foreign on h1: is no guest of this rack; move it or end it there with virsh",
+            format!("guest b on h1: is another copy of the guest on h2; end it there with `virsh destroy {}`", bench.guests[1].uuid),
+            "guest foreign on h1: does not belong to this rack; move it, or end it there with `virsh destroy 00000000-0000-0000-0000-000000000000`".to_owned(),
         ]
     );
     let elsewhere = Evacuation::plan(&bench.rack, "h3", &OPTIONS, &cancel_level, true).await.unwrap().plan;
@@ -493,7 +493,9 @@ async fn another_tools_job_is_named_and_never_aborted() {
         assert_eq!(bench.claim(uuid).await, (Phase::Running, Some("h1".into())));
         if !begins_late {
             assert_eq!(report.moved().count(), 1, "b moves: {}", report.render());
-            assert!(report.failure().unwrap().hints.iter().any(|hint| hint.contains("virsh domjobinfo a")));
+            assert!(
+                report.failure().unwrap().hints.iter().any(|hint| hint.contains(&format!("virsh domjobinfo {uuid}")))
+            );
         }
     }
 }
@@ -532,9 +534,10 @@ async fn what_holds_a_guest_on_its_host_is_found_by_the_dry_run_and_before_the_c
     let report = bench.evacuate("h1").await;
     assert_eq!(report.moved().count(), 1, "{}", report.render());
     let failure = report.failure().unwrap();
-    insta::assert_snapshot!(failure.hints.join("\n"), @r"
-    on h1: `virsh change-media iso sda --eject`
-    on h1: `virsh snapshot-delete snap before-upgrade --metadata` forgets one and keeps its data
+    let hints = failure.hints.join("\n").replace(&iso.to_string(), "ISO").replace(&snap.to_string(), "SNAP");
+    insta::assert_snapshot!(hints, @r"
+    on h1: `virsh change-media ISO sda --eject`
+    on h1: `virsh snapshot-delete SNAP before-upgrade --metadata` forgets one and keeps its data
     ");
     assert!(!bench.fake.calls().iter().any(|call| call.contains("move the guest iso") || call.contains("guest snap")));
 }

@@ -6,9 +6,11 @@ use super::options::Options;
 use super::plan::Move;
 use super::preflight::{self, Pairs, before_it_began};
 use super::stall::pause;
+use crate::cluster::Lease;
 use crate::error::{Failure, Kind};
 use crate::fence;
 use crate::guest::claim::{self, Claim, Phase, Run, Swap, Window};
+use crate::guest::hold;
 use crate::guest::{Courtesy, GuestContext, Settled, Settlement, Sides, enter_reservation};
 use crate::libvirt::{MigrateParams, Token, VirtError};
 use crate::ui::{CancelLevel, Job, Outcome};
@@ -16,6 +18,7 @@ use serde::Serialize;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
+use uuid::Uuid;
 
 /// How often it is tried to abort a move that does not end.
 const ABORTS: u32 = 3;
@@ -98,13 +101,19 @@ impl Transfer<'_> {
         self.may_begin(&claim).await?;
         job.step("looks whether the hosts see each other");
         // After the claim was read, so that a fence that came later finds this very claim, or none of ours.
-        let (fences, ready) = tokio::join!(fence::standing(port), preflight::ready(self.rack, self.pairs, self.a_move));
+        let waits =
+            |lease: &Lease| job.step(format!("waits for {}, which holds it for {}", lease.holder, lease.purpose));
+        let (fences, ready, free) = tokio::join!(
+            fence::standing(port),
+            preflight::ready(self.rack, self.pairs, self.a_move),
+            hold::wait_out(port, uuid, waits)
+        );
         let fences = fences?;
         if let Some(host) = [self.a_move.from.as_str(), to].into_iter().find(|host| fences.close(host)) {
             return Err(Failure::refused(format!("nothing moves from or to {host}: it is fenced, or is being let in"))
                 .hint(format!("let it in again with `rackhand readmit {host}`")));
         }
-        ready.map_err(before_it_began)?;
+        ready.and(free).map_err(before_it_began)?;
         let run = self.rack.run.operation();
         let mine = claim.moving(&self.a_move.from, to, &run);
         let window = Window::begin();
@@ -125,19 +134,22 @@ impl Transfer<'_> {
         }
     }
 
-    /// Gets the target ready: it has room, and refuses whatever was asked of it for this guest before.
+    /// Gets the target ready: it has room, and refuses whatever was asked of it for this guest before. A process that took
+    /// hold of the guest since it was looked for keeps it where it is.
     async fn enter(&self, sides: &Sides, mine: &Claim) -> Result<(), Failure> {
         let (uuid, to) = (self.a_move.uuid, self.a_move.to.as_str());
-        let (room, there) = tokio::join!(
+        let (room, there, free) = tokio::join!(
             enter_reservation(self.rack, uuid, &self.a_move.need, to),
-            sides.target.revoke(uuid, mine.token())
+            sides.target.revoke(uuid, mine.token()),
+            hold::refuse(self.rack.port(), uuid)
         );
+        free.map_err(before_it_began)?;
         if let Err(why) = room.map_err(before_it_began)? {
             return Err(Failure::refused(format!("host {to}: {why}"))
                 .hint("nothing was changed; name another host, or make room"));
         }
         match there.map_err(Failure::from).map_err(before_it_began)? {
-            Some(domain) if domain.state.has_process() => Err(another_copy(to)),
+            Some(domain) if domain.state.has_process() => Err(another_copy(to, uuid)),
             _ => Ok(()),
         }
     }
@@ -278,9 +290,9 @@ pub(super) fn elsewhere(host: &str) -> String {
     format!("other hands have moved it to {host}")
 }
 
-fn another_copy(to: &str) -> Failure {
+fn another_copy(to: &str, uuid: Uuid) -> Failure {
     Failure::refused(format!("host {to} has another copy of it"))
-        .hint(format!("find out what that is, and end it on {to} with `virsh destroy`"))
+        .hint(format!("find out what that is, and end it on {to} with `virsh destroy {uuid}`"))
 }
 
 /// Finishes a move that another run began and did not see the end of; tells what its claim came to.

@@ -183,11 +183,11 @@ fn stands_still(seen: &Seen, line: &GuestLine) -> (String, String) {
         Some((host, domain)) => (host.as_str(), domain.reason.as_str()),
         None => ("its host", "unknown"),
     };
-    let resume = format!("`virsh resume {}` on {host}", line.name);
+    let resume = format!("`virsh resume {}` on {host}", line.uuid);
     let fix = match reason {
         "ioerror" => format!(
             "its storage refused it (`virsh domblkerror {}` there): look at Ceph first; then {resume}",
-            line.name
+            line.uuid
         ),
         "user" => format!("it was paused by hand: {resume}"),
         "crashed" | "watchdog" => format!("`rackhand guest reboot {} --force`", line.name),

@@ -51,7 +51,7 @@ pub(super) fn on_guests(seen: &Seen) -> Vec<Finding> {
         let Some(guest) = guests.get(&at.uuid) else { continue };
         for foreign in at.live.foreign(guest, &seen.pool) {
             let severity = if foreign.is_lost_with_a_stop() { Severity::Critical } else { Severity::Warning };
-            let cure = foreign.cure(&guest.name, &at.host);
+            let cure = foreign.cure(guest.uuid, &at.host);
             found.push(Finding::new(
                 severity,
                 format!("guest {}", guest.name),

@@ -247,7 +247,7 @@ fn a_guest_that_stands_still_is_named_with_what_helps() {
     let said = said(&seen, "guest db");
     assert_eq!(
         said[0],
-        "error it stands still on h1 (ioerror) -> its storage refused it (`virsh domblkerror db` there): look at Ceph first; then `virsh resume db` on h1"
+        "error it stands still on h1 (ioerror) -> its storage refused it (`virsh domblkerror 00000000-0000-0000-0000-000000000001` there): look at Ceph first; then `virsh resume 00000000-0000-0000-0000-000000000001` on h1"
     );
 }
 
@@ -292,7 +292,7 @@ fn what_a_guest_has_beside_its_definition_and_a_second_writer_are_named() {
     }
     seen.live = vec![live("h1", "db", 1, &overlay), live("h2", "rescue", 99, &plain)];
     insta::assert_snapshot!(said(&seen, "guest db").join("\n"), @r"
-    CRITICAL disk vda writes to /tmp/db.snap, which another tool has laid over its image; what the guest has written since is lost when it stops (h1) -> on h1: `virsh blockcommit db vda --active --pivot` merges it into the guest's image
+    CRITICAL disk vda writes to /tmp/db.snap, which another tool has laid over its image; what the guest has written since is lost when it stops (h1) -> on h1: `virsh blockcommit 00000000-0000-0000-0000-000000000001 vda --active --pivot` merges it into the guest's image
     CRITICAL the domain rescue (00000000-0000-0000-0000-000000000063) on h2 has its disk guests/vm.x.disk0 open: two writers would destroy it -> on h2: `virsh destroy 00000000-0000-0000-0000-000000000063`, after a look at what it is
     ");
 }

@@ -58,14 +58,6 @@ class Images(State):
                 image.resize(size)
             return image.size()
 
-    def rbd_rename(self, pool, name, to):
-        io = self.ioctx(pool)
-        in_time()
-        try:
-            rbd.RBD().rename(io, name, to)
-        except rbd.ImageExists:
-            raise Refused("exists", "disk image %s exists" % to)
-
     def rbd_write(self, pool, name, size, chunks):
         """A small image whose whole content is given; what is not given is zeros."""
         io = self.ioctx(pool)

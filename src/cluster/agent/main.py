@@ -6,9 +6,9 @@
 LANES = {
     "local": ("asok", "mon_views"),
     "mon": ("ready", "command", "latest_map", "osds_behind"),
-    "state": ("get", "create", "replace", "remove", "list", "omap_get", "omap_update", "lock", "unlock"),
+    "state": ("get", "create", "replace", "remove", "list", "omap_get", "omap_update"),
     "look": ("rbd_list", "rbd_info", "rbd_children", "rbd_users"),
-    "image": ("rbd_create", "rbd_clone", "rbd_grow", "rbd_rename", "rbd_write", "rbd_read", "rbd_snap_create",
+    "image": ("rbd_create", "rbd_clone", "rbd_grow", "rbd_write", "rbd_read", "rbd_snap_create",
               "rbd_snap_create_all", "rbd_snap_remove", "rbd_remove", "rbd_meta_set", "rbd_break_lock"),
 }
 LANE_OF = {op: lane for lane, ops in LANES.items() for op in ops}

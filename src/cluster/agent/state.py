@@ -3,7 +3,6 @@
 # --- commands and state objects --------------------------------------------------------------------------------
 
 CREATE_EXCLUSIVE = 1  # LIBRADOS_CREATE_EXCLUSIVE
-LOCK_MAY_RENEW = 1  # LIBRADOS_LOCK_FLAG_MAY_RENEW
 # LIBRADOS_OPERATION_FULL_TRY and _FULL_FORCE: state objects are small, and what frees space changes them first, so
 # they are written on a full cluster too. An OSD past its failsafe ratio still refuses.
 EVEN_FULL = 64 | 128
@@ -311,20 +310,3 @@ class State:
                         continue
                     raise
         raise Refused("busy", "object %s was changed by other runs %d times meanwhile" % (oid, TRIES))
-
-    def lock(self, pool, oid, cookie, owner, seconds):
-        io = self.ioctx(pool)
-        in_time()
-        try:
-            io.lock_exclusive(oid, "rackhand", cookie, owner, seconds, LOCK_MAY_RENEW)
-        except (rados.ObjectBusy, rados.ObjectExists):
-            held = self.get(pool, oid) or {}
-            raise Refused("busy", held.get("data") or "another run")
-        io.write_full(oid, owner.encode())
-
-    def unlock(self, pool, oid, cookie):
-        in_time()
-        try:
-            self.ioctx(pool).unlock(oid, "rackhand", cookie)
-        except rados.ObjectNotFound:
-            pass

@@ -1,6 +1,62 @@
 //! Guests that stand still, starts that cannot be where they were planned, deletions that are refused.
 
+use super::hold::{self, Hold};
 use super::*;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// What a process leaves in the cluster that takes hold of a guest.
+async fn held(guest: Uuid) -> (String, String) {
+    let cluster = FakeCluster::new();
+    Hold::take(&cluster, guest, "backup 1 on laptop", "a backup").await.unwrap();
+    let object = cluster.get(&hold::object(guest)).await.unwrap().unwrap();
+    (object.name, object.data)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_is_held_while_it_is_marked_for_deletion_goes_on_as_it_was() {
+    let world = world("").await;
+    let guest = create(&world, order(&["web"])).await.unwrap().remove(0);
+    let guests = std::slice::from_ref(&guest);
+    let host = start_one(&world.rack, &guest).await.unwrap().host;
+    let (name, data) = held(guest.uuid).await;
+    world.cluster.follow(&Guest::object(guest.uuid), &name, &data);
+    let refused = delete(&world.rack, guests).await.unwrap().remove(0).1.unwrap_err();
+    assert_eq!(refused.kind, Kind::Busy, "{refused}");
+    assert!(refused.to_string().contains("held by backup 1 on laptop for a backup"), "{refused}");
+    assert_eq!(world.hosts.places(guest.uuid), [(host, DomainState::Running)]);
+    let found = world.rack.guest("web").await.unwrap();
+    assert_eq!((found.stage, found.desired), (Stage::Ready, Desired::Running));
+    // The process that had it died.
+    conclude("delete", delete(&world.rack, guests).await.unwrap()).unwrap();
+    assert_eq!(traces(&world).await, Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_forced_stop_ends_the_guest_while_the_cluster_takes_no_writes() {
+    let world = world("").await;
+    let guest = create(&world, order(&["web"])).await.unwrap().remove(0);
+    let guests = std::slice::from_ref(&guest);
+    let host = start_one(&world.rack, &guest).await.unwrap().host;
+    world.cluster.stalls(true);
+    let began = Instant::now();
+    let gone = async {
+        while !world.hosts.places(guest.uuid).is_empty() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        began.elapsed()
+    };
+    let (stopped, gone) = tokio::join!(stop(&world.rack, guests, How::Force), gone);
+    assert!(gone < Duration::from_secs(4), "{gone:?}");
+    let failure = stopped.unwrap().remove(0).1.unwrap_err();
+    assert!(failure.to_string().contains("Ceph"), "{failure}");
+    assert!(began.elapsed() < Duration::from_secs(90), "{:?}", began.elapsed());
+    // By its power button it is not stopped before that is written down.
+    world.cluster.stalls(false);
+    conclude("stop", stop(&world.rack, guests, How::Force).await.unwrap()).unwrap();
+    assert_eq!(claim::read(world.rack.port(), guest.uuid).await.unwrap().phase, Phase::Free);
+    assert_eq!(start_one(&world.rack, &guest).await.unwrap().host, host);
+}
 
 #[tokio::test(start_paused = true)]
 async fn a_guest_that_was_handed_over_or_is_on_its_way_is_not_resumed() {
