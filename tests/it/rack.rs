@@ -2,6 +2,7 @@
 
 use crate::run::{binary, stderr, stdout, tool};
 use crate::terminal::{Terminal, eventually};
+use rackhand::lab::guest_image::{RING_LENGTH, RING_START, Record, history};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -115,6 +116,22 @@ impl Rack {
         route[0]["dev"].as_str().expect("a device").to_owned()
     }
 
+    /// The image of the guest's first disk, with its pool.
+    pub fn disk(&self, name: &str) -> String {
+        format!("guests/vm.{}.disk0", self.guest(name)["uuid"].as_str().expect("a UUID"))
+    }
+
+    /// Waits until the storage has recovered from what a test did to it.
+    pub fn recovers(&self) {
+        eventually("the storage to recover", Duration::from_secs(180), || {
+            let status = self.ssh("h1", "ceph -s --format json --connect-timeout 5 || true");
+            let status: Value = serde_json::from_str(&status).ok()?;
+            let pgs = status["pgmap"]["pgs_by_state"].as_array()?;
+            let quorum = status["quorum"].as_array()?.len();
+            (pgs.iter().all(|s| s["state_name"] == "active+clean") && quorum == self.hosts().len()).then_some(())
+        });
+    }
+
     /// A guest as `guest show` sees it.
     pub fn guest(&self, name: &str) -> Value {
         self.json(&["guest", "show", name])
@@ -187,6 +204,21 @@ impl Guest<'_> {
         eventually(&format!("{} to count on after {first}", self.name), Duration::from_secs(30), || {
             self.answer().filter(|(same, now)| *same == boot && *now > first)
         })
+    }
+
+    /// Stops it, and reads from its disk what it wrote there: one unbroken history, or the test fails.
+    pub fn stopped_history(&self) -> Vec<Record> {
+        let image = self.rack.disk(&self.name);
+        self.rack.ok(&["guest", "stop", &self.name, "--yes"]);
+        let (pool, name) = image.split_once('/').unwrap();
+        let script = format!(
+            "python3 - <<'X'\nimport rados, rbd, sys\nc = rados.Rados(conffile='/etc/ceph/ceph.conf', name='client.admin')\nc.connect()\ni = rbd.Image(c.open_ioctx('{pool}'), '{name}', read_only=True)\nsys.stdout.write(i.read({RING_START}, {RING_LENGTH}).hex())\nX"
+        );
+        let hex = self.rack.ssh("h1", &script);
+        let digit = |d: u8| u8::try_from((d as char).to_digit(16).unwrap()).unwrap();
+        let pairs = hex.trim().as_bytes().chunks_exact(2);
+        let ring: Vec<u8> = pairs.map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect();
+        history(&ring).unwrap()
     }
 
     /// The host it runs on.

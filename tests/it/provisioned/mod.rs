@@ -4,6 +4,7 @@ mod completion;
 mod guest;
 mod guest_inside;
 mod guest_order;
+mod host_loss;
 mod image;
 mod movement;
 mod provision;

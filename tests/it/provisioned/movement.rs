@@ -2,7 +2,6 @@
 
 use crate::rack::{Guest, Pinger, Rack, say};
 use crate::terminal::eventually;
-use rackhand::lab::guest_image::{RING_LENGTH, RING_START, history};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -12,16 +11,11 @@ const HOSTS: [&str; 3] = ["h1", "h2", "h3"];
 /// Slow enough that a tiny guest (some 40 MiB to send) is on its way for several seconds.
 const SLOW: &str = "4";
 
-/// The image of the guest's first disk.
-fn image(rack: &Rack, name: &str) -> String {
-    format!("guests/vm.{}.disk0", rack.guest(name)["uuid"].as_str().unwrap())
-}
-
 /// The guest runs on one host, and one client has its disk.
 fn in_one_place(rack: &Rack, name: &str) -> String {
     let found = rack.places(name);
     assert_eq!(found.len(), 1, "{name} is on {found:?}");
-    let image = image(rack, name);
+    let image = rack.disk(name);
     let owners = eventually("one watcher of the disk", Duration::from_secs(40), || {
         let status: Value = serde_json::from_str(&rack.ssh("h1", &format!("rbd status --format json {image}"))).ok()?;
         let watchers = status["watchers"].as_array()?.len();
@@ -92,17 +86,7 @@ fn twenty_moves_lose_nothing() {
         "20 moves: {took:.2} s each with all looks; ping gap {} ms at most, {} ms in the middle; QEMU's own pause {} ms at most",
         gaps[19], gaps[10], pauses[19]
     ));
-    let image = image(&rack, &guest.name);
-    rack.ok(&["guest", "stop", &guest.name, "--yes"]);
-    let (pool, name) = image.split_once('/').unwrap();
-    let script = format!(
-        "python3 - <<'X'\nimport rados, rbd, sys\nc = rados.Rados(conffile='/etc/ceph/ceph.conf', name='client.admin')\nc.connect()\ni = rbd.Image(c.open_ioctx('{pool}'), '{name}', read_only=True)\nsys.stdout.write(i.read({RING_START}, {RING_LENGTH}).hex())\nX"
-    );
-    let hex = rack.ssh("h1", &script);
-    let hex = hex.trim().as_bytes();
-    let digit = |d: u8| u8::try_from((d as char).to_digit(16).unwrap()).unwrap();
-    let ring: Vec<u8> = hex.chunks_exact(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect();
-    let records = history(&ring).unwrap();
+    let records = guest.stopped_history();
     assert!(records.iter().all(|r| r.boot == boot), "another boot wrote to the disk");
     assert!(records.last().unwrap().seq >= counter, "what was answered was on the disk");
 }
@@ -125,7 +109,7 @@ fn a_target_cut_off_from_the_storage_network_is_refused_before_anything_happens(
     assert!(said.contains(to) && said.contains("does not answer"), "{said}");
     assert_eq!(in_one_place(&rack, &guest.name), from);
     assert_eq!(guest.counts().0, boot);
-    healthy(&rack);
+    rack.recovers();
 }
 
 #[test]
@@ -143,7 +127,7 @@ fn a_move_whose_network_breaks_ends_with_the_guest_at_home() {
     assert_eq!(output.status.code(), Some(3), "{said}");
     assert_eq!(in_one_place(&rack, &guest.name), from, "{said}");
     assert_eq!(guest.counts().0, boot);
-    healthy(&rack);
+    rack.recovers();
     // The same command, run again, does it.
     assert_eq!(migrate(&rack, &guest, &["--to", to]).0, to);
     assert_eq!(guest.counts().0, boot);
@@ -268,15 +252,4 @@ fn a_host_is_emptied_refuses_guests_and_gets_them_back() {
         let (same, now) = guest.counts();
         assert!(same == boot && now > counter);
     }
-}
-
-/// Waits until the storage has recovered from what a test did to it.
-fn healthy(rack: &Rack) {
-    eventually("the storage to recover", Duration::from_secs(120), || {
-        let status = rack.ssh("h1", "ceph -s --format json --connect-timeout 5 || true");
-        let status: Value = serde_json::from_str(&status).ok()?;
-        let pgs = status["pgmap"]["pgs_by_state"].as_array()?;
-        let quorum = status["quorum"].as_array()?.len();
-        (pgs.iter().all(|s| s["state_name"] == "active+clean") && quorum == 3).then_some(())
-    });
 }
