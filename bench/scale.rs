@@ -31,6 +31,10 @@ const GUESTS: usize = 50;
 const EVACUATED: usize = 100;
 /// Hosts that hang, of the largest rack.
 const HANGING: usize = 3;
+/// How much longer a command may take with ten times as many hosts and guests: n log n of 500 and of 5,000.
+const N_LOG_N: f64 = 13.7;
+/// MiB that a command may take.
+const MEMORY: u64 = 128;
 /// The network's pool.
 const LAN: &str = "{bridge: br-lan, cidr: 10.64.0.0/14, gateway: 10.64.0.1, ranges: [10.64.1.0-10.67.255.0]}";
 
@@ -53,18 +57,24 @@ struct Row {
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     let mut small: BTreeMap<&str, Duration> = BTreeMap::new();
+    let mut growth: BTreeMap<&str, [Duration; 2]> = BTreeMap::new();
     let mut slow = false;
+    let mut memory = 0;
     println!("| round trip | hosts | guests | hang | command | seconds | bar | |");
     println!("|---:|---:|---:|---:|---|---:|---:|---|");
     for (trip, hosts, hanging) in
-        [(30, 3, 0), (1, 10, 0), (1, 100, HANGING), (30, 10, 0), (30, 100, 0), (30, 100, HANGING)]
+        [(30, 3, 0), (1, 10, 0), (1, 100, 0), (1, 100, HANGING), (30, 10, 0), (30, 100, 0), (30, 100, HANGING)]
     {
         let world = World::new(hosts).await?;
+        let before = forget_peak();
         let trip = Duration::from_millis(trip);
         world.slow_down(trip, hanging);
         for row in world.measure().await? {
             if hosts == 3 {
                 small.insert(row.command, row.took);
+            }
+            if trip.as_millis() == 1 && hanging == 0 {
+                growth.entry(row.command).or_default()[usize::from(hosts == 100)] = row.took;
             }
             let full = hosts == 100 && trip.as_millis() == 30;
             let over = match (row.command, row.bar) {
@@ -85,12 +95,19 @@ async fn main() -> Result<(), Failure> {
                 row.note
             );
         }
+        memory = memory.max(memory_of("VmHWM:").saturating_sub(before));
     }
-    let memory = peak_memory();
-    println!(
-        "\nMost memory of this process, the rack in memory included: {memory} MiB (bar: 128 MiB for the command alone)."
-    );
-    if slow { Err(Failure::failed("a command takes longer than it may")) } else { Ok(()) }
+    println!("\nFrom 10 to 100 hosts and 500 to 5,000 guests at 1 ms; n log n is {N_LOG_N:.1} times as much:\n");
+    for (command, [ten, hundred]) in &growth {
+        let times = hundred.as_secs_f64() / ten.as_secs_f64().max(f64::EPSILON);
+        // Of what takes a few round trips, the ratio says nothing.
+        let over = times > N_LOG_N && *hundred > Duration::from_millis(500);
+        slow |= over;
+        println!("* {command}: {times:.1} times as long{}", if over { ", MORE THAN n log n" } else { "" });
+    }
+    slow |= memory >= MEMORY;
+    println!("\nMost memory that the commands took beside the rack in memory: {memory} MiB (bar: {MEMORY} MiB).");
+    if slow { Err(Failure::failed("a command takes more than it may")) } else { Ok(()) }
 }
 
 impl World {
@@ -177,6 +194,26 @@ impl World {
         let placed = plan
             .map_or_else(|why| why.to_string().chars().take(60).collect(), |p| format!("{} placed", p.guests.len()));
         row("guest create --count 500, the plan", Some(seconds(1)), began, placed);
+
+        // As many as there are hosts that answer, each on one of its own.
+        let apart: Vec<String> = (0..self.rack.inventory.hosts.len()
+            - HANGING.min(self.rack.inventory.hosts.len() - 1))
+            .map(|n| format!("apart-{n}"))
+            .collect();
+        let began = Instant::now();
+        let plan = create::plan(&self.rack, order(&apart, &[("apart", "new")])).await?;
+        row("guest create, all apart, the plan", Some(seconds(1)), began, format!("{} placed", plan.guests.len()));
+        let made: Vec<Guest> = make(&self.rack, &plan).await?.into_iter().filter_map(|(_, guest)| guest.ok()).collect();
+        let began = Instant::now();
+        let started = create::start(&self.rack, &plan, &made).await;
+        let started = started.iter().filter(|(_, result)| result.is_ok()).count();
+        let most = self.hosts.busiest();
+        row(
+            "guest create, all apart, their starts",
+            None,
+            began,
+            format!("{started} started, at most {most} requests at a host"),
+        );
         Ok(rows)
     }
 
@@ -285,9 +322,16 @@ fn inventory(hosts: usize) -> Result<Inventory, Failure> {
     inventory::parse("inventory.yaml", &text).map_err(|mistakes| Failure::usage(mistakes.to_string()))
 }
 
-/// MiB of memory that this process had at most.
-fn peak_memory() -> u64 {
+/// MiB that the kernel counts for this process under a name.
+fn memory_of(name: &str) -> u64 {
     let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
     line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or_default() >> 10
+}
+
+/// Begins to count the most memory anew; tells what this process has now.
+fn forget_peak() -> u64 {
+    // Where that cannot be written, all that there ever was is counted.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+    memory_of("VmRSS:")
 }

@@ -91,6 +91,12 @@ impl Failure {
         self
     }
 
+    /// The same once more, for another object that it holds for as well.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        Failure { kind: self.kind, source: anyhow::anyhow!("{self}"), hints: self.hints.clone() }
+    }
+
     /// The process's exit code.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.kind.code())

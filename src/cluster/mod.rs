@@ -34,8 +34,6 @@ pub(crate) use faulty::FaultyCluster;
 pub use lease::{Candidate, Seat};
 pub use lease_rule::Lease;
 pub use port::{
-    ClusterPort, Entry, Image, ImageUser, ImageUsers, Keys, KeysChange, Object, Parent, Snapshot, Target, Version,
+    ClusterPort, Entry, Image, ImageUser, ImageUsers, Keys, KeysChange, Object, Parent, STATE_POOL, Snapshot, Target,
+    Version,
 };
-
-/// The pool of the state objects.
-pub const STATE_POOL: &str = ".rackhand";

@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+/// The pool of the state objects.
+pub const STATE_POOL: &str = ".rackhand";
+
 /// The version of a state object; grows with each change.
 pub type Version = u64;
 

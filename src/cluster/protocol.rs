@@ -86,7 +86,7 @@ fn quorum_text(host: &str, mons: &[MonView]) -> String {
     let Some(mon) = mons.first() else {
         return format!("no mon answers on {host}");
     };
-    let seen = if mon.quorum.is_empty() { "nobody".to_owned() } else { mon.quorum.join(", ") };
+    let seen = if mon.quorum.is_empty() { "none".to_owned() } else { mon.quorum.join(", ") };
     format!("mon {} on {host} is {}, quorum: {seen}, of {}", mon.name, mon.state, mon.mons.join(", "))
 }
 
@@ -165,7 +165,7 @@ mod tests {
         }
         assert_eq!(
             told(&swap, "no-quorum", &lost).to_string(),
-            "Ceph has no quorum: mon h1 on h1 is probing, quorum: nobody, of h1, h2, h3"
+            "Ceph has no quorum: mon h1 on h1 is probing, quorum: none, of h1, h2, h3"
         );
     }
 

@@ -30,7 +30,7 @@ pub enum NoPower {
     #[error("host {0} has no BMC in the inventory")]
     NoBmc(String),
     /// Its service tag is not known, so no BMC can be proven to be its own.
-    #[error("host {0}: its service tag is not known, so nobody can tell whether the BMC is its own")]
+    #[error("host {0}: its service tag is not known, so whether the BMC is its own cannot be checked")]
     NoTag(String),
     /// The password cannot be read.
     #[error("host {host}: {why}")]

@@ -170,7 +170,7 @@ pub async fn take_each(
             Err(error) => return Err(error.into()),
         }
     }
-    Err(Failure::msg(Kind::Busy, format!("addresses of network {} are taken by others all the time", pool.name)))
+    Err(Failure::msg(Kind::Busy, format!("addresses of network {} are taken by other runs again and again", pool.name)))
 }
 
 /// The addresses of a network as they were read, and what shall become of them.
@@ -278,7 +278,7 @@ async fn take_away(
             Err(error) => return Err(error),
         }
     }
-    Err(ClusterError::Busy(format!("addresses of network {name} are changed by others all the time")))
+    Err(ClusterError::Busy(format!("addresses of network {name} are changed by other runs again and again")))
 }
 
 /// Gives back all addresses of a guest.

@@ -2,8 +2,8 @@
 
 use super::address::{self, Pool, Wish};
 use super::create::Plan;
+use super::desired::change;
 use super::guest_context::GuestContext;
-use super::make::change;
 use super::probe::{self, Occupant};
 use super::spec::{Guest, Nic};
 use crate::cluster::ClusterError;

@@ -185,7 +185,7 @@ pub struct Run {
 impl Run {
     /// A new one.
     pub fn new() -> Self {
-        let user = std::env::var("USER").unwrap_or_else(|_| "somebody".to_owned());
+        let user = std::env::var("USER").unwrap_or_else(|_| "unknown".to_owned());
         let host = nix::unistd::gethostname().map(|h| h.to_string_lossy().into_owned()).unwrap_or_default();
         let pid = std::process::id();
         let process = i32::try_from(pid).ok().and_then(process).unwrap_or_default();

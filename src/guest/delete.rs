@@ -1,8 +1,8 @@
 //! Deleting guests: first said, then done, last forgotten, so that a killed run can be finished.
 
+use super::desired::change;
 use super::domain_inventory::may_run;
 use super::guest_context::GuestContext;
-use super::make::change;
 use super::planning_input::PlanningInput;
 use super::spec::{Guest, INDEX, Stage};
 use super::stop::{How, stop_one};

@@ -138,6 +138,15 @@ impl DomainInventory {
         self.seen.get(&uuid).into_iter().flatten().filter(|(_, domain)| domain.state.has_process())
     }
 
+    /// What each host runs, for a look at all of them.
+    pub fn by_host(&self) -> BTreeMap<&str, Vec<&Domain>> {
+        let mut hosts: BTreeMap<&str, Vec<&Domain>> = BTreeMap::new();
+        for (host, domain) in self.seen.values().flatten() {
+            hosts.entry(host).or_default().push(domain);
+        }
+        hosts
+    }
+
     /// What a host runs.
     pub fn on(&self, host: &str) -> impl Iterator<Item = &Domain> {
         self.seen.values().flatten().filter(move |(at, _)| at == host).map(|(_, domain)| domain)

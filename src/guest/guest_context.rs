@@ -1,8 +1,8 @@
 //! What every command on guests works with.
 
 use super::claim::Run;
-use super::reservation::Turns;
 use super::spec::{Guest, INDEX};
+use super::turns::Turns;
 use crate::cluster::{Cluster, ClusterPort, fetch, readable};
 use crate::error::{Failure, Kind};
 use crate::inventory::{Inventory, Role};

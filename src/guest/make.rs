@@ -87,7 +87,7 @@ async fn reserve_names(rack: &GuestContext, plan: &Plan) -> Result<Vec<Reserved>
             Err(error) => return Err(error.into()),
         }
     }
-    Err(Failure::msg(Kind::Busy, "guests are made by others all the time"))
+    Err(Failure::msg(Kind::Busy, "guests are made by other runs again and again"))
 }
 
 /// Writes the definitions, their addresses taken from the pool in one step; those that are there are found.
@@ -224,23 +224,4 @@ async fn finish(rack: &GuestContext, plan: &Plan, built: &Guest, settled: Guest)
     });
     let finished = finished.await?;
     finished.ok_or_else(|| Failure::failed(format!("guest {} was deleted meanwhile", settled.name)))
-}
-
-/// Changes a definition by compare-and-swap; tells the new one.
-///
-/// # Errors
-/// When the guest is gone or the cluster cannot be asked.
-pub async fn change(
-    rack: &GuestContext,
-    guest: &Guest,
-    f: impl Fn(&mut Guest) + Send + Sync,
-) -> Result<Guest, Failure> {
-    let object = Guest::object(guest.uuid);
-    let changed = update(rack.port(), &object, |found: Option<Guest>| {
-        let mut changed =
-            found.ok_or_else(|| ClusterError::NotFound(format!("guest {} was deleted meanwhile", guest.name)))?;
-        f(&mut changed);
-        Ok::<_, ClusterError>((Some(changed.clone()), changed))
-    });
-    changed.await.map_err(Failure::from)
 }

@@ -2,8 +2,10 @@
 
 pub mod address;
 mod address_conflict;
+mod admission;
 pub mod agent;
 mod archive;
+mod capacity;
 pub mod claim;
 pub mod create;
 mod delete;
@@ -37,10 +39,12 @@ mod start;
 mod stop;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod user_data;
 mod verdict;
 mod view;
 
+pub use admission::enter as enter_reservation;
 pub use delete::{delete, delete_reserved, protect};
 #[cfg(test)]
 pub(crate) use domain::sample_inventory;
@@ -55,7 +59,7 @@ pub use machine::{common as common_machine, work_out as work_out_machine};
 pub use make::{Made, make};
 pub use planning_input::{PlanningInput, rooms};
 pub use probe::conflicts;
-pub use reservation::{Reservation, Reservations, Turns, enter as enter_reservation, read_all as read_reservations};
+pub use reservation::{Reservation, Reservations, read_all as read_reservations};
 pub use resume::resume;
 pub use seed::Seed;
 pub use select::Selection;
@@ -67,6 +71,7 @@ pub(crate) use spec::sample as sample_guest;
 pub use spec::{Desired, Disk, Guest, INDEX, ImageRef, Machine, Nic, Stage, check_name, names};
 pub use start::{Started, need, start, start_at};
 pub use stop::{How, SHUTDOWN, reboot, stop};
+pub use turns::Turns;
 pub use user_data::{check_user_data, user_data_for_keys};
 pub use verdict::{Side, StartVerdict, Verdict, judge, judge_start};
 pub use view::{GuestView, Overview, State, overview, view};

@@ -52,7 +52,7 @@ impl Selection {
 }
 
 fn matching(guests: &[Guest], name: &str) -> Result<Vec<usize>, Failure> {
-    let glob = Glob::new(name).map_err(|e| Failure::usage(format!("`{name}` is no name pattern: {e}")))?;
+    let glob = Glob::new(name).map_err(|e| Failure::usage(format!("`{name}` is not a name pattern: {e}")))?;
     let glob = glob.compile_matcher();
     let hit = |g: &Guest| glob.is_match(&g.name) || g.uuid.to_string() == name;
     Ok(guests.iter().enumerate().filter(|(_, g)| hit(g)).map(|(n, _)| n).collect())

@@ -159,7 +159,7 @@ pub fn check_name(name: &str) -> Result<(), Failure> {
     if fine {
         return Ok(());
     }
-    Err(Failure::usage(format!("`{name}` is no guest name"))
+    Err(Failure::usage(format!("`{name}` is not a guest name"))
         .hint("a name has lower-case letters, digits and `-` inside, at most 63 characters"))
 }
 

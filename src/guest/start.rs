@@ -1,5 +1,6 @@
 //! Starting guests, each at most once.
 
+use super::admission;
 use super::claim::{self, Claim, Phase, Run, Swap, Window};
 use super::desired::set_desired;
 use super::domain_inventory::{DomainInventory, StartState, may_run, stands_still};
@@ -7,7 +8,6 @@ use super::guest_context::GuestContext;
 use super::launch::{Launch, Launched};
 use super::placement::{Need, Place, place as place_all, reasons};
 use super::planning_input::PlanningInput;
-use super::reservation;
 use super::settlement::{Courtesy, Settled, Settlement};
 use super::spec::{Desired, Guest, Stage};
 use crate::cluster::{ImageUser, fetch};
@@ -68,13 +68,7 @@ pub async fn start(
     let planning_input = match PlanningInput::take(rack).await {
         Ok(planning_input) => planning_input,
         Err(failure) => {
-            let text = failure.to_string();
-            let (kind, hints) = (failure.kind, failure.hints);
-            let each = |g: &Guest| {
-                let failure = hints.iter().fold(Failure::msg(kind, &text), |f, hint| f.hint(hint));
-                (g.name.clone(), Err(failure))
-            };
-            return guests.iter().map(each).collect();
+            return guests.iter().map(|g| (g.name.clone(), Err(failure.duplicate()))).collect();
         }
     };
     let needs: Vec<Need> = guests.iter().map(|g| need(g, host)).collect();
@@ -167,7 +161,7 @@ impl Starting<'_> {
         }
         Err(Failure::msg(
             Kind::Busy,
-            format!("guest {} is started and stopped by others all the time", self.guest.name),
+            format!("guest {} is started and stopped by other runs again and again", self.guest.name),
         ))
     }
 
@@ -206,7 +200,7 @@ impl Starting<'_> {
             return Ok(Round::Again);
         }
         let (room, now, freed) = tokio::join!(
-            reservation::enter(rack, guest.uuid, &self.wants, host),
+            admission::enter(rack, guest.uuid, &self.wants, host),
             ready(rack, guest),
             break_locks(rack, fences, &locks)
         );

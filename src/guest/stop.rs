@@ -152,7 +152,10 @@ impl Stopping<'_> {
             claim = claim::read(rack.port(), guest.uuid).await?;
             newer = Some(DomainInventory::take(rack, false).await?);
         }
-        Err(Failure::msg(Kind::Busy, format!("guest {} is started and stopped by others all the time", guest.name)))
+        Err(Failure::msg(
+            Kind::Busy,
+            format!("guest {} is started and stopped by other runs again and again", guest.name),
+        ))
     }
 
     /// Ends a copy that was seen; tells whether that was all there is to do.

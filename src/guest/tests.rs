@@ -332,7 +332,7 @@ async fn somebody_elses_start_is_waited_out_before_another_one() {
     let theirs = Claim::default().starting("h3", &other);
     claim::swap(world.rack.port(), guest.uuid, &Claim::default(), &theirs).await.unwrap();
     // What was promised to it there does not stand in its way.
-    reservation::enter(&world.rack, guest.uuid, &need(&guest, None), "h3").await.unwrap().unwrap();
+    admission::enter(&world.rack, guest.uuid, &need(&guest, None), "h3").await.unwrap().unwrap();
     let began = tokio::time::Instant::now();
     let started = start(&world.rack, std::slice::from_ref(&guest), Some("h3")).await.remove(0).1.unwrap();
     assert_eq!((started.host.as_str(), started.already), ("h3", false));
@@ -552,11 +552,11 @@ async fn a_promise_is_worth_nothing_once_its_guest_is_not_on_its_way_any_more() 
     let used = || async { PlanningInput::take(&world.rack).await.unwrap().rooms[0].used };
     let starting = Claim::default().starting(host, &world.rack.run);
     claim::swap(port, guest.uuid, &Claim::default(), &starting).await.unwrap();
-    reservation::enter(&world.rack, guest.uuid, &need(&guest, None), host).await.unwrap().unwrap();
+    admission::enter(&world.rack, guest.uuid, &need(&guest, None), host).await.unwrap().unwrap();
     assert_eq!(used().await, 40 << 30);
     // Entered twice it counts once; another one of its size has no room beside it.
-    reservation::enter(&world.rack, guest.uuid, &need(&guest, None), host).await.unwrap().unwrap();
-    let other = reservation::enter(&world.rack, Uuid::nil(), &need(&guest, None), host).await.unwrap();
+    admission::enter(&world.rack, guest.uuid, &need(&guest, None), host).await.unwrap().unwrap();
+    let other = admission::enter(&world.rack, Uuid::nil(), &need(&guest, None), host).await.unwrap();
     assert_eq!(
         other.unwrap_err(),
         "20 GiB of memory free (64 GiB in all, 4.0 GiB kept back, 40 GiB taken), 40 GiB needed"

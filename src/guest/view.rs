@@ -8,7 +8,7 @@ use crate::error::Failure;
 use crate::inventory::Size;
 use crate::libvirt::DomainState;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use uuid::Uuid;
 
@@ -135,7 +135,8 @@ pub async fn overview(rack: &GuestContext) -> Result<Overview, Failure> {
     let guests: Vec<GuestView> =
         definitions.iter().map(|guest| view(guest, claims.get(&guest.uuid), &domain_inventory)).collect();
     let mut reserved = index?;
-    reserved.retain(|_, uuid| definitions.iter().all(|g| g.uuid != *uuid));
+    let defined: BTreeSet<Uuid> = definitions.iter().map(|guest| guest.uuid).collect();
+    reserved.retain(|_, uuid| !defined.contains(uuid));
     Ok(Overview { guests, definitions, reserved, domain_inventory })
 }
 

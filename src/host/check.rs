@@ -198,6 +198,10 @@ fn ceph(inventory: &Inventory, host: &HostSpec, facts: &Facts, report: &mut Repo
                    (`ceph orch host drain`), or take it from the inventory";
         report.error("ceph", what, fix);
     }
+    for foreign in &traces.foreign {
+        let what = format!("has Ceph of another tool: {foreign}");
+        report.error("ceph", what, "take the host from the inventory, or remove it from that tool first");
+    }
     let other = traces.conf.as_ref().filter(|conf| **conf != ours);
     if let Some(other) = other {
         let what = format!("its /etc/ceph/ceph.conf is that of another Ceph cluster, {other}");
@@ -217,7 +221,7 @@ fn clock_source(facts: &Facts, report: &mut Report<'_>) {
             report.error("time-source", what, "look at `chronyc tracking` and `chronyc sources` there");
         }
         (Some(source), None) if source == "chrony" => {
-            let what = "chrony runs, but its clock is set by nobody (yet)";
+            let what = "chrony runs, but its clock is not set by any server yet";
             report.warning("time-source", what, "look at `chronyc sources` there: a source has to be reachable");
         }
         _ => {}
@@ -275,7 +279,7 @@ fn bmc_belongs(bmc: &BmcSeen, facts: Option<&Facts>, report: &mut Report<'_>) {
                 theirs.eq_ignore_ascii_case(serial) || theirs.eq_ignore_ascii_case(&facts.machine.uuid)
             };
             if serial.is_empty() || serials.is_empty() {
-                let what = "nobody can say whether this BMC is this host's: one of them has no serial number";
+                let what = "whether this BMC belongs to this host cannot be checked: one of them has no serial number";
                 report.warning("bmc-owner", what, "compare by hand: switch on the locator light");
             } else if !serials.iter().any(same) {
                 let mut theirs = serials.clone();

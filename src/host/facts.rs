@@ -250,6 +250,8 @@ pub struct Osd {
 pub struct CephTraces {
     /// Clusters whose daemons cephadm (or another tool that keeps them below `/var/lib/ceph/FSID`) runs here.
     pub containers: Vec<String>,
+    /// Other tools whose Ceph is there (Rook, MicroCeph, Proxmox), each with a place that shows it.
+    pub foreign: Vec<String>,
     /// The cluster of `/etc/ceph/ceph.conf`.
     pub conf: Option<String>,
     /// Whether something listens on a port of monitors, 3300 or 6789.

@@ -131,6 +131,17 @@ ${node##*/} "*ceph_bluestore*) osds="$osds $node" ;; esac
         for directory in /var/lib/ceph/*-*-*-*-*/; do
             [ -d "$directory" ] && echo "container ${directory%/}"
         done
+        # Rook, MicroCeph and Proxmox keep theirs in places of their own.
+        foreign() {
+            tool=$1
+            shift
+            for place in "$@"; do
+                [ -e "$place" ] && { echo "foreign $tool $place"; break; }
+            done
+        }
+        foreign Rook /var/lib/rook/mon-* /var/lib/rook/rook-ceph
+        foreign MicroCeph /var/snap/microceph/current/conf/ceph.conf /var/snap/microceph/common/data/mon
+        foreign Proxmox /etc/pve/ceph.conf
         for store in /var/lib/ceph/mon/ceph-*/; do
             [ -d "$store" ] && echo "mon ${store%/}"
         done

@@ -154,6 +154,7 @@ fn ceph(lines: &[&str]) -> CephTraces {
         match line.trim().split_once(' ') {
             // A directory whose name only looks like an id is none.
             Some(("container", path)) if last(path).parse::<uuid::Uuid>().is_ok() => traces.containers.push(last(path)),
+            Some(("foreign", tool)) => traces.foreign.push(tool.to_owned()),
             Some(("mon", path)) => traces.mons.push(last(path).trim_start_matches("ceph-").to_owned()),
             _ if line.contains(" 0A ") => traces.mon_listens = true,
             _ if line.contains('=') => traces.conf = line.split_once('=').map(|(_, id)| id.trim().to_owned()),
@@ -323,11 +324,12 @@ mod tests {
 
     #[test]
     fn ceph_of_another_tool_leaves_traces() {
-        let text = "@@ ceph\ncontainer /var/lib/ceph/6c9a2a6e-5d6c-4d2b-9d59-0d6f7a1b2c3d\ncontainer /var/lib/ceph/a-b-c-d-e\n\
+        let text = "@@ ceph\nforeign Rook /var/lib/rook/mon-a\ncontainer /var/lib/ceph/6c9a2a6e-5d6c-4d2b-9d59-0d6f7a1b2c3d\ncontainer /var/lib/ceph/a-b-c-d-e\n\
                     mon /var/lib/ceph/mon/ceph-h1\nfsid = 11111111-5d6c-4d2b-9d59-0d6f7a1b2c3d\n  \
                     2: 0100007F:0CE4 00000000:0000 0A 00000000:00000000 00:00000000\n@@ end\n";
         let ceph = facts(text).unwrap().ceph;
         assert_eq!(ceph.containers, ["6c9a2a6e-5d6c-4d2b-9d59-0d6f7a1b2c3d"]);
+        assert_eq!(ceph.foreign, ["Rook /var/lib/rook/mon-a"]);
         assert_eq!((ceph.mons, ceph.mon_listens), (vec!["h1".to_owned()], true));
         assert_eq!(ceph.conf.as_deref(), Some("11111111-5d6c-4d2b-9d59-0d6f7a1b2c3d"));
     }

@@ -23,7 +23,9 @@ pub(super) fn check(format: &str, text: &str) -> Result<(), Wrong> {
 }
 
 fn wrong<T>(text: &str, what: &str, fix: impl Into<String>) -> Result<T, Wrong> {
-    Err((format!("`{}` is no {what}", shorten(text)), fix.into()))
+    // "UUID" is spoken with a consonant.
+    let article = if what.starts_with(['a', 'e', 'i', 'o', 'u', 'A', 'E', 'I', 'O']) { "an" } else { "a" };
+    Err((format!("`{}` is not {article} {what}", shorten(text)), fix.into()))
 }
 
 fn address(text: &str) -> Result<(), Wrong> {
@@ -211,27 +213,27 @@ mod tests {
             .map(|(message, fix)| format!("{message} -> {fix}"))
             .collect();
         insta::assert_snapshot!(lines.join("\n"), @"
-        `4` is no size: its unit is missing -> write 4G or 4M
-        `4GB` is no size -> write 4G, a power of 1024
-        `4 gib` is no size -> write 4G, a power of 1024
-        `1.5G` is no size: only whole numbers are -> write a smaller unit, for example 1536M for 1.5G
-        `lots` is no size -> write for example 512M or 4G
-        `10000` is no link speed: its unit is missing -> write 10G for 10000 Mbit/s
-        `10GbE` is no link speed -> write 10G
-        `fast` is no link speed -> write for example 10G
-        `10.0.0.300` is no IP address -> write for example 10.0.0.11
-        `10.0.0.3/24` is no address -> write 10.0.0.3 alone
-        `host-1` is no IP address -> names are not looked up; write the address itself
-        `10.0.0.3/24` is no network: bits beyond the prefix are set -> write 10.0.0.0/24
-        `10.0.0.0` is no network: its prefix length is missing -> write for example 10.0.0.0/24
-        `lan` is no network -> write for example 10.0.0.0/24
-        `10.0.0.9-10.0.0.3` is no range: its end comes before its start -> write 10.0.0.3-10.0.0.9
-        `10.0.0.9-20` is no address range -> write both addresses in full, for example 10.0.0.9-10.0.0.9
-        `3` is no time: its unit is missing -> write 3s
-        `0.9s` is no time between 300ms and 60s -> write for example 900ms or 3s
-        `100ms` is no time between 300ms and 60s -> write for example 900ms or 3s
-        `1234` is no UUID -> make one with `uuidgen`, or take the fsid of the cluster that exists
-        `00000000-0000-0000-0000-000000000000` is no UUID -> make one with `uuidgen`, or take the fsid of the cluster that exists
+        `4` is not a size: its unit is missing -> write 4G or 4M
+        `4GB` is not a size -> write 4G, a power of 1024
+        `4 gib` is not a size -> write 4G, a power of 1024
+        `1.5G` is not a size: only whole numbers are -> write a smaller unit, for example 1536M for 1.5G
+        `lots` is not a size -> write for example 512M or 4G
+        `10000` is not a link speed: its unit is missing -> write 10G for 10000 Mbit/s
+        `10GbE` is not a link speed -> write 10G
+        `fast` is not a link speed -> write for example 10G
+        `10.0.0.300` is not an IP address -> write for example 10.0.0.11
+        `10.0.0.3/24` is not an address -> write 10.0.0.3 alone
+        `host-1` is not an IP address -> names are not looked up; write the address itself
+        `10.0.0.3/24` is not a network: bits beyond the prefix are set -> write 10.0.0.0/24
+        `10.0.0.0` is not a network: its prefix length is missing -> write for example 10.0.0.0/24
+        `lan` is not a network -> write for example 10.0.0.0/24
+        `10.0.0.9-10.0.0.3` is not a range: its end comes before its start -> write 10.0.0.3-10.0.0.9
+        `10.0.0.9-20` is not an address range -> write both addresses in full, for example 10.0.0.9-10.0.0.9
+        `3` is not a time: its unit is missing -> write 3s
+        `0.9s` is not a time between 300ms and 60s -> write for example 900ms or 3s
+        `100ms` is not a time between 300ms and 60s -> write for example 900ms or 3s
+        `1234` is not a UUID -> make one with `uuidgen`, or take the fsid of the cluster that exists
+        `00000000-0000-0000-0000-000000000000` is not a UUID -> make one with `uuidgen`, or take the fsid of the cluster that exists
         ");
     }
 

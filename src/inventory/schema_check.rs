@@ -243,7 +243,7 @@ impl<'s> Walk<'s, '_> {
                 );
             }
             _ => {
-                let message = format!("`{}` is no whole number", format::shorten(text));
+                let message = format!("`{}` is not a whole number", format::shorten(text));
                 let meant = format::meant_number(text).filter(|n| (min..=max).contains(n));
                 let fix = match meant {
                     Some(n) => format!("write the digits alone, for example {n}"),
@@ -259,7 +259,12 @@ impl<'s> Walk<'s, '_> {
         let (text, plain) = self.scalar(node, "a number", path)?;
         let number = text.parse::<f64>().ok().filter(|_| plain).and_then(Number::from_f64);
         if number.is_none() {
-            self.wrong(node.span, path, &format!("`{}` is no number", format::shorten(text)), "write for example 4.0");
+            self.wrong(
+                node.span,
+                path,
+                &format!("`{}` is not a number", format::shorten(text)),
+                "write for example 4.0",
+            );
         }
         number.map(Value::Number)
     }

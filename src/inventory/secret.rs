@@ -57,7 +57,7 @@ fn from_env(name: &str, value: Option<std::ffi::OsString>) -> Result<Secret, Fai
             .hint(format!("set it without leaving it in the shell's history: `read -rs {name} && export {name}`"))
     };
     let value = value.ok_or_else(|| wrong("is not set"))?;
-    let text = value.into_string().map_err(|_| wrong("is no text"))?;
+    let text = value.into_string().map_err(|_| wrong("is not text"))?;
     if text.is_empty() { Err(wrong("is empty")) } else { Ok(Secret(text)) }
 }
 
@@ -68,7 +68,7 @@ fn from_file(path: &Path) -> Result<Secret, Failure> {
     let file = std::fs::OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path).map_err(failed)?;
     let meta = file.metadata().map_err(failed)?;
     if !meta.is_file() {
-        return Err(Failure::usage(format!("secret file {shown} is no file")));
+        return Err(Failure::usage(format!("secret file {shown} is not a file")));
     }
     if meta.mode() & 0o077 != 0 {
         return Err(Failure::usage(format!(
@@ -202,7 +202,7 @@ mod tests {
         2: secret file ./empty is empty
         2: secret file ./two holds more than one line
         2: secret file ./long is too long for a secret
-        2: secret file ./pipe is no file
+        2: secret file ./pipe is not a file
         2: cannot read secret file ./absent: No such file or directory (os error 2)
         ");
     }

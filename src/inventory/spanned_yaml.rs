@@ -258,5 +258,5 @@ fn syntax(error: &granit_parser::ScanError, text: &str) -> Diagnostic {
     } else {
         "look at the indentation, and quote values that contain `: ` or ` #` or begin with one of *&!%@`{["
     };
-    Diagnostic::new(span, format!("this is no YAML: {info}"), fix)
+    Diagnostic::new(span, format!("this is not valid YAML: {info}"), fix)
 }

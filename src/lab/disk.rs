@@ -64,7 +64,9 @@ pub(super) async fn detach_below(dir: &Path) -> Result<(), Failure> {
         }
         if began.elapsed() > RELEASE {
             let still = || format!("{} is still in use", left.join(", "));
-            return last.and_then(|()| Err(Failure::failed("somebody has it open or mounted"))).while_doing(still);
+            return last
+                .and_then(|()| Err(Failure::failed("another program has it open or mounted")))
+                .while_doing(still);
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

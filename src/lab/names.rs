@@ -35,7 +35,7 @@ impl FromStr for LabName {
         if inner && edges && s.len() <= 24 {
             Ok(LabName(s.to_owned()))
         } else {
-            Err(format!("`{s}` is no lab name: lower-case letters, digits and `-`, first a letter, at most 24"))
+            Err(format!("`{s}` is not a lab name: lower-case letters, digits and `-`, first a letter, at most 24"))
         }
     }
 }

@@ -144,7 +144,7 @@ fn manager() -> Value {
 
 fn reset(power: Power, body: &[u8]) -> Answer {
     let Ok(body) = serde_json::from_slice::<Value>(body) else {
-        return Answer::error(400, "the request body is no JSON");
+        return Answer::error(400, "the request body is not valid JSON");
     };
     let on = power == Power::On;
     let ask = match (body.get("ResetType").and_then(Value::as_str), on) {
@@ -158,7 +158,7 @@ fn reset(power: Power, body: &[u8]) -> Answer {
             let state = if on { "ON" } else { "OFF" };
             return Answer::error(409, &format!("the command is refused: host power is already {state}"));
         }
-        (Some(kind), _) => return Answer::error(400, &format!("`{kind}` is no ResetType of this system")),
+        (Some(kind), _) => return Answer::error(400, &format!("`{kind}` is not a ResetType of this system")),
         (None, _) => return Answer::error(400, "ResetType is missing"),
     };
     Answer { status: 204, body: None, ask: Some(ask) }

@@ -11,7 +11,7 @@ use crate::guest::placement::{Closed, Need};
 use crate::guest::{Courtesy, Guest, GuestContext, PlanningInput, Settled, Settlement};
 use crate::ui::{CancelLevel, Outcome};
 use futures::future::join_all;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -92,8 +92,9 @@ fn placed(planning_input: &PlanningInput) -> (Vec<Placed>, BTreeMap<Uuid, String
 /// Domains that are no guest of the rack, or a second copy of one that is not on its way.
 fn unmanaged(planning_input: &PlanningInput) -> Vec<Unmoved> {
     let mut all = Vec::new();
+    let guests: BTreeSet<Uuid> = planning_input.guests.iter().map(|guest| guest.uuid).collect();
     for uuid in planning_input.domain_inventory.seen.keys() {
-        let known = planning_input.guests.iter().any(|guest| guest.uuid == *uuid);
+        let known = guests.contains(uuid);
         let moves = planning_input.claim(*uuid).phase == Phase::Moving;
         let place = planning_input.domain_inventory.place(*uuid).map(|(host, _)| host.as_str()).filter(|_| known);
         for (host, domain) in

@@ -150,7 +150,7 @@ fn checked(resource: &Resource) -> Result<(), Failure> {
     }
     for path in paths {
         if !path.starts_with('/') || path.contains(['\n', '\t', '\\']) || path.split('/').any(|part| part == "..") {
-            return Err(Failure::usage(format!("`{path}` is no absolute path without odd characters")));
+            return Err(Failure::usage(format!("`{path}` is not an absolute path without odd characters")));
         }
     }
     let words: Vec<&str> = match resource {
@@ -168,7 +168,7 @@ fn checked(resource: &Resource) -> Result<(), Failure> {
             || !word.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:@+".contains(&b))
     };
     match words.iter().find(odd) {
-        Some(word) => Err(Failure::usage(format!("`{word}` is no name"))),
+        Some(word) => Err(Failure::usage(format!("`{word}` is not a name"))),
         None => Ok(()),
     }
 }
@@ -210,13 +210,13 @@ mod tests {
     #[test]
     fn mistakes_are_usage_errors_that_name_the_place() {
         let table = [
-            ("resources:\n  - file: {path: etc/motd, content: x}\n", "no absolute path"),
+            ("resources:\n  - file: {path: etc/motd, content: x}\n", "not an absolute path"),
             ("resources:\n  - file: {path: /etc/motd}\n", "neither content nor template"),
             (
                 "resources:\n  - file: {path: /etc/motd, template: gone.j2}\n",
                 "no playbook or template templates/gone.j2",
             ),
-            ("resources:\n  - service: {unit: '-x'}\n", "`-x` is no name"),
+            ("resources:\n  - service: {unit: '-x'}\n", "`-x` is not a name"),
             ("resources:\n  - flie: {path: /etc/motd}\n", "flie"),
             ("resources:\n  - packages: [{{ nobody }}]\n", "undefined"),
         ];

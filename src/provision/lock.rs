@@ -133,7 +133,7 @@ async fn try_take(remote: &dyn Remote, owner: &str) -> Result<Result<Held, Strin
 /// Who runs this, for whoever finds the lock taken.
 pub fn owner() -> String {
     let account = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten();
-    let user = account.map_or_else(|| "somebody".to_owned(), |a| a.name);
+    let user = account.map_or_else(|| "unknown".to_owned(), |a| a.name);
     let machine = nix::unistd::gethostname().map(|h| h.to_string_lossy().into_owned()).unwrap_or_default();
     format!(
         "{user}@{machine} (process {}, since {})",

@@ -27,5 +27,4 @@ pub use run_guard::RunGuard;
 pub use secret::{GUEST_USER, secret_uuid};
 pub use stages::stages;
 pub use step::{Ctx, Step};
-use together::one_of;
 pub use together::together;

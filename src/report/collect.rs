@@ -44,6 +44,8 @@ pub struct Osd {
     pub host: String,
     /// Whether it runs.
     pub up: bool,
+    /// Its disk: the kernel's name, and model and serial number; none where Ceph does not know it yet.
+    pub disk: Option<String>,
 }
 
 /// What the cluster says.
@@ -335,6 +337,11 @@ async fn ask_ceph(inventory: &Inventory, fleet: &Fleet, until: &Until) -> Result
     let cluster = cluster?;
     let port: &dyn ClusterPort = &cluster;
     let tree = async { port.command(&Target::Mon, json!({"prefix": "osd tree", "format": "json"}), QUESTION).await };
+    let disks = async {
+        let asked = port.command(&Target::Mon, json!({"prefix": "osd metadata", "format": "json"}), QUESTION).await;
+        // Without it all is told but which disk an OSD has.
+        Ok(asked.inspect_err(|error| tracing::debug!(%error, "the disks of the OSDs")).unwrap_or_default())
+    };
     let hosts = inventory.with_role(Role::Guests).map(|host| host.name.as_str());
     let kept = async {
         tokio::try_join!(
@@ -347,13 +354,13 @@ async fn ask_ceph(inventory: &Inventory, fleet: &Fleet, until: &Until) -> Result
             fence::rehearsals(port)
         )
     };
-    let mons = until.wait(async { tokio::try_join!(status(port), tree) });
+    let mons = until.wait(async { tokio::try_join!(status(port), tree, disks) });
     let kept = until.wait(timeout(KEPT, kept));
     let asked = Instant::now();
     let (mons, kept) = tokio::join!(mons, kept);
     let Some(mons) = mons else { return Ok(None) };
-    let (status, tree) = mons?;
-    let mut seen = CephSeen { status, osds: read_tree(&tree), ..CephSeen::default() };
+    let (status, tree, disks) = mons?;
+    let mut seen = CephSeen { status, osds: read_tree(&tree, &disks), ..CephSeen::default() };
     match kept {
         Some(Ok(Ok((guests, claims, (_, bad_images), states, reservations, fences, rehearsals)))) => {
             let ((guests, bad_guests), (claims, bad_claims), (rehearsals, bad_rehearsals)) =
@@ -372,22 +379,42 @@ async fn ask_ceph(inventory: &Inventory, fleet: &Fleet, until: &Until) -> Result
     Ok(Some(seen))
 }
 
-/// OSDs by host out of `osd tree`.
-fn read_tree(tree: &Value) -> Vec<Osd> {
-    let nodes = tree["nodes"].as_array().cloned().unwrap_or_default();
+/// OSDs by host out of `osd tree`, with their disks out of `osd metadata`.
+fn read_tree(tree: &Value, metadata: &Value) -> Vec<Osd> {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let nodes = list(&tree["nodes"]);
+    let up: BTreeMap<i64, bool> = nodes
+        .iter()
+        .filter(|node| node["type"] == "osd")
+        .filter_map(|node| Some((node["id"].as_i64()?, node["status"] == "up")))
+        .collect();
+    let disks: BTreeMap<i64, String> =
+        list(metadata).iter().filter_map(|osd| Some((osd["id"].as_i64()?, disk_of(osd)?))).collect();
     let mut osds = Vec::new();
-    for host in nodes.iter().filter(|n| n["type"] == "host") {
-        let children: Vec<i64> = host["children"].as_array().into_iter().flatten().filter_map(Value::as_i64).collect();
-        for node in nodes.iter().filter(|n| n["type"] == "osd") {
-            let Some(id) = node["id"].as_i64().filter(|id| children.contains(id)) else { continue };
-            osds.push(Osd {
-                id,
-                host: host["name"].as_str().unwrap_or_default().to_owned(),
-                up: node["status"] == "up",
-            });
+    for host in nodes.iter().filter(|node| node["type"] == "host") {
+        for id in list(&host["children"]).iter().filter_map(Value::as_i64) {
+            let Some(up) = up.get(&id).copied() else { continue };
+            let host = host["name"].as_str().unwrap_or_default().to_owned();
+            osds.push(Osd { id, host, up, disk: disks.get(&id).cloned() });
         }
     }
     osds
+}
+
+/// The disk of an OSD as its metadata name it: `sdb (MODEL_SERIAL)`.
+fn disk_of(osd: &Value) -> Option<String> {
+    let text = |key: &str| osd[key].as_str().filter(|text| !text.is_empty());
+    let devices = text("devices")?;
+    // Several are `sdb=ID,sdc=ID`.
+    let ids: Vec<&str> = text("device_ids")
+        .into_iter()
+        .flat_map(|ids| ids.split(','))
+        .filter_map(|id| Some(id.split_once('=')?.1))
+        .collect();
+    Some(match ids.is_empty() {
+        true => devices.to_owned(),
+        false => format!("{devices} ({})", ids.join(", ")),
+    })
 }
 
 #[cfg(test)]
@@ -460,8 +487,12 @@ mod tests {
             {"id": 0, "name": "osd.0", "type": "osd", "status": "up"},
             {"id": -5, "name": "h2", "type": "host", "children": [1]},
             {"id": 1, "name": "osd.1", "type": "osd", "status": "down"}], "stray": []});
-        let osds = read_tree(&tree);
-        assert_eq!(osds[0], Osd { id: 0, host: "h1".into(), up: true });
-        assert_eq!(osds[1], Osd { id: 1, host: "h2".into(), up: false });
+        let metadata = json!([
+            {"id": 0, "hostname": "h1", "devices": "sdb", "device_ids": "sdb=DELL_X_123"},
+            {"id": 1, "hostname": "h2", "devices": "loop1", "device_ids": ""}]);
+        let osds = read_tree(&tree, &metadata);
+        assert_eq!(osds[0], Osd { id: 0, host: "h1".into(), up: true, disk: Some("sdb (DELL_X_123)".into()) });
+        assert_eq!(osds[1], Osd { id: 1, host: "h2".into(), up: false, disk: Some("loop1".into()) });
+        assert_eq!(read_tree(&tree, &Value::Null)[0].disk, None);
     }
 }

@@ -78,7 +78,8 @@ fn hosts(status: &Status) -> Vec<Finding> {
             add(Severity::Error, "its monitor is not in the quorum".to_owned(), fix);
         }
         if host.osds_up < host.osds {
-            let what = format!("{} of {} OSDs are down", host.osds - host.osds_up, host.osds);
+            let down: Vec<String> = host.disks.iter().filter(|osd| !osd.up).map(ToString::to_string).collect();
+            let what = format!("{} of {} OSDs are down: {}", host.osds - host.osds_up, host.osds, down.join(", "));
             add(Severity::Error, what, "`rackhand provision` starts what is stopped; else look at the disk".to_owned());
         }
         if host.libvirt == Some(false) {

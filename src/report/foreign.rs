@@ -26,7 +26,7 @@ pub(super) fn unmanaged(seen: &Seen) -> Vec<Finding> {
             }
             false => ("has, shut off,", format!("if it is not wanted, on {host}: `virsh undefine {uuid}`")),
         };
-        let what = format!("{has} the domain {name}, which is no guest of this cluster");
+        let what = format!("{has} the domain {name}, which is not a guest of this cluster");
         match names.contains_key(name.as_str()) {
             true => Finding::new(
                 Severity::Error,

@@ -1,6 +1,6 @@
 //! One picture of the rack, put together from what was seen. Pure.
 
-use super::collect::{CephSeen, Seen, Silent};
+use super::collect::{CephSeen, Osd, Seen, Silent};
 use super::metrics::HostMetrics;
 use crate::cluster::CephStatus;
 use crate::fence::Rehearsal;
@@ -52,6 +52,8 @@ pub struct HostLine {
     pub memory_free: u64,
     /// Guests that have a QEMU process on it.
     pub guests: usize,
+    /// Its OSDs, each with its disk.
+    pub disks: Vec<OsdLine>,
     /// OSDs that run.
     pub osds_up: usize,
     /// OSDs in all.
@@ -62,6 +64,24 @@ pub struct HostLine {
     pub maintenance: Option<String>,
     /// What rehearsals of its fence have shown; nothing where there was none.
     pub fence: Option<FenceLine>,
+}
+
+/// An OSD and its disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct OsdLine {
+    /// Its number.
+    pub osd: i64,
+    /// Whether it runs.
+    pub up: bool,
+    /// Its disk: the kernel's name, and model and serial number; none where Ceph does not know it yet.
+    pub disk: Option<String>,
+}
+
+impl std::fmt::Display for OsdLine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "osd.{}", self.osd)?;
+        self.disk.as_ref().map_or(Ok(()), |disk| write!(f, " on {disk}"))
+    }
 }
 
 /// How fit a host's fence was found.
@@ -129,12 +149,13 @@ pub fn assemble(inventory: &Inventory, seen: &Seen, now: Timestamp) -> Status {
     };
     let rooms = rooms(inventory, &seen.domain_inventory, &ceph.states, &ceph.guests, &ceph.reservations);
     let homes = homes_after_loss(&rooms, seen, &ceph.guests);
+    let by_host = ByHost::of(seen, ceph, &rooms);
     Status {
         cluster: inventory.cluster.name.clone(),
         ceph: error.is_none().then(|| ceph.status.clone()),
         ceph_error: error,
         guests_error: ceph.unread.clone(),
-        hosts: inventory.hosts.iter().map(|h| host_line(inventory, h, seen, ceph, &rooms, now)).collect(),
+        hosts: inventory.hosts.iter().map(|h| host_line(inventory, h, seen, ceph, &by_host, now)).collect(),
         guests: match seen.ceph.as_ref().is_ok_and(|ceph| ceph.unread.is_none()) {
             true => ceph.guests.iter().map(|g| guest_line(g, seen, ceph, &homes, now)).collect(),
             false => running(seen),
@@ -152,17 +173,36 @@ fn fence_line(rehearsal: &Rehearsal, now: Timestamp) -> FenceLine {
     }
 }
 
+/// What was seen, sorted by host once for all of them.
+struct ByHost<'a> {
+    rooms: BTreeMap<&'a str, &'a HostCapacity>,
+    osds: BTreeMap<&'a str, Vec<&'a Osd>>,
+    domains: BTreeMap<&'a str, Vec<&'a Domain>>,
+}
+
+impl<'a> ByHost<'a> {
+    fn of(seen: &'a Seen, ceph: &'a CephSeen, rooms: &'a [HostCapacity]) -> Self {
+        let mut osds: BTreeMap<&str, Vec<&Osd>> = BTreeMap::new();
+        for osd in &ceph.osds {
+            osds.entry(&osd.host).or_default().push(osd);
+        }
+        let rooms = rooms.iter().map(|room| (room.name.as_str(), room)).collect();
+        ByHost { rooms, osds, domains: seen.domain_inventory.by_host() }
+    }
+}
+
 fn host_line(
     inventory: &Inventory,
     spec: &HostSpec,
     seen: &Seen,
     ceph: &CephSeen,
-    rooms: &[HostCapacity],
+    by_host: &ByHost<'_>,
     now: Timestamp,
 ) -> HostLine {
     let metrics = seen.host_metrics.get(&spec.name);
-    let room = rooms.iter().find(|r| r.name == spec.name);
-    let osds: Vec<_> = ceph.osds.iter().filter(|o| o.host == spec.name).collect();
+    let room = by_host.rooms.get(spec.name.as_str());
+    let osds = by_host.osds.get(spec.name.as_str()).map_or(&[][..], Vec::as_slice);
+    let here = by_host.domains.get(spec.name.as_str()).into_iter().flatten();
     let mon = match (spec.has(Role::Mon), &seen.ceph) {
         (false, _) => "none",
         (true, Err(_)) => "unknown",
@@ -183,7 +223,8 @@ fn host_line(
         libvirt: spec.has(Role::Guests).then(|| seen.domain_inventory.hosts.contains_key(&spec.name)),
         memory_reserved: inventory.reserve(spec).bytes(),
         memory_free: room.map_or(0, |r| r.memory.saturating_sub(r.used)),
-        guests: seen.domain_inventory.on(&spec.name).filter(|domain| domain.state.has_process()).count(),
+        guests: here.filter(|domain| domain.state.has_process()).count(),
+        disks: osds.iter().map(|o| OsdLine { osd: o.id, up: o.up, disk: o.disk.clone() }).collect(),
         osds_up: osds.iter().filter(|o| o.up).count(),
         osds: osds.len(),
         mon,

@@ -95,7 +95,12 @@ fn seen() -> Seen {
         osds_up: 2,
         ..CephStatus::default()
     };
-    let osd = |id, host: &str, up| Osd { id, host: host.into(), up };
+    let osd = |id, host: &str, up| Osd {
+        id,
+        host: host.into(),
+        up,
+        disk: Some(format!("sd{} (SN{id})", ["a", "b", "c"][id as usize])),
+    };
     let ceph = CephSeen {
         unreadable: Vec::new(),
         status,
@@ -177,7 +182,7 @@ fn what_the_monitors_say_is_shown_when_the_storage_stands_still() {
     ");
     let findings = examine(&status, &seen);
     assert!(findings[0].what.starts_with("guests' definitions cannot be read"), "{}", findings[0].what);
-    assert!(findings.iter().all(|f| !f.what.contains("which is no guest")), "nobody knows whose domains these are");
+    assert!(findings.iter().all(|f| !f.what.contains("which is not a guest")), "nobody knows whose domains these are");
 }
 
 #[test]
@@ -191,7 +196,7 @@ fn an_object_that_cannot_be_read_is_named_and_its_guest_is_not_taken_for_a_stran
     let image = findings.iter().find(|f| f.object == "state object image.tiny").expect("it is named");
     assert!(image.fix.contains("`rackhand image remove tiny`"), "{}", image.fix);
     assert!(findings.iter().any(|f| f.object.ends_with(&lost.uuid.to_string())));
-    let stranger = format!("`{}`, which is no guest", lost.name);
+    let stranger = format!("`{}`, which is not a guest", lost.name);
     assert!(findings.iter().all(|f| !f.what.contains(&stranger)), "advice to destroy it");
 }
 
@@ -264,10 +269,10 @@ fn unmanaged_domains_are_named_by_what_they_do() {
     add(92, "test", DomainState::Running);
     insta::assert_snapshot!(said(&seen, "host h2").join("\n"), @r"
     error its monitor is not in the quorum -> on h2: `systemctl restart ceph-mon@h2`, then `rackhand provision`
-    error has, shut off, the domain db, which is no guest of this cluster; the guest db cannot run there beside it -> if it is not wanted, on h2: `virsh undefine 00000000-0000-0000-0000-00000000005b`
+    error has, shut off, the domain db, which is not a guest of this cluster; the guest db cannot run there beside it -> if it is not wanted, on h2: `virsh undefine 00000000-0000-0000-0000-00000000005b`
     warning its clock is off by 200 ms -> look at `chronyc sources` there
-    warning has, shut off, the domain old, which is no guest of this cluster -> if it is not wanted, on h2: `virsh undefine 00000000-0000-0000-0000-00000000005a`
-    warning runs the domain test, which is no guest of this cluster -> if it is not wanted, on h2: `virsh destroy 00000000-0000-0000-0000-00000000005c`; its memory counts as used
+    warning has, shut off, the domain old, which is not a guest of this cluster -> if it is not wanted, on h2: `virsh undefine 00000000-0000-0000-0000-00000000005a`
+    warning runs the domain test, which is not a guest of this cluster -> if it is not wanted, on h2: `virsh destroy 00000000-0000-0000-0000-00000000005c`; its memory counts as used
     ");
 }
 

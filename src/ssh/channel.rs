@@ -1,6 +1,6 @@
 //! A command that stays: lines in, lines out, and how it ended.
 
-use super::exec::RemoteError;
+use super::error::RemoteError;
 use super::marked::StderrTail;
 use futures::future::BoxFuture;
 use std::fmt;

@@ -1,6 +1,7 @@
 //! What ssh says when it cannot connect, turned into the error that names what to do.
 
-use super::exec::{Exec, RemoteError};
+use super::error::RemoteError;
+use super::exec::Exec;
 use std::path::Path;
 
 /// Whom the words are about.

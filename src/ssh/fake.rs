@@ -1,7 +1,8 @@
 //! A host that answers from a script, for tests of what is built on top.
 
 use super::channel::Channel;
-use super::exec::{Exec, Output, Remote, RemoteError};
+use super::error::RemoteError;
+use super::exec::{Exec, Output, Remote};
 use super::forward::Forward;
 use async_trait::async_trait;
 use std::sync::Mutex;

@@ -2,7 +2,8 @@
 
 use super::connect_limit::{self, ConnectLimit};
 use super::control::{ControlDir, quoted};
-use super::exec::{Remote, RemoteError};
+use super::error::RemoteError;
+use super::exec::Remote;
 use super::session::{Shared, SshHost};
 use crate::inventory::Inventory;
 use futures::stream::{FuturesUnordered, StreamExt};

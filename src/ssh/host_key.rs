@@ -4,7 +4,7 @@ use super::arguments;
 use super::control::{ControlDir, quoted};
 use super::diagnose::{Target, diagnose};
 use super::effective::Effective;
-use super::exec::RemoteError;
+use super::error::RemoteError;
 use super::jump::way_through;
 use crate::inventory::{HostSpec, Inventory};
 use std::io::{self, Write as _};

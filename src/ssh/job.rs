@@ -3,7 +3,8 @@
 //! The unit's name makes a job happen once: starting it again only attaches to it, whether it runs or has ended, until
 //! it is forgotten.
 
-use super::exec::{Exec, Remote, RemoteError, RemoteExt, last_lines};
+use super::error::RemoteError;
+use super::exec::{Exec, Remote, RemoteExt, last_lines};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 

@@ -1,7 +1,8 @@
 //! A standing script on a host: a line in, a line out.
 
 use super::channel::{ChannelEnd, ChannelIn, ChannelOut};
-use super::exec::{Exec, Remote, RemoteError};
+use super::error::RemoteError;
+use super::exec::{Exec, Remote};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::time::timeout;

@@ -1,7 +1,8 @@
 //! The operator's own machine as a host: the same runner, without SSH.
 
 use super::channel::Channel;
-use super::exec::{Exec, Output, Remote, RemoteError};
+use super::error::RemoteError;
+use super::exec::{Exec, Output, Remote};
 use super::forward::Forward;
 use super::marked::read_bounded;
 use async_trait::async_trait;

@@ -1,6 +1,7 @@
 //! Files put on a host whole, or not at all.
 
-use super::exec::{Exec, Remote, RemoteError, RemoteExt};
+use super::error::RemoteError;
+use super::exec::{Exec, Remote, RemoteExt};
 use async_trait::async_trait;
 use std::fmt;
 

@@ -157,7 +157,9 @@ impl Ui {
     pub async fn confirm(&self, about: &str, question: &str) -> Result<(), Failure> {
         if !self.can_ask() {
             self.note(about);
-            return Err(Failure::refused(format!("nobody to ask: {question}")).hint("pass --yes to go ahead"));
+            return Err(
+                Failure::refused(format!("there is no terminal to ask at: {question}")).hint("pass --yes to go ahead")
+            );
         }
         let gap = if about.is_empty() { "" } else { "\n" };
         let (ui, question) = (self.clone(), format!("{about}{gap}{question} [y/N]"));

@@ -137,3 +137,30 @@ async fn of_a_name_that_is_cleared_away_and_a_definition_under_way_one_sees_the_
     assert_eq!(busy.kind, Kind::Busy, "{busy}");
     assert_eq!(world.rack.guest("web").await.unwrap().uuid, made.uuid, "its name is still its own");
 }
+
+#[tokio::test(start_paused = true)]
+async fn guests_that_go_to_one_host_are_entered_together() {
+    let world = world("").await;
+    let apart = |names: &[&str]| Order { tags: [("apart".to_owned(), "db".to_owned())].into(), ..order(names) };
+    let guests = create(&world, order(&["a", "b", "c", "d", "e", "f"])).await.unwrap();
+    let twins = create(&world, apart(&["x", "y"])).await.unwrap();
+    for guest in guests.iter().chain(&twins) {
+        let starting = Claim::default().starting("h1", &world.rack.run);
+        claim::swap(world.rack.port(), guest.uuid, &Claim::default(), &starting).await.unwrap();
+    }
+    world.cluster.slow(std::time::Duration::from_millis(10));
+    let before = world.cluster.create("before", "{}").await.unwrap();
+    let enters = guests
+        .iter()
+        .chain(&twins)
+        .map(|guest| async { admission::enter(&world.rack, guest.uuid, &need(guest, None), "h1").await.unwrap() });
+    let entered = futures::future::join_all(enters).await;
+    // The first goes alone; all that come meanwhile go together.
+    let writes = world.cluster.get("reservations.h1").await.unwrap().unwrap().version - before;
+    assert!(writes <= 2, "{writes} writes");
+    let why: Vec<&String> = entered.iter().filter_map(|entered| entered.as_ref().err()).collect();
+    assert_eq!(why.len(), 1, "of the two that are to be apart one is refused: {entered:?}");
+    assert!(why[0].contains("apart"), "{why:?}");
+    let rooms = PlanningInput::take(&world.rack).await.unwrap().rooms;
+    assert_eq!(rooms[0].used, 7 << 30);
+}

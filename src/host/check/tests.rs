@@ -227,6 +227,7 @@ fn a_bmc_must_answer_and_be_this_hosts() {
 fn a_host_with_another_tools_ceph_is_no_host_for_ours() {
     for fsid in [FSID, "11111111-5d6c-4d2b-9d59-0d6f7a1b2c3d"] {
         assert_eq!(with_facts(|f| f.ceph.containers = vec![fsid.to_owned()]), ["error h2 ceph"]);
+        assert_eq!(with_facts(|f| f.ceph.foreign = vec!["Rook /var/lib/rook/mon-a".to_owned()]), ["error h2 ceph"]);
     }
     assert_eq!(with_facts(|f| f.ceph.conf = Some("11111111-5d6c-4d2b-9d59-0d6f7a1b2c3d".into())), ["error h2 ceph"]);
     assert_eq!(with_facts(|f| f.ceph.mon_listens = true), ["error h2 ceph"]);

@@ -67,7 +67,7 @@ fn roles(host: &HostView, diagnostics: &mut Vec<Diagnostic>) {
 fn unstable(path: &str) -> Option<(&'static str, &'static str)> {
     let fix = "use the name in /dev/disk/by-id or /dev/disk/by-path; `rackhand facts --disks` lists them";
     let Some(name) = path.strip_prefix("/dev/") else {
-        return Some(("is no device", fix));
+        return Some(("is not a device", fix));
     };
     let kernel_names = ["sd", "hd", "vd", "xvd", "nvme", "dm-", "md", "sr", "mmcblk"];
     let kernel = !name.contains('/') && kernel_names.iter().any(|prefix| name.starts_with(prefix));
@@ -77,5 +77,5 @@ fn unstable(path: &str) -> Option<(&'static str, &'static str)> {
     let strange = name.is_empty()
         || path.split('/').any(|part| part == "..")
         || name.chars().any(|c| c.is_whitespace() || c.is_control());
-    strange.then_some(("is no device", fix))
+    strange.then_some(("is not a device", fix))
 }

@@ -14,7 +14,7 @@ pub(super) fn check(view: &View, diagnostics: &mut Vec<Diagnostic>) {
     for host in &view.hosts {
         let Some(name) = &host.name else { continue };
         if let Some(fix) = host_name_fix(&name.value) {
-            let message = format!("`{}` is no host name", name.value);
+            let message = format!("`{}` is not a host name", name.value);
             diagnostics.push(Diagnostic::new(name.span, message, fix));
         }
         if let Some(first) = seen.insert(&name.value, name.span) {
@@ -27,13 +27,13 @@ pub(super) fn check(view: &View, diagnostics: &mut Vec<Diagnostic>) {
     if let Some(pool) = &view.ceph.pool
         && (pool.value.starts_with('.') || !plain(&pool.value))
     {
-        let message = format!("ceph.pool: `{}` is no name for a pool", pool.value);
+        let message = format!("ceph.pool: `{}` is not a name for a pool", pool.value);
         diagnostics.push(Diagnostic::new(pool.span, message, "use letters, digits, `-`, `_` and `.`, not first"));
     }
     let networks = view.guest_networks.iter().map(|n| ("networks.guests", &n.name));
     let backups = view.backups.iter().map(|b| ("backup.storage", &b.name));
     for (place, name) in networks.chain(backups).filter(|(_, name)| !plain(&name.value)) {
-        let message = format!("{place}: `{}` is no name", name.value);
+        let message = format!("{place}: `{}` is not a name", name.value);
         diagnostics.push(Diagnostic::new(name.span, message, "use letters, digits, `-`, `_` and `.`"));
     }
 }
@@ -80,7 +80,7 @@ fn crush(view: &View, diagnostics: &mut Vec<Diagnostic>) {
         for (kind, name) in [("rack", &host.rack), ("datacenter", &host.datacenter)] {
             let Some(name) = name else { continue };
             if !plain(&name.value) {
-                let message = format!("{}: location.{kind}: `{}` is no name", host.label, name.value);
+                let message = format!("{}: location.{kind}: `{}` is not a name", host.label, name.value);
                 diagnostics.push(Diagnostic::new(name.span, message, "use letters, digits, `-`, `_` and `.`"));
             }
             let (known, at) = *kinds.entry(&name.value).or_insert((kind, name.span));
@@ -126,7 +126,7 @@ fn interfaces(view: &View, diagnostics: &mut Vec<Diagnostic>) {
     }
     for (place, name) in named {
         if name.value.len() > INTERFACE_LENGTH || !plain(&name.value) {
-            let message = format!("{place}: `{}` is no name of a network interface", name.value);
+            let message = format!("{place}: `{}` is not a name of a network interface", name.value);
             let fix = "use at most 15 letters, digits, `-`, `_` and `.`, for example br-lan or eno1";
             diagnostics.push(Diagnostic::new(name.span, message, fix));
         } else if !place.ends_with(".bridge") && name.value.starts_with("ib") {

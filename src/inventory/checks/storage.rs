@@ -26,7 +26,7 @@ pub(super) fn check(view: &View, diagnostics: &mut Vec<Diagnostic>) {
         diagnostics.push(Diagnostic::new(size.span, format!("guests.{key} is zero"), "write for example 1G"));
     }
     if let Some(factor) = view.cpu_overcommit.as_ref().filter(|f| !(f.value > 0.0 && f.value <= 100.0)) {
-        let message = format!("guests.cpu_overcommit: {} is no sensible factor", factor.value);
+        let message = format!("guests.cpu_overcommit: {} is not a sensible factor", factor.value);
         diagnostics.push(Diagnostic::new(
             factor.span,
             message,

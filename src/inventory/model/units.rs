@@ -24,7 +24,7 @@ impl FromStr for LinkSpeed {
         };
         match digits.parse::<u64>().ok().and_then(|n| n.checked_mul(factor)) {
             Some(n) if n > 0 => Ok(LinkSpeed(n)),
-            _ => Err(format!("`{s}` is no link speed; write for example 10G")),
+            _ => Err(format!("`{s}` is not a link speed; write for example 10G")),
         }
     }
 }
@@ -113,7 +113,7 @@ impl FromStr for AddressRange {
     type Err = String;
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
-        let wrong = || format!("`{s}` is no address range; write for example 10.0.0.10-10.0.0.99");
+        let wrong = || format!("`{s}` is not an address range; write for example 10.0.0.10-10.0.0.99");
         let (first, last) = s.split_once('-').ok_or_else(wrong)?;
         let range = AddressRange {
             first: first.trim().parse().map_err(|_| wrong())?,
@@ -137,7 +137,7 @@ impl FromStr for Patience {
     type Err = String;
 
     fn from_str(s: &str) -> Result<Self, Self::Err> {
-        let wrong = || format!("`{s}` is no time between 300ms and 60s; write for example 900ms or 3s");
+        let wrong = || format!("`{s}` is not a time between 300ms and 60s; write for example 900ms or 3s");
         let (digits, factor) = match s.strip_suffix("ms") {
             Some(digits) => (digits, 1),
             None => (s.strip_suffix('s').ok_or_else(wrong)?, 1000),

@@ -67,7 +67,7 @@ fn a_wrong_unit() {
     insta::assert_snapshot!(said(&[("osd_memory: 2G", "osd_memory: 2GB")]), @"
     f.yaml has 1 mistake
 
-    f.yaml:18:15: ceph.osd_memory: `2GB` is no size
+    f.yaml:18:15: ceph.osd_memory: `2GB` is not a size
       18 |   osd_memory: 2GB
          |               ^^^
       fix: write 2G, a power of 1024
@@ -79,7 +79,7 @@ fn a_unit_that_is_missing() {
     insta::assert_snapshot!(said(&[("osd_memory: 2G", "osd_memory: 4096")]), @"
     f.yaml has 1 mistake
 
-    f.yaml:18:15: ceph.osd_memory: `4096` is no size: its unit is missing
+    f.yaml:18:15: ceph.osd_memory: `4096` is not a size: its unit is missing
       18 |   osd_memory: 4096
          |               ^^^^
       fix: write 4096G or 4096M
@@ -103,7 +103,7 @@ fn a_number_with_a_unit() {
     insta::assert_snapshot!(said(&[("mtu: 9000", "mtu: 9000B")]), @"
     f.yaml has 1 mistake
 
-    f.yaml:8:10: networks.storage.mtu: `9000B` is no whole number
+    f.yaml:8:10: networks.storage.mtu: `9000B` is not a whole number
       8 |     mtu: 9000B
         |          ^^^^^
       fix: write the digits alone, for example 9000
@@ -200,7 +200,7 @@ fn an_address_that_is_none() {
     insta::assert_snapshot!(said(&[("10.0.0.12", "10.0.0.312")]), @"
     f.yaml has 1 mistake
 
-    f.yaml:26:14: host h2: address: `10.0.0.312` is no IP address
+    f.yaml:26:14: host h2: address: `10.0.0.312` is not an IP address
       26 |     address: 10.0.0.312
          |              ^^^^^^^^^^
       fix: write for example 10.0.0.11
@@ -212,7 +212,7 @@ fn a_network_with_host_bits() {
     insta::assert_snapshot!(said(&[("cidr: 10.1.0.0/24", "cidr: 10.1.0.5/24")]), @"
     f.yaml has 1 mistake
 
-    f.yaml:7:11: networks.storage.cidr: `10.1.0.5/24` is no network: bits beyond the prefix are set
+    f.yaml:7:11: networks.storage.cidr: `10.1.0.5/24` is not a network: bits beyond the prefix are set
       7 |     cidr: 10.1.0.5/24
         |           ^^^^^^^^^^^
       fix: write 10.1.0.0/24
@@ -224,7 +224,7 @@ fn a_range_that_is_reversed() {
     insta::assert_snapshot!(said(&[("10.0.0.100-10.0.0.199", "10.0.0.199-10.0.0.100")]), @"
     f.yaml has 1 mistake
 
-    f.yaml:14:16: networks.guests.lan.ranges[0]: `10.0.0.199-10.0.0.100` is no range: its end comes before its start
+    f.yaml:14:16: networks.guests.lan.ranges[0]: `10.0.0.199-10.0.0.100` is not a range: its end comes before its start
       14 |       ranges: [10.0.0.199-10.0.0.100]
          |                ^^^^^^^^^^^^^^^^^^^^^
       fix: write 10.0.0.100-10.0.0.199
@@ -236,7 +236,7 @@ fn an_fsid_that_is_none() {
     insta::assert_snapshot!(said(&[("2f1e5c1a-55a8-4a4e-9d0b-6d2b8f1f0c11", "rack-1")]), @"
     f.yaml has 1 mistake
 
-    f.yaml:3:9: cluster.fsid: `rack-1` is no UUID
+    f.yaml:3:9: cluster.fsid: `rack-1` is not a UUID
       3 |   fsid: rack-1
         |         ^^^^^^
       fix: make one with `uuidgen`, or take the fsid of the cluster that exists
@@ -265,7 +265,7 @@ fn a_tab() {
     insta::assert_snapshot!(said(&[("    mtu: 9000", "\tmtu: 9000")]), @"
     f.yaml has 1 mistake
 
-    f.yaml:8:1: this is no YAML: while scanning a plain scalar, found a tab
+    f.yaml:8:1: this is not valid YAML: while scanning a plain scalar, found a tab
       8 |  mtu: 9000
         | ^
       fix: indent with blanks; YAML allows no tabs there
@@ -277,7 +277,7 @@ fn an_open_quote() {
     insta::assert_snapshot!(said(&[("name: rack", "name: \"rack")]), @r#"
     f.yaml has 1 mistake
 
-    f.yaml:2:9: this is no YAML: unclosed quote
+    f.yaml:2:9: this is not valid YAML: unclosed quote
       2 |   name: "rack
         |         ^
       fix: close what was opened: a quote, a `[` or a `{`
@@ -366,7 +366,7 @@ fn an_alias_to_nothing() {
     insta::assert_snapshot!(said(&[("osds: [/dev/disk/by-id/wwn-0x2]", "bmc: *idrac")]), @"
     f.yaml has 1 mistake
 
-    f.yaml:28:10: this is no YAML: while parsing node, found unknown anchor
+    f.yaml:28:10: this is not valid YAML: while parsing node, found unknown anchor
       28 |     bmc: *idrac
          |          ^
       fix: put `&name` before the value that `*name` stands for, further up
@@ -378,7 +378,7 @@ fn mistakes_of_all_kinds_at_once() {
     insta::assert_snapshot!(said(&[("mtu: 9000", "mtu: nine"), ("name: h2", "name: H2"), ("10.0.0.13", "10.0.9.13"), ("wwn-0x3", "wwn-0x1"), ("bridge:", "brigde:")]), @"
     f.yaml has 5 mistakes
 
-    f.yaml:8:10: networks.storage.mtu: `nine` is no whole number
+    f.yaml:8:10: networks.storage.mtu: `nine` is not a whole number
       8 |     mtu: nine
         |          ^^^^
       fix: write a number from 1280 to 65520
@@ -388,7 +388,7 @@ fn mistakes_of_all_kinds_at_once() {
          |       ^^^^^^
       fix: did you mean `bridge`?
 
-    f.yaml:25:11: `H2` is no host name
+    f.yaml:25:11: `H2` is not a host name
       25 |   - name: H2
          |           ^^
       fix: use at most 63 lower-case letters, digits and inner `-`: h2

@@ -24,17 +24,17 @@ fn host_names_that_are_none() {
     insta::assert_snapshot!(said(&[("name: h1", "name: H1"), ("name: h2", "name: h2.example.org"), ("name: h3", "name: -h3-")]), @"
     f.yaml has 3 mistakes
 
-    f.yaml:20:11: `H1` is no host name
+    f.yaml:20:11: `H1` is not a host name
       20 |   - name: H1
          |           ^^
       fix: use at most 63 lower-case letters, digits and inner `-`: h1
 
-    f.yaml:25:11: `h2.example.org` is no host name
+    f.yaml:25:11: `h2.example.org` is not a host name
       25 |   - name: h2.example.org
          |           ^^^^^^^^^^^^^^
       fix: write the short name h2, without its domain
 
-    f.yaml:29:11: `-h3-` is no host name
+    f.yaml:29:11: `-h3-` is not a host name
       29 |   - name: -h3-
          |           ^^^^
       fix: use at most 63 lower-case letters, digits and inner `-`
@@ -306,7 +306,7 @@ fn a_device_by_an_unstable_name() {
          |            ^^^^^^^^^^^^
       fix: use the name in /dev/disk/by-id or /dev/disk/by-path; `rackhand facts --disks` lists them
 
-    f.yaml:33:12: host h3: wwn-0x3 is no device
+    f.yaml:33:12: host h3: wwn-0x3 is not a device
       33 |     osds: [wwn-0x3]
          |            ^^^^^^^
       fix: use the name in /dev/disk/by-id or /dev/disk/by-path; `rackhand facts --disks` lists them
@@ -468,7 +468,7 @@ fn a_bridge_name_too_long() {
     insta::assert_snapshot!(said(&[("br-lan", "bridge-of-the-lan")]), @"
     f.yaml has 1 mistake
 
-    f.yaml:11:15: networks.guests.lan.bridge: `bridge-of-the-lan` is no name of a network interface
+    f.yaml:11:15: networks.guests.lan.bridge: `bridge-of-the-lan` is not a name of a network interface
       11 |       bridge: bridge-of-the-lan
          |               ^^^^^^^^^^^^^^^^^
       fix: use at most 15 letters, digits, `-`, `_` and `.`, for example br-lan or eno1
@@ -521,7 +521,7 @@ fn a_pool_of_the_tool() {
     insta::assert_snapshot!(said(&[("ceph:\n", "ceph:\n  pool: .rackhand\n")]), @"
     f.yaml has 1 mistake
 
-    f.yaml:16:9: ceph.pool: `.rackhand` is no name for a pool
+    f.yaml:16:9: ceph.pool: `.rackhand` is not a name for a pool
       16 |   pool: .rackhand
          |         ^^^^^^^^^
       fix: use letters, digits, `-`, `_` and `.`, not first
@@ -550,7 +550,7 @@ fn zero_memory_for_guests() {
          |                  ^^
       fix: write for example 1G
 
-    f.yaml:15:38: guests.cpu_overcommit: 0 is no sensible factor
+    f.yaml:15:38: guests.cpu_overcommit: 0 is not a sensible factor
       15 | guests: {memory: 0M, cpu_overcommit: 0}
          |                                      ^
       fix: write 1.0 for none, 4.0 for four guests' CPUs a thread

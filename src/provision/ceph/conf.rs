@@ -74,6 +74,10 @@ fn strangers(inventory: &Inventory, facts: &Facts) -> Result<(), Failure> {
             ))
             .hint("remove the host from that tool first (`ceph orch host drain`), or take it from the inventory"));
         }
+        if let Some(foreign) = host.foreign.first() {
+            return Err(Failure::refused(format!("host {name}: another tool has Ceph there: {foreign}"))
+                .hint("remove the host from that tool first, or take it from the inventory"));
+        }
         if host.mon_port && host.stores.is_empty() {
             return Err(Failure::refused(format!(
                 "host {name}: something listens on a port of Ceph's monitors (3300 or 6789), and it is not ours"
@@ -87,7 +91,7 @@ fn strangers(inventory: &Inventory, facts: &Facts) -> Result<(), Failure> {
             let conf = host.files.get(PATH).and_then(|text| fsid_of(text));
             if fsid.is_none() && conf != Some(ours) {
                 return Err(Failure::refused(format!(
-                    "host {name}: nobody can tell which cluster the store of monitor {store} belongs to"
+                    "host {name}: it is not known which cluster the store of monitor {store} belongs to"
                 ))
                 .hint(format!(
                     "give the host the {PATH} of its cluster back, or remove /var/lib/ceph/mon/ceph-{store}"
@@ -163,13 +167,14 @@ mod tests {
             assert_eq!(failure.kind, Kind::Refused);
             let said = failure.to_string();
             assert!(
-                [other, "another name", "nobody can tell", "another tool", "not ours"]
+                [other, "another name", "not known which cluster", "another tool", "not ours"]
                     .iter()
                     .any(|words| said.contains(words)),
                 "{said}"
             );
         };
         refused(&|f| f.hosts.get_mut("c2").unwrap().cephadm.push("5a2f6f7e-2c1b-4f5e-9c39-0d4f0a3c7b11".to_owned()));
+        refused(&|f| f.hosts.get_mut("c2").unwrap().foreign.push("Rook /var/lib/rook/mon-a".to_owned()));
         refused(&|f| {
             let host = f.hosts.get_mut("c2").unwrap();
             host.stores.clear();

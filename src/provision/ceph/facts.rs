@@ -43,6 +43,8 @@ pub(super) struct HostFacts {
     pub stores: BTreeMap<String, Option<Uuid>>,
     /// Clusters whose daemons another tool runs there.
     pub cephadm: Vec<String>,
+    /// Other tools whose Ceph is there (Rook, MicroCeph, Proxmox), each with a place that shows it.
+    pub foreign: Vec<String>,
     /// Whether something listens on a port of monitors.
     pub mon_port: bool,
     /// Numbers of the OSDs that have a directory here, each with its device and those below it.
@@ -196,6 +198,7 @@ pub(super) fn parse(text: &str) -> HostFacts {
                 facts.stores.insert(first.to_owned(), rest.trim().parse().ok());
             }
             "cephadm" => facts.cephadm.push(value.to_owned()),
+            "foreign" => facts.foreign.push(value.to_owned()),
             "mon_port" => facts.mon_port = true,
             "osd_dir" => {
                 let devices = rest.split_whitespace().map(str::to_owned).collect();
@@ -280,7 +283,10 @@ mod tests {
 
     #[test]
     fn a_bare_host_answers_almost_nothing() {
-        let facts = parse("hostname=h9\nvar_kib=1000\ndisk=/dev/x\nmissing=yes\nunit=ceph-mon@h9 inactive absent\n");
+        let facts = parse(
+            "hostname=h9\nforeign=MicroCeph /var/snap/microceph/common/data/mon\nvar_kib=1000\ndisk=/dev/x\nmissing=yes\nunit=ceph-mon@h9 inactive absent\n",
+        );
+        assert_eq!(facts.foreign, ["MicroCeph /var/snap/microceph/common/data/mon"]);
         assert!(facts.seed.is_none() && facts.stores.is_empty() && facts.disks[0].missing);
         assert_eq!(facts.unit("ceph-mon@h9"), UnitState::default());
         assert_eq!(facts.unit("ceph-mgr@h9"), UnitState::default());

@@ -55,6 +55,17 @@ done
 for d in /var/lib/ceph/????????-????-????-????-????????????; do
   [ -d "$d" ] && echo "cephadm=${d##*/}"
 done
+# Rook, MicroCeph and Proxmox keep theirs in places of their own.
+foreign() {
+  tool=$1
+  shift
+  for place in "$@"; do
+    [ -e "$place" ] && { echo "foreign=$tool $place"; break; }
+  done
+}
+foreign Rook /var/lib/rook/mon-* /var/lib/rook/rook-ceph
+foreign MicroCeph /var/snap/microceph/current/conf/ceph.conf /var/snap/microceph/common/data/mon
+foreign Proxmox /etc/pve/ceph.conf
 grep -qshE '^ *[0-9]+: [0-9A-F]+:(0CE4|1A85) [0-9A-F]+:0000 0A ' /proc/net/tcp /proc/net/tcp6 && echo mon_port=yes
 for d in /var/lib/ceph/mon /var/lib/ceph /var/lib; do
   [ -d $d ] && { df -kP $d | awk 'NR == 2 { print "var_kib=" $2 }'; break; }

@@ -174,7 +174,7 @@ fn check_paths(host: &HostSpec, facts: &Facts) -> Result<(), Failure> {
         let text = path.display().to_string();
         let plain = |c: char| c.is_ascii_alphanumeric() || "/_.:+=@-".contains(c);
         if !text.starts_with("/dev/") || !text.chars().all(plain) {
-            return Err(Failure::usage(format!("host {}: `{text}` is no plain device path", host.name))
+            return Err(Failure::usage(format!("host {}: `{text}` is not a plain device path", host.name))
                 .hint("use a path of /dev/disk/by-id"));
         }
     }

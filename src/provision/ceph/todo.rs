@@ -3,7 +3,8 @@
 use super::names::{JOIN, SEED};
 use crate::error::Failure;
 use crate::playbook::{Change, check_job};
-use crate::provision::{Ctx, one_of};
+use crate::provision::Ctx;
+use crate::provision::together::one_of;
 use crate::ssh::{Exec, Remote, RemoteError, RemoteExt, Upload, UploadExt};
 use serde_json::Value;
 use std::collections::BTreeMap;

@@ -53,7 +53,7 @@ fn wrong_flags_write_nothing() {
     let mut flags = INIT;
     flags[8] = "H3=10.0.0.12";
     let wrong = Run::new(&flags).status(2).files_are(&[]);
-    wrong.stderr_has("`H3` is no host name").stderr_has("10.0.0.12 is taken by host h2");
+    wrong.stderr_has("`H3` is not a host name").stderr_has("10.0.0.12 is taken by host h2");
     Run::new(&["init"]).status(2).files_are(&[]);
 }
 
@@ -63,7 +63,7 @@ fn every_command_stops_at_a_wrong_inventory_with_all_its_mistakes() {
     let wrong = made.read("inventory.yaml").replace("size: 3", "size: three").replace("10.0.0.13", "10.0.0.12");
     for command in [&["inventory", "show"][..], &["facts"], &["provision", "--yes"]] {
         let stopped = made.then(command).file("inventory.yaml", &wrong).status(2).stdout_is("");
-        stopped.stderr_has("`three` is no whole number").stderr_has("is taken by host h2");
+        stopped.stderr_has("`three` is not a whole number").stderr_has("is taken by host h2");
     }
     let document = made.then(&["inventory", "check", "-o", "json"]).status(2).json();
     assert_eq!(document["schema"], "rackhand.inventory-check/1");
