@@ -54,6 +54,7 @@ pub(super) const EXAMPLES: &[(&str, &[&str])] = &[
     ("guest resume", &["rackhand guest resume web-1"]),
     ("guest delete", &["rackhand guest delete web-3", "rackhand guest delete --tag stage=test --dry-run"]),
     ("guest protect", &["rackhand guest protect on web-1", "rackhand guest protect off web-1"]),
+    ("guest failover", &["rackhand guest failover strict 'db-*'", "rackhand guest failover data-safe web-1"]),
     ("guest console", &["rackhand guest console web-1"]),
     ("guest exec", &["rackhand guest exec web-1 -- systemctl is-system-running"]),
     (

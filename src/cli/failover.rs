@@ -4,7 +4,7 @@ use super::Context;
 use crate::cluster::ClusterPort;
 use crate::error::{Failure, Kind};
 use crate::fence::{self, Stage};
-use crate::guest::{GuestContext, conclude};
+use crate::guest::{self, GuestContext, conclude};
 use crate::ui::Table;
 use crate::watch::incident::{self, Journal};
 use crate::watch::{HostLoss, RestartPlan, storage_addresses};
@@ -39,6 +39,10 @@ pub struct FailoverArgs {
     /// Do it although the host answers: its guests lose their disks at once, and start anew elsewhere.
     #[arg(long)]
     even_if_it_answers: bool,
+    /// Take your word that the host is off, where its BMC cannot say so: guests whose policy is strict start as well. Asks to
+    /// type the host's name, or takes it as `=HOST`. The storage refuses the host all the same.
+    #[arg(long, value_name = "HOST", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    i_saw_it_powered_off: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -82,7 +86,8 @@ pub async fn run(args: FailoverArgs, context: &Context) -> Result<(), Failure> {
         };
         context.agree(&shown, &format!("shut {} out and start its guests elsewhere?", args.host)).await?;
     }
-    let outcome = carry_out(&loss, context).await?;
+    let seen = seen_off(args.i_saw_it_powered_off, &args.host, context).await?;
+    let outcome = carry_out(&loss, context, seen.as_deref()).await?;
     context.ui.result("rackhand.failover/1", &outcome, |outcome| {
         let mut table = Table::new(["GUEST", "HOST"]);
         for started in &outcome.started {
@@ -94,11 +99,11 @@ pub async fn run(args: FailoverArgs, context: &Context) -> Result<(), Failure> {
     })
 }
 
-async fn carry_out(loss: &HostLoss<'_>, context: &Context) -> Result<Outcome, Failure> {
+async fn carry_out(loss: &HostLoss<'_>, context: &Context, seen: Option<&str>) -> Result<Outcome, Failure> {
     let began = Instant::now();
     let port = Arc::clone(&loss.rack.port) as Arc<dyn ClusterPort>;
     let journal = Journal::open(port, None, loss.host, loss.why, &loss.rack.run.by);
-    let outcome = follow(loss, context, &journal, began).await;
+    let outcome = follow(loss, context, (&journal, began), seen).await;
     match &outcome {
         Ok(outcome) => {
             let count = outcome.started.len();
@@ -114,7 +119,12 @@ async fn carry_out(loss: &HostLoss<'_>, context: &Context) -> Result<Outcome, Fa
 }
 
 /// Fences the host and starts its guests, each step written down.
-async fn follow(loss: &HostLoss<'_>, context: &Context, journal: &Journal, began: Instant) -> Result<Outcome, Failure> {
+async fn follow(
+    loss: &HostLoss<'_>,
+    context: &Context,
+    (journal, began): (&Journal, Instant),
+    seen: Option<&str>,
+) -> Result<Outcome, Failure> {
     let job = context.ui.job(format!("fence {}", loss.host));
     journal.step(incident::Stage::Fencing, loss.why, Vec::new());
     loss.nudge().await?;
@@ -138,22 +148,27 @@ async fn follow(loss: &HostLoss<'_>, context: &Context, journal: &Journal, began
     let proof = format!("the storage refuses it since map {}", record.proof.epoch());
     journal.step(incident::Stage::Fenced, proof, shut_out.collect());
     let fenced_after_ms = millis(began.elapsed());
-    let restart = async {
-        let started = loss.restart().await;
-        for (guest, outcome) in started.iter().flatten() {
-            match outcome {
-                Ok(started) => journal.guest(incident::Stage::Running, guest, format!("on {}", started.host)),
-                Err(failure) => journal.guest(incident::Stage::Waiting, guest, failure.to_string()),
-            }
+    let elsewhere = async { (restart(loss, journal).await, millis(began.elapsed())) };
+    let power = async {
+        match seen {
+            Some(typed) => loss.seen_off(&record, typed).await,
+            None => loss.power_off(&record, POWER).await,
         }
-        (started, millis(began.elapsed()))
     };
-    let ((), power, (started, started_after_ms)) =
-        tokio::join!(loss.close_gates(&record), loss.power_off(&record, POWER), restart);
+    let ((), power, (mut started, mut started_after_ms)) = tokio::join!(loss.close_gates(&record), power, elsewhere);
     match power {
         Ok(proof) => {
-            journal.step(incident::Stage::PoweredOff, format!("off twice in a row: {}", proof.by()), Vec::new());
+            journal.step(incident::Stage::PoweredOff, format!("off: {}", proof.by()), Vec::new());
             context.ui.note(format!("{} is off: {}", loss.host, proof.by()));
+            // Strict guests have waited for this.
+            if let Ok(first) = &mut started
+                && first.iter().any(|(_, outcome)| outcome.is_err())
+            {
+                let again = restart(loss, journal).await?;
+                first.retain(|(guest, _)| !again.iter().any(|(other, _)| other == guest));
+                first.extend(again);
+                started_after_ms = millis(began.elapsed());
+            }
         }
         Err(failure) => {
             journal.step(incident::Stage::Note, format!("its power is unconfirmed: {failure}"), Vec::new());
@@ -169,6 +184,43 @@ async fn follow(loss: &HostLoss<'_>, context: &Context, journal: &Journal, began
         started: started.into_iter().map(|s| Started { guest: s.name, host: s.host }).collect(),
         started_after_ms,
     })
+}
+
+/// Starts its guests elsewhere, and writes down what became of each.
+async fn restart(
+    loss: &HostLoss<'_>,
+    journal: &Journal,
+) -> Result<Vec<(String, Result<guest::Started, Failure>)>, Failure> {
+    let started = loss.restart().await;
+    for (guest, outcome) in started.iter().flatten() {
+        match outcome {
+            Ok(started) => journal.guest(incident::Stage::Running, guest, format!("on {}", started.host)),
+            Err(failure) => journal.guest(incident::Stage::Waiting, guest, failure.to_string()),
+        }
+    }
+    started
+}
+
+/// The host's name as it was typed by whoever says to have seen it off.
+async fn seen_off(typed: Option<String>, host: &str, context: &Context) -> Result<Option<String>, Failure> {
+    let typed = match typed {
+        None => return Ok(None),
+        Some(typed) if !typed.is_empty() => typed,
+        Some(_) if !context.ui.can_ask() => {
+            let failure = Failure::refused("nobody to ask whether the host was seen off");
+            return Err(failure.hint(format!("write --i-saw-it-powered-off={host}")));
+        }
+        Some(_) => {
+            let ui = context.ui.clone();
+            let question =
+                format!("type the name of the host that you have seen powered off, with your own eyes [{host}]:");
+            tokio::task::spawn_blocking(move || ui.ask(&question)).await??
+        }
+    };
+    match typed == host {
+        true => Ok(Some(typed)),
+        false => Err(Failure::usage(format!("`{typed}` was typed, and the host is {host}; nothing was changed"))),
+    }
 }
 
 fn millis(time: Duration) -> u64 {

@@ -1,6 +1,6 @@
 //! `rackhand guest`.
 
-use super::{Context, guest_console, guest_create, guest_list, guest_run};
+use super::{Context, guest_console, guest_create, guest_failover, guest_list, guest_run};
 use crate::error::Failure;
 use clap::{Args, Subcommand};
 
@@ -22,6 +22,7 @@ enum GuestCommand {
     Resume(guest_run::ResumeArgs),
     Delete(guest_run::DeleteArgs),
     Protect(guest_run::ProtectArgs),
+    Failover(guest_failover::FailoverPolicyArgs),
     Console(guest_console::ConsoleArgs),
     Exec(guest_console::ExecArgs),
 }
@@ -48,6 +49,7 @@ pub async fn run(args: GuestArgs, context: &Context) -> Result<(), Failure> {
         GuestCommand::Resume(args) => guest_run::resume(args, context).await,
         GuestCommand::Delete(args) => guest_run::delete(args, context).await,
         GuestCommand::Protect(args) => guest_run::protect(args, context).await,
+        GuestCommand::Failover(args) => guest_failover::run(args, context).await,
         GuestCommand::Console(args) => guest_console::console(args, context).await,
         GuestCommand::Exec(args) => guest_console::exec(args, context).await,
     }

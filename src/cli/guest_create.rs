@@ -5,7 +5,9 @@ use crate::error::{Failure, Kind, LocalExt, ResultExt};
 use crate::guest::address::Wish;
 use crate::guest::create::{self, Order, Plan};
 use crate::guest::image::TemplateName;
-use crate::guest::{Desired, Guest, Made, Started, check_user_data, conclude, make, names, user_data_for_keys};
+use crate::guest::{
+    Desired, FailoverPolicy, Guest, Made, Started, check_user_data, conclude, make, names, user_data_for_keys,
+};
 use crate::inventory::{Inventory, Size};
 use crate::ui::Table;
 use clap::Args;
@@ -62,6 +64,10 @@ pub struct CreateArgs {
     /// Protect the guest against deletion.
     #[arg(long)]
     protected: bool,
+    /// What is proven of a lost host before the guest starts elsewhere: that the storage refuses it (data-safe), or that it is
+    /// off as well (strict).
+    #[arg(long, value_enum, default_value_t = FailoverPolicy::DataSafe, value_name = "POLICY")]
+    failover: FailoverPolicy,
     /// Create the guest without starting it.
     #[arg(long)]
     no_start: bool,
@@ -197,6 +203,7 @@ fn order(args: CreateArgs, inventory: &Inventory) -> Result<Order, Failure> {
         tags: args.tag.into_iter().collect(),
         priority: args.priority,
         protected: args.protected,
+        failover: args.failover,
         host: args.host,
         desired: if args.no_start { Desired::Stopped } else { Desired::Running },
     })

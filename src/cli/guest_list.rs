@@ -92,6 +92,7 @@ pub async fn show(args: ShowArgs, context: &Context) -> Result<(), Failure> {
             ("machine", g.machine.clone()),
             ("tags", tags(g)),
             ("priority", g.priority.to_string()),
+            ("failover", g.failover.to_string()),
             ("protected", if g.protected { "yes" } else { "no" }.to_owned()),
             ("bound to", g.pinned.clone().unwrap_or_default()),
             ("made", whole(g.created)),

@@ -100,7 +100,7 @@ fn tell(context: &Context, guests: Vec<Outcome>) -> Result<(), Failure> {
 }
 
 /// Ends a command on several guests: `said` tells what came of one that did not fail, and its host.
-fn end<T>(
+pub(super) fn end<T>(
     context: &Context,
     verb: &str,
     results: Vec<(String, Result<T, Failure>)>,
@@ -130,7 +130,7 @@ fn word(kind: Kind) -> &'static str {
 }
 
 /// Under `--dry-run`, shows what would be done; tells whether that was it.
-fn dry(context: &Context, verb: &str, guests: &[Guest]) -> Result<bool, Failure> {
+pub(super) fn dry(context: &Context, verb: &str, guests: &[Guest]) -> Result<bool, Failure> {
     if guests.is_empty() {
         context.ui.warn(format!("no guest fits: nothing to {verb}"));
     }

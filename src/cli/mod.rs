@@ -16,6 +16,7 @@ mod global;
 mod guest;
 mod guest_console;
 mod guest_create;
+mod guest_failover;
 mod guest_list;
 mod guest_run;
 mod guest_selection;

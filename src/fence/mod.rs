@@ -17,7 +17,7 @@ pub use ask::ask;
 pub use bmc::query_bmc;
 pub use gate::{close_gate, open_gate};
 pub use power::{NoPower, power_off};
-pub use proof::{PowerProof, StorageProof};
+pub use proof::{PowerProof, StorageProof, address_of};
 pub use record::{FenceRecord, Fences, add_power, begin_to_lift, records, refused_hosts, standing, was_begun, write};
 pub use rehearsal::{PathTested, Rehearsal, rehearsals, rehearse};
 pub use state::{BmcError, BmcState, Power};

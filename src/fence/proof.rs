@@ -43,7 +43,7 @@ impl StorageProof {
 }
 
 /// The address in `ADDRESS:PORT/NONCE`; a prefix like `v1:` may stand before it.
-pub(super) fn address_of(client: &str) -> Option<IpAddr> {
+pub fn address_of(client: &str) -> Option<IpAddr> {
     let client = client.strip_prefix("v1:").or_else(|| client.strip_prefix("v2:")).unwrap_or(client);
     let (address, _) = client.rsplit_once(':')?;
     address.trim_start_matches('[').trim_end_matches(']').parse().ok()
@@ -75,9 +75,36 @@ impl PowerProof {
     }
 }
 
+impl PowerProof {
+    /// The word of a person who looked at the machine; `typed` is the host's name as that person typed it. It stands for the
+    /// power alone, and never for the storage.
+    pub fn by_eye(host: &str, typed: &str, who: &str) -> Option<PowerProof> {
+        (typed == host).then(|| PowerProof {
+            host: host.to_owned(),
+            serial: String::new(),
+            by: format!("{who}, who says to have seen it off"),
+        })
+    }
+
+    /// Whether a BMC says so, and not a person.
+    pub fn is_by_bmc(&self) -> bool {
+        !self.serial.is_empty()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_word_of_a_person_counts_for_the_host_that_was_typed() {
+        let proof = PowerProof::by_eye("h1", "h1", "ann@desk").unwrap();
+        assert_eq!((proof.host(), proof.is_by_bmc()), ("h1", false));
+        assert!(proof.by().contains("ann@desk"));
+        for typed in ["", "h2", "H1", "h1 "] {
+            assert_eq!(PowerProof::by_eye("h1", typed, "ann@desk"), None, "{typed:?}");
+        }
+    }
 
     #[test]
     fn a_client_is_known_by_its_address() {

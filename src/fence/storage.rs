@@ -6,7 +6,7 @@
 //! as well, for it may be one that the host can still reach.
 
 use super::blocklist::{Blocklist, MON, Osd};
-use super::proof::StorageProof;
+use super::proof::{PowerProof, StorageProof};
 use crate::cluster::{ClusterError, ClusterPort, ImageUser, Target};
 use futures::future::{join_all, try_join_all};
 use serde_json::{Value, json};
@@ -91,6 +91,22 @@ impl Fencing<'_> {
 
     fn own<'m>(&'m self, map: &'m Blocklist) -> impl Iterator<Item = &'m Osd> {
         map.osds.iter().filter(|osd| osd.address.is_some_and(|address| self.addresses.contains(&address)))
+    }
+
+    /// Says of the OSDs of a host that is off that they are dead for certain: nobody waits any longer for what they might
+    /// still answer.
+    ///
+    /// # Errors
+    /// When the cluster cannot be asked. Nothing depends on it.
+    pub async fn definitely_dead(&self, proof: &PowerProof) -> Result<(), FenceError> {
+        if proof.host() != self.host || !proof.is_by_bmc() {
+            return Ok(());
+        }
+        let ids: Vec<String> = self.osds().await?.iter().map(u32::to_string).collect();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        self.command(json!({"prefix": "osd down", "ids": ids, "definitely_dead": true})).await.map(drop)
     }
 
     /// Shuts the host out, and returns only once nothing it writes can be taken any more. `osds`: its OSDs where they are

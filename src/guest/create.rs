@@ -7,7 +7,7 @@ use super::image::{self, TemplateName, TemplateVersion};
 use super::machine;
 use super::placement::{Place, place, reasons};
 use super::planning_input::PlanningInput;
-use super::spec::{Desired, Guest, ImageRef, Machine, Stage};
+use super::spec::{Desired, FailoverPolicy, Guest, ImageRef, Machine, Stage};
 use super::start::{Started, start_at};
 use crate::error::Failure;
 use crate::inventory::Size;
@@ -40,6 +40,8 @@ pub struct Order {
     pub priority: i32,
     /// Whether deleting is refused.
     pub protected: bool,
+    /// What has to be proven of a lost host before they start elsewhere.
+    pub failover: FailoverPolicy,
     /// The only host they may run on.
     pub host: Option<String>,
     /// Whether they are meant to run.
@@ -67,7 +69,8 @@ impl Order {
             && guest.nics.first().is_some_and(|nic| nic.network == self.network)
             && (self.memory, self.cpus, self.priority, self.desired)
                 == (guest.memory, guest.cpus, guest.priority, guest.desired)
-            && (self.protected, &self.host, &self.tags) == (guest.protected, &guest.pinned, &guest.tags)
+            && (self.protected, self.failover, &self.host, &self.tags)
+                == (guest.protected, guest.failover, &guest.pinned, &guest.tags)
     }
 }
 

@@ -4,7 +4,7 @@ use super::desired::change;
 use super::domain_inventory::may_run;
 use super::guest_context::GuestContext;
 use super::planning_input::PlanningInput;
-use super::spec::{Guest, INDEX, Stage};
+use super::spec::{FailoverPolicy, Guest, INDEX, Stage};
 use super::stop::{How, stop_one};
 use super::{address, claim, hold};
 use crate::cluster::{ClusterError, KeysChange, Lease, fetch, update};
@@ -193,6 +193,18 @@ pub async fn delete_reserved(rack: &GuestContext, name: &str, uuid: Uuid) -> Res
         address::give_back(rack.port(), network, uuid).await?;
     }
     Ok(())
+}
+
+/// Sets what has to be proven of a lost host before guests of it start elsewhere.
+pub async fn set_failover(
+    rack: &GuestContext,
+    guests: &[Guest],
+    policy: FailoverPolicy,
+) -> Vec<(String, Result<Guest, Failure>)> {
+    let changes = guests
+        .iter()
+        .map(|guest| async move { (guest.name.clone(), change(rack, guest, |guest| guest.failover = policy).await) });
+    join_all(changes).await
 }
 
 /// Protects guests from being deleted, or no longer.

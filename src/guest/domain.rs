@@ -83,7 +83,7 @@ pub fn xml(guest: &Guest, inventory: &Inventory) -> Result<String, Failure> {
          <target type='serial' port='0'/>\n    </console>\n    <channel type='unix'>\n      \
          <target type='virtio' name='org.qemu.guest_agent.0'/>\n    </channel>\n    <rng model='virtio'>\n      \
          <backend model='random'>/dev/urandom</backend>\n    </rng>\n    <memballoon model='virtio'>\n      \
-         <stats period='10'/>\n    </memballoon>\n  </devices>\n</domain>\n",
+         <stats period='10'/>\n    </memballoon>\n    <panic model='isa'/>\n  </devices>\n</domain>\n",
     );
     Ok(x)
 }

@@ -148,6 +148,7 @@ async fn write(rack: &GuestContext, plan: &Plan, reserved: &Reserved, lease: Lea
         tags: order.tags.clone(),
         priority: order.priority,
         protected: order.protected,
+        failover: order.failover,
         pinned: order.host.clone(),
         created: jiff::Timestamp::now(),
     };

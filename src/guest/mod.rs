@@ -12,6 +12,7 @@ mod delete;
 mod desired;
 mod domain;
 mod domain_inventory;
+mod ended;
 mod formats;
 mod guest_context;
 pub mod hold;
@@ -45,11 +46,12 @@ mod verdict;
 mod view;
 
 pub use admission::enter as enter_reservation;
-pub use delete::{delete, delete_reserved, protect};
+pub use delete::{delete, delete_reserved, protect, set_failover};
 #[cfg(test)]
 pub(crate) use domain::sample_inventory;
 pub use domain::{CEPH_USER, secret_uuid, xml};
 pub use domain_inventory::{DomainInventory, StartState};
+pub use ended::{Ending, endings, stays_down};
 pub use guest_context::{GuestContext, conclude};
 pub use host_state::{HostState, Maintenance, read as read_host_states, set_maintenance};
 pub use import::{Import, import};
@@ -68,7 +70,7 @@ pub use sides::Sides;
 pub use source::shown as shown_source;
 #[cfg(test)]
 pub(crate) use spec::sample as sample_guest;
-pub use spec::{Desired, Disk, Guest, INDEX, ImageRef, Machine, Nic, Stage, check_name, names};
+pub use spec::{Desired, Disk, FailoverPolicy, Guest, INDEX, ImageRef, Machine, Nic, Stage, check_name, names};
 pub use start::{Started, need, start, start_at};
 pub use stop::{How, SHUTDOWN, reboot, stop};
 pub use turns::Turns;

@@ -5,9 +5,11 @@ use super::domain_inventory::{DomainInventory, StartState, may_run, stands_still
 use super::guest_context::GuestContext;
 use super::spec::Guest;
 use crate::error::{Failure, Kind};
+use crate::fence::address_of;
 use crate::libvirt::{Domain, DomainState};
 use crate::ui::{Job, Outcome};
 use futures::future::join_all;
+use std::net::IpAddr;
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -58,6 +60,7 @@ async fn resume_one(rack: &GuestContext, guest: &Guest, job: &Job) -> Result<(St
         let failure = Failure::refused(format!("it stands still on {host} ({state}: {reason}), and must not go on"));
         return Err(failure.hint(format!("end it with `rackhand guest stop --force {name}`, then start it anew")));
     }
+    only_here(rack, guest, &host).await?;
     let mine = claim.taken_over(&rack.run.operation()).running(&host);
     if let Swap::Theirs(theirs) = claim::swap(port, uuid, &claim, &mine).await? {
         return Err(Failure::msg(Kind::Busy, format!("{} works on it at the moment", theirs.by)));
@@ -71,6 +74,24 @@ async fn resume_one(rack: &GuestContext, guest: &Guest, job: &Job) -> Result<(St
         Some(Domain { state, reason, .. }) => Err(stands_still(name, &host, state, &reason)),
         None => Err(Failure::failed(format!("it ended on {host} when it was let go on"))),
     }
+}
+
+/// Refuses where a client of another host has a disk of the guest open, whatever claims and hosts say.
+async fn only_here(rack: &GuestContext, guest: &Guest, host: &str) -> Result<(), Failure> {
+    let here: Vec<IpAddr> =
+        rack.inventory.host(host).map(|spec| vec![spec.address, spec.storage_address]).unwrap_or_default();
+    for disk in &guest.disks {
+        let users = rack.port().image_users(&disk.image).await?;
+        let other = users
+            .watchers
+            .iter()
+            .find(|user| !address_of(&user.address).is_some_and(|address| here.contains(&address)));
+        if let Some(other) = other {
+            return Err(Failure::refused(format!("its disk is open at {} as well", other.address))
+                .hint("find out who has it open there, and end that: a disk must never have two writers"));
+        }
+    }
+    Ok(())
 }
 
 fn pending(name: &str, phase: Phase, by: &str) -> Failure {

@@ -36,6 +36,26 @@ pub enum Desired {
     Stopped,
 }
 
+/// What has to be proven of a lost host before a guest of it starts elsewhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailoverPolicy {
+    /// That the storage refuses the host: its disks are safe then.
+    #[default]
+    DataSafe,
+    /// That as well, and that the host is off: nothing of the guest is left in the network then.
+    Strict,
+}
+
+impl std::fmt::Display for FailoverPolicy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            FailoverPolicy::DataSafe => "data-safe",
+            FailoverPolicy::Strict => "strict",
+        })
+    }
+}
+
 /// A guest's definition.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Guest {
@@ -68,6 +88,9 @@ pub struct Guest {
     /// Whether deleting it is refused.
     #[serde(default)]
     pub protected: bool,
+    /// What has to be proven of a lost host before it starts elsewhere.
+    #[serde(default)]
+    pub failover: FailoverPolicy,
     /// The only host it may run on, where there is one.
     #[serde(default)]
     pub pinned: Option<String>,
@@ -205,6 +228,7 @@ pub(crate) fn sample(name: &str) -> Guest {
         tags: BTreeMap::new(),
         priority: 0,
         protected: false,
+        failover: FailoverPolicy::DataSafe,
         pinned: None,
         created: jiff::Timestamp::UNIX_EPOCH,
     }

@@ -9,7 +9,7 @@ use super::launch::{Launch, Launched};
 use super::placement::{Need, Place, place as place_all, reasons};
 use super::planning_input::PlanningInput;
 use super::settlement::{Courtesy, Settled, Settlement};
-use super::spec::{Desired, Guest, Stage};
+use super::spec::{Desired, FailoverPolicy, Guest, Stage};
 use crate::cluster::{ImageUser, fetch};
 use crate::error::{Failure, Kind};
 use crate::fence::{Fences, free_image};
@@ -136,6 +136,7 @@ impl Starting<'_> {
         let mut newer: Option<DomainInventory> = None;
         for _ in 0..ROUNDS {
             let domain_inventory = newer.as_ref().unwrap_or(&planning_input.domain_inventory);
+            unless_power_is_open(self.guest, &claim, &domain_inventory.fences)?;
             let round = match domain_inventory.start_state(self.guest.uuid, &claim) {
                 StartState::Runs(host) => {
                     settle_running(self.rack, self.guest, &claim, domain_inventory, &host).await?;
@@ -312,6 +313,20 @@ async fn settle_running(
         claim::swap(rack.port(), guest.uuid, claim, &claim.running(host)).await?;
     }
     set_desired(rack, guest, Desired::Running).await
+}
+
+/// Refuses a strict guest that may still run on a host which the storage refuses and nobody has seen off.
+fn unless_power_is_open(guest: &Guest, claim: &Claim, fences: &Fences) -> Result<(), Failure> {
+    let open = |host: &&str| fences.get(host).is_some_and(|fence| fence.power.is_none());
+    match claim.places().find(open) {
+        Some(host) if guest.failover == FailoverPolicy::Strict => {
+            let text = format!("its policy is strict, and nothing proves yet that {host} is off");
+            Err(Failure::refused(text).hint(format!(
+                "its BMC is asked on and on; if you see that it is off: `rackhand failover {host} --i-saw-it-powered-off`"
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn no_room(why: &BTreeMap<String, String>) -> Failure {

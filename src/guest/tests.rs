@@ -56,6 +56,7 @@ fn order(names: &[&str]) -> Order {
         tags: [].into(),
         priority: 0,
         protected: false,
+        failover: crate::guest::FailoverPolicy::DataSafe,
         host: None,
         desired: Desired::Running,
     }

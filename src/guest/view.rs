@@ -3,7 +3,7 @@
 use super::claim::{self, Claim, Phase};
 use super::domain_inventory::DomainInventory;
 use super::guest_context::GuestContext;
-use super::spec::{Desired, Disk, Guest, ImageRef, Nic, Stage};
+use super::spec::{Desired, Disk, FailoverPolicy, Guest, ImageRef, Nic, Stage};
 use crate::error::Failure;
 use crate::inventory::Size;
 use crate::libvirt::DomainState;
@@ -99,6 +99,8 @@ pub struct GuestView {
     pub priority: i32,
     /// Whether deleting is refused.
     pub protected: bool,
+    /// What has to be proven of a lost host before it starts elsewhere.
+    pub failover: FailoverPolicy,
     /// The only host it may run on.
     pub pinned: Option<String>,
     /// What its owner wants.
@@ -185,6 +187,7 @@ pub fn view(guest: &Guest, claim: Option<&Claim>, domain_inventory: &DomainInven
         tags: guest.tags.clone(),
         priority: guest.priority,
         protected: guest.protected,
+        failover: guest.failover,
         pinned: guest.pinned.clone(),
         desired: guest.desired,
         machine: guest.machine.machine.clone(),

@@ -40,7 +40,11 @@ impl Lifecycle {
             (virt_sys::VIR_DOMAIN_EVENT_RESUMED, _) => Lifecycle::Resumed,
             (virt_sys::VIR_DOMAIN_EVENT_STOPPED, virt_sys::VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN) => Lifecycle::ShutDown,
             (virt_sys::VIR_DOMAIN_EVENT_STOPPED, virt_sys::VIR_DOMAIN_EVENT_STOPPED_MIGRATED) => Lifecycle::MovedAway,
-            (virt_sys::VIR_DOMAIN_EVENT_STOPPED, virt_sys::VIR_DOMAIN_EVENT_STOPPED_CRASHED)
+            // `FAILED` is a QEMU whose monitor went away without a word: it was killed, or died.
+            (
+                virt_sys::VIR_DOMAIN_EVENT_STOPPED,
+                virt_sys::VIR_DOMAIN_EVENT_STOPPED_CRASHED | virt_sys::VIR_DOMAIN_EVENT_STOPPED_FAILED,
+            )
             | (virt_sys::VIR_DOMAIN_EVENT_CRASHED, _) => Lifecycle::Crashed,
             (virt_sys::VIR_DOMAIN_EVENT_STOPPED, _) => Lifecycle::Stopped,
             _ => Lifecycle::Other,

@@ -1,10 +1,12 @@
 //! A rack of hypervisors in memory, for tests of what is built on top.
 
+use super::events::{Lifecycle, LifecycleEvent};
 use super::types::{Domain, DomainState, JobOperation};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::sync::mpsc::UnboundedSender;
 use uuid::Uuid;
 
 /// A changing request, as it can be held back on its way.
@@ -79,6 +81,8 @@ pub(super) struct World {
     pub(super) mute: BTreeSet<Uuid>,
     pub(super) holds: BTreeMap<(String, FakeRequest), Sender>,
     pub(super) held: Vec<Message>,
+    /// Who hears the events of which host.
+    pub(super) listeners: Vec<(String, UnboundedSender<LifecycleEvent>)>,
     /// What each call takes.
     pub(super) round_trip: Duration,
     /// Requests that each host works on at the moment, and the most at a time so far.
@@ -140,6 +144,24 @@ impl FakeRack {
     /// Ends a guest by other hands than ours.
     pub fn end(&self, host: &str, uuid: Uuid) {
         self.world().domains.entry(host.to_owned()).or_default().remove(&uuid);
+    }
+
+    /// Something happens to a guest by itself, and whoever listens hears of it: it is gone with an end, and stands still with
+    /// an I/O error.
+    pub fn happens(&self, host: &str, uuid: Uuid, change: Lifecycle) {
+        let Some(name) = self.world().domains.get(host).and_then(|d| d.get(&uuid)).map(|d| d.name.clone()) else {
+            return;
+        };
+        match change {
+            Lifecycle::Crashed | Lifecycle::ShutDown | Lifecycle::Stopped | Lifecycle::MovedAway => {
+                self.end(host, uuid)
+            }
+            Lifecycle::IoError => self.turn(host, uuid, DomainState::Paused, "ioerror"),
+            _ => {}
+        }
+        for (_, listener) in self.world().listeners.iter().filter(|(at, _)| at == host) {
+            let _ = listener.send(LifecycleEvent::Changed { name: name.clone(), uuid, change });
+        }
     }
 
     /// Brings a guest into a state for libvirt's reason.

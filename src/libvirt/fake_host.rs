@@ -406,7 +406,8 @@ impl Hypervisor for FakeHost {
     }
 
     async fn lifecycle(&self) -> Result<LifecycleEvents, VirtError> {
-        let (_, receiver) = tokio::sync::mpsc::unbounded_channel();
-        self.world().map(|_| LifecycleEvents::new(receiver, ()))
+        let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+        self.world()?.listeners.push((self.name.clone(), sender));
+        Ok(LifecycleEvents::new(receiver, ()))
     }
 }

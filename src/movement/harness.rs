@@ -121,6 +121,7 @@ pub(super) fn order(name: &str) -> Order {
         tags: [].into(),
         priority: 0,
         protected: false,
+        failover: crate::guest::FailoverPolicy::DataSafe,
         host: None,
         desired: Desired::Running,
     }

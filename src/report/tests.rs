@@ -45,6 +45,7 @@ fn guest(number: u128, name: &str, desired: Desired) -> Guest {
         tags: BTreeMap::new(),
         priority: 0,
         protected: false,
+        failover: crate::guest::FailoverPolicy::DataSafe,
         pinned: None,
         created: Timestamp::UNIX_EPOCH,
     }

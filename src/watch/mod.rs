@@ -1,7 +1,10 @@
 //! Watching over the rack: a host that is lost is shut out, and its guests start elsewhere.
 
 pub mod brain;
+pub mod care;
+mod drain;
 pub mod driver;
+mod eyewitness;
 pub mod history;
 pub mod incident;
 mod rack_hands;
@@ -9,6 +12,8 @@ mod readmit;
 mod recovery;
 #[cfg(test)]
 mod recovery_tests;
+#[cfg(test)]
+mod strict_tests;
 pub mod telling;
 pub mod witness;
 

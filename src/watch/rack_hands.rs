@@ -1,14 +1,19 @@
 //! Fencing, recovery and BMCs of the real rack, as the watch asks for them.
 
-use super::brain::{Power, State, Verdict};
-use super::driver::{FenceFailure, Hands, Recovered};
+use super::brain::{Event, Power, State, Verdict};
+use super::care::Caretaker;
+use super::drain::{drain, mend_libvirt};
+use super::driver::{FenceFailure, Hands, Recovered, Standing};
 use super::recovery::{HostLoss, storage_addresses};
 use crate::error::{Failure, Kind};
 use crate::fence::{self, FenceRecord, Stage};
-use crate::guest::{Desired, GuestContext, PlanningInput, claim};
+use crate::guest::{GuestContext, claim};
 use crate::host::BmcSeen;
 use async_trait::async_trait;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{interval, sleep};
 
@@ -20,12 +25,19 @@ const POWER: Duration = Duration::from_secs(30);
 const END: Duration = Duration::from_secs(20);
 /// Time between two looks at guests that end.
 const LOOK: Duration = Duration::from_millis(300);
+/// Hosts whose guests wait to be looked at.
+const LOOKS: usize = 1024;
 
 /// Acts on the real rack.
 #[derive(Debug)]
 pub struct RackHands {
     rack: GuestContext,
     warm: JoinHandle<()>,
+    /// Hosts whose guests are to be looked at.
+    looks: mpsc::Sender<String>,
+    asked: Mutex<Option<mpsc::Receiver<String>>>,
+    /// Hosts that are being switched off.
+    switching: Arc<StdMutex<BTreeSet<String>>>,
 }
 
 impl Drop for RackHands {
@@ -49,12 +61,18 @@ impl RackHands {
                 }
             }
         });
-        RackHands { rack, warm }
+        let (looks, asked) = mpsc::channel(LOOKS);
+        RackHands { rack, warm, looks, asked: Mutex::new(Some(asked)), switching: Arc::default() }
     }
 
-    /// Switches a host off by its BMC, beside everything else: what is left of its guests' networks is silent then.
+    /// Switches a host off by its BMC, beside everything else: what is left of its guests' networks is silent then. Does
+    /// nothing where that is under way.
     fn switch_off(&self, host: &str, why: &str, record: FenceRecord) {
         let (rack, host, why) = (self.rack.clone(), host.to_owned(), why.to_owned());
+        let switching = Arc::clone(&self.switching);
+        if !switching.lock().unwrap_or_else(PoisonError::into_inner).insert(host.clone()) {
+            return;
+        }
         tokio::spawn(async move {
             let loss = HostLoss { rack: &rack, host: &host, why: &why };
             let text = match loss.power_off(&record, POWER).await {
@@ -62,6 +80,7 @@ impl RackHands {
                 Err(failure) => format!("the power of host {host} is unconfirmed: {failure}"),
             };
             rack.ui.tell("power", Some(&host), text);
+            switching.lock().unwrap_or_else(PoisonError::into_inner).remove(&host);
         });
     }
 
@@ -142,20 +161,29 @@ impl Hands for RackHands {
         let gates = async {
             match fence::records(self.rack.port()).await {
                 Ok(mut records) => {
-                    if let Some(record) = records.remove(host) {
-                        loss.close_gates(&record).await;
+                    let record = records.remove(host);
+                    if let Some(record) = &record {
+                        loss.close_gates(record).await;
                     }
+                    record
                 }
-                Err(error) => self.rack.ui.warn(format!("migrations from {host} were not shut out: {error}")),
+                Err(error) => {
+                    self.rack.ui.warn(format!("migrations from {host} were not shut out: {error}"));
+                    None
+                }
             }
         };
-        let ((), started) = tokio::join!(gates, loss.restart());
+        let (record, started) = tokio::join!(gates, loss.restart());
         let mut done = Recovered::default();
         for (guest, started) in started.map_err(|failure| failure.to_string())? {
             match started {
                 Ok(_) => done.started += 1,
                 Err(failure) => done.waiting.push(format!("{guest}: {failure}")),
             }
+        }
+        // Strict guests wait for its power, and one that hangs half-way may end only with it.
+        if let Some(record) = record.filter(|record| !done.waiting.is_empty() && record.power.is_none()) {
+            self.switch_off(host, "guests wait for the proof that it is off", record);
         }
         Ok(done)
     }
@@ -164,29 +192,18 @@ impl Hands for RackHands {
         self.stop_all(host).await.map_err(|failure| failure.to_string())
     }
 
-    /// Asked for each host when a watcher begins to lead, and when one was booted anew. Whether a guest ended with its host
-    /// or was shut down by its owner cannot be told, so nothing is started: people are told.
+    /// Asked for each host when a watcher begins to lead, and when one was booted anew: the caretaker looks.
     async fn restart_guests(&self, host: &str) -> Result<String, String> {
-        let input = PlanningInput::take(&self.rack).await.map_err(|failure| failure.to_string())?;
-        let ended = input.guests.iter().filter(|guest| {
-            let claim = input.claim(guest.uuid);
-            let here = claim.phase == claim::Phase::Running && claim.host.as_deref() == Some(host);
-            here && guest.desired == Desired::Running
-                && input.domain_inventory.hosts.contains_key(host)
-                && input.domain_inventory.place(guest.uuid).is_none()
-        });
-        let names: Vec<&str> = ended.map(|guest| guest.name.as_str()).collect();
-        if !names.is_empty() {
-            let all = names.join(" ");
-            self.rack.ui.warn(format!(
-                "these guests ended on {host}, by themselves or with it: {all}; `rackhand guest start {all}` starts them"
-            ));
-        }
+        self.looks.send(host.to_owned()).await.map_err(|_| "nobody looks after guests any more".to_owned())?;
         Ok(String::new())
     }
 
     async fn drain(&self, host: &str) -> Result<String, String> {
-        Err(format!("it is slow, not dead; move its guests away with `rackhand evacuate {host}`"))
+        drain(&self.rack, host).await.map_err(|failure| failure.to_string())
+    }
+
+    async fn mend_libvirt(&self, host: &str) -> Result<String, String> {
+        mend_libvirt(&self.rack, host).await.map_err(|failure| failure.to_string())
     }
 
     async fn power(&self, host: &str) -> Power {
@@ -200,5 +217,11 @@ impl Hands for RackHands {
 
     async fn avoid(&self, host: &str) {
         self.rack.port().avoid(host).await;
+    }
+
+    async fn care(&self, standing: watch::Receiver<Standing>, news: mpsc::Sender<Event>) {
+        if let Some(asked) = self.asked.lock().await.take() {
+            Caretaker::new(self.rack.clone(), news).run(standing, asked).await;
+        }
     }
 }

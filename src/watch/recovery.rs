@@ -145,6 +145,9 @@ impl HostLoss<'_> {
     pub async fn power_off(&self, record: &FenceRecord, limit: Duration) -> Result<PowerProof, Failure> {
         let proof = self.switch_off(limit).await?;
         fence::add_power(self.rack.port(), record, &proof).await?;
+        if let Err(error) = self.fencing()?.definitely_dead(&proof).await {
+            tracing::info!(%error, host = self.host, "saying that its OSDs are dead");
+        }
         Ok(proof)
     }
 

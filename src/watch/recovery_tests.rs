@@ -27,11 +27,11 @@ hosts:
   - { name: h3, address: 10.0.0.3, storage_address: 10.1.0.3, osds: [/dev/loop3] }
 ";
 
-struct Bench {
-    rack: GuestContext,
+pub(super) struct Bench {
+    pub(super) rack: GuestContext,
     fake: FakeRack,
-    cluster: Arc<FakeCluster>,
-    guests: Vec<Guest>,
+    pub(super) cluster: Arc<FakeCluster>,
+    pub(super) guests: Vec<Guest>,
 }
 
 fn osd(id: u32, host: u8, up: u8) -> Value {
@@ -39,7 +39,7 @@ fn osd(id: u32, host: u8, up: u8) -> Value {
 }
 
 /// The map of the monitors: which addresses they refuse.
-fn map(refused: &[&str], up: u8) -> Value {
+pub(super) fn map(refused: &[&str], up: u8) -> Value {
     let ranges: serde_json::Map<String, Value> =
         refused.iter().map(|a| (format!("cidr:{a}:0/32"), json!("2036-11-25T03:25:55.049425+0000"))).collect();
     json!({"epoch": 31, "range_blocklist": ranges, "osds": [osd(0, 1, up), osd(1, 2, 1), osd(2, 3, 1)]})
@@ -48,7 +48,7 @@ fn map(refused: &[&str], up: u8) -> Value {
 const H1: [&str; 2] = ["10.0.0.1", "10.1.0.1"];
 
 /// Three hosts; these guests run on the first, which falls silent. The monitors take a fence.
-async fn bench(names: &[&str]) -> Bench {
+pub(super) async fn bench(names: &[&str]) -> Bench {
     let inventory = inventory::parse("inventory.yaml", INVENTORY).unwrap();
     let fake = FakeRack::new(["h1", "h2", "h3"]);
     let cluster = Arc::new(FakeCluster::new());
@@ -83,7 +83,7 @@ async fn bench(names: &[&str]) -> Bench {
 }
 
 impl Bench {
-    fn loss(&self) -> HostLoss<'_> {
+    pub(super) fn loss(&self) -> HostLoss<'_> {
         HostLoss { rack: &self.rack, host: "h1", why: "its cords were pulled" }
     }
 
@@ -92,7 +92,7 @@ impl Bench {
         self
     }
 
-    async fn claim(&self, n: usize) -> Claim {
+    pub(super) async fn claim(&self, n: usize) -> Claim {
         claim::read(self.cluster.as_ref(), self.guests[n].uuid).await.unwrap()
     }
 
@@ -100,7 +100,7 @@ impl Bench {
         claim::swap(self.cluster.as_ref(), self.guests[n].uuid, &self.claim(n).await, next).await.unwrap();
     }
 
-    async fn restart(&self) -> Vec<Result<String, Kind>> {
+    pub(super) async fn restart(&self) -> Vec<Result<String, Kind>> {
         let started = self.loss().restart().await.unwrap();
         started.into_iter().map(|(_, started)| started.map(|s| s.host).map_err(|f| f.kind)).collect()
     }

@@ -71,6 +71,11 @@ pub enum Action {
         /// The host.
         host: String,
     },
+    /// Start the libvirt of a host anew, which has not answered for long: guests run on without it.
+    MendLibvirt {
+        /// The host.
+        host: String,
+    },
     /// Tell people.
     Tell(Event),
 }

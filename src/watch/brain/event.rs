@@ -36,6 +36,14 @@ pub enum EventKind {
     Overslept,
     /// This watcher leads from now on, or no longer does.
     Lease,
+    /// A guest ended by itself, or stands still because its disk failed.
+    GuestDown,
+    /// A guest that was down runs again.
+    GuestUp,
+    /// A guest shut itself down, and stays down.
+    GuestOff,
+    /// A guest is down, and could not be helped so far.
+    GuestFailed,
 }
 
 /// Something people are told.

@@ -54,6 +54,11 @@ pub enum Hold {
         /// How many may be lost at once.
         may_be: usize,
     },
+    /// More hosts are slow or stuck at once than one fault explains.
+    ManySlow {
+        /// How many are.
+        slow: usize,
+    },
 }
 
 impl fmt::Display for Hold {
@@ -73,6 +78,12 @@ impl fmt::Display for Hold {
                 "hosts {} are lost at once, and the watch acts by itself on {may_be} at most: look, then release it",
                 lost.join(", ")
             ),
+            Hold::ManySlow { slow } => {
+                write!(
+                    f,
+                    "{slow} hosts are slow or stuck at once, so it is none of them alone: look at what they share"
+                )
+            }
         }
     }
 }

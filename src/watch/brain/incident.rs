@@ -33,6 +33,8 @@ pub(super) struct Incident {
     pub(super) maintenance: bool,
     pub(super) released: bool,
     pub(super) drained: bool,
+    /// Whether its libvirt was started anew since it was well.
+    pub(super) mended: bool,
     pub(super) returned: bool,
     /// What people were told about why nothing is done.
     pub(super) held: Option<String>,
@@ -56,6 +58,7 @@ impl Incident {
         *self = Incident {
             maintenance: self.maintenance,
             drained: self.drained,
+            mended: self.mended,
             restart_at: self.restart_at,
             restarting: self.restarting,
             boot_id: self.boot_id.take(),

@@ -276,7 +276,7 @@ impl Brain {
                 }
             }
             if incident.state.take().is_some() {
-                incident.drained = false;
+                (incident.drained, incident.mended) = (false, false);
             }
             return;
         }
@@ -353,16 +353,16 @@ impl Brain {
         let silent = !self.reports.beats(host, &self.settings);
         let leads = self.leads(now);
         let (armed, cut_after) = (self.armed == Some(true), self.settings.cut_after);
+        if !silent && matches!(state, State::Slow | State::Stuck) {
+            if leads && armed {
+                self.relieve(now, host, state, out);
+            }
+            return;
+        }
         let Some(incident) = self.incidents.get_mut(host) else { return };
         let cut_long = incident.state_for(now) >= cut_after;
         match state {
-            State::Slow if leads && armed && !incident.drained => {
-                incident.drained = true;
-                out.push(Action::Drain { host: host.to_owned() });
-                return;
-            }
-            State::Dead => {}
-            State::Stuck if silent => {}
+            State::Dead | State::Stuck => {}
             State::StorageCut if cut_long => {}
             _ => return,
         }
@@ -384,6 +384,30 @@ impl Brain {
                 incident.tries = tries;
                 self.go_on(now, host, out);
             }
+        }
+    }
+
+    /// A host that lives and is slow gives its guests away; a libvirt that hangs is started anew. Where many are so at once,
+    /// it is something that they share, and moving guests about would only add to it.
+    fn relieve(&mut self, now: Duration, host: &str, state: State, out: &mut Vec<Action>) {
+        let is_slow = |incident: &&Incident| matches!(incident.state, Some((State::Slow | State::Stuck, _)));
+        let slow = self.incidents.values().filter(is_slow).count();
+        let many = slow > self.settings.may_be_lost(self.reports.hosts.len());
+        let stuck_after = self.settings.stuck_after;
+        let Some(incident) = self.incidents.get_mut(host) else { return };
+        let due = match state {
+            State::Slow => !incident.drained,
+            _ => !incident.mended && incident.state_for(now) >= stuck_after,
+        };
+        if due && many {
+            return self.hold(host, &Hold::ManySlow { slow }, state, out);
+        }
+        if due && state == State::Slow {
+            incident.drained = true;
+            out.push(Action::Drain { host: host.to_owned() });
+        } else if due {
+            incident.mended = true;
+            out.push(Action::MendLibvirt { host: host.to_owned() });
         }
     }
 

@@ -1,7 +1,9 @@
 //! What the watch does to the rack: the seam between the driver and fencing, recovery and movement.
 
-use crate::watch::brain::{Power, Verdict};
+use crate::watch::brain::{Event, Power, Verdict};
 use async_trait::async_trait;
+use std::collections::BTreeSet;
+use tokio::sync::{mpsc, watch};
 
 /// A fence that is not proven.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +23,15 @@ pub struct Recovered {
     pub waiting: Vec<String>,
 }
 
+/// What the watcher makes of the rack, as far as single guests depend on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Whether this watcher leads, and may act.
+    pub acts: bool,
+    /// Hosts that beat and do their work, and about which nothing is being done.
+    pub well: BTreeSet<String>,
+}
+
 /// Does to the rack what the brain asks for. All of it may be asked for again, and finishes what was begun.
 #[async_trait]
 pub trait Hands: Send + Sync {
@@ -34,8 +45,12 @@ pub trait Hands: Send + Sync {
     async fn restart_guests(&self, host: &str) -> Result<String, String>;
     /// Moves the guests of a slow host away.
     async fn drain(&self, host: &str) -> Result<String, String>;
+    /// Starts a host's libvirt anew.
+    async fn mend_libvirt(&self, host: &str) -> Result<String, String>;
     /// Asks a host's BMC for its power.
     async fn power(&self, host: &str) -> Power;
     /// A host fell silent: nothing is asked through it any more as long as another one answers.
     async fn avoid(&self, host: &str);
+    /// Looks after guests that end alone, for as long as the watcher says how it stands; tells what happens to them.
+    async fn care(&self, _standing: watch::Receiver<Standing>, _news: mpsc::Sender<Event>) {}
 }

@@ -17,7 +17,7 @@ mod translate;
 
 pub use audience::{Audience, HostPicture, Picture, Told};
 pub use documents::{Disarmed, OpenIncidents, WatchStatus};
-pub use hands::{FenceFailure, Hands, Recovered};
+pub use hands::{FenceFailure, Hands, Recovered, Standing};
 pub use run::watch;
 pub use seat::LEASE;
 pub use setup::{Ports, Setup, WatchedHost, watched_hosts};

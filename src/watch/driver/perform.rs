@@ -73,6 +73,9 @@ impl Performer {
                 Action::Drain { host } => {
                     self.aside("drained", host, |hands, host| async move { hands.drain(&host).await });
                 }
+                Action::MendLibvirt { host } => {
+                    self.aside("mended", host, |hands, host| async move { hands.mend_libvirt(&host).await });
+                }
             }
         }
     }

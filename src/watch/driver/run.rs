@@ -5,6 +5,7 @@ use super::clock::Clock;
 use super::cluster_state::{self, ClusterState};
 use super::countdown::Countdown;
 use super::documents::{Disarmed, WatchStatus};
+use super::hands::Standing;
 use super::journal::Journal;
 use super::perform::Performer;
 use super::seat;
@@ -12,14 +13,14 @@ use super::setup::{Ports, Setup};
 use super::translate::Translator;
 use crate::cluster::{Candidate, ClusterPort};
 use crate::error::Failure;
-use crate::watch::brain::{Action, Brain, Entry, EventKind, Input, LeaseState, Phase};
+use crate::watch::brain::{Action, Brain, Entry, Event, EventKind, Input, LeaseState, Phase, State};
 use crate::watch::witness::{Beat, HostStream, MonWitness, OsdWitness, Pace, Report};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -69,6 +70,9 @@ struct Watcher {
     answers: mpsc::Receiver<Input>,
     told: mpsc::Receiver<Told>,
     states: mpsc::Receiver<ClusterState>,
+    /// What happens to single guests.
+    news: mpsc::Receiver<Event>,
+    standing: watch::Sender<Standing>,
     /// What is shown of hosts beside what the brain thinks.
     beats: BTreeMap<String, Beat>,
     lost: BTreeMap<String, String>,
@@ -108,6 +112,9 @@ impl Watcher {
             let term = seat::term(setup.settings.patience);
             tasks.spawn(seat::hold(Arc::clone(&ports.port), clock, setup.me.clone(), term, tell_answer.clone()));
         }
+        let ((standing, stands), (tell_news, news)) = (watch::channel(Standing::default()), mpsc::channel(QUEUE));
+        let hands = Arc::clone(&ports.hands);
+        tasks.spawn(async move { hands.care(stands, tell_news).await });
         let performer = Performer {
             clock,
             hosts: setup.hosts.iter().map(|host| (host.name.clone(), host.clone())).collect(),
@@ -134,6 +141,8 @@ impl Watcher {
             answers,
             told,
             states,
+            news,
+            standing,
             beats: BTreeMap::new(),
             lost: BTreeMap::new(),
             lease: None,
@@ -159,11 +168,13 @@ impl Watcher {
                 Some(report) = self.reports.recv() => self.report(report),
                 Some(input) = self.answers.recv() => self.step(&input),
                 Some(told) = self.told.recv() => audience.hear(&told),
+                Some(event) = self.news.recv() => audience.hear(&Told::event(self.clock.now(), &event)),
                 Some(state) = self.states.recv() => self.found(&state),
                 _ = tick.tick() => self.tick(),
                 _ = show.tick() => {
                     let picture = self.picture();
                     self.say(&picture);
+                    self.stand(&picture);
                     if audience.see(&picture) {
                         return;
                     }
@@ -328,6 +339,21 @@ impl Watcher {
             mons: reports.mons.as_ref().map(|m| (m.answering.len(), m.quorum.len(), m.members.len())),
             hosts: reports.hosts.keys().map(host).collect(),
         }
+    }
+
+    /// Says how it stands to whoever looks after single guests.
+    fn stand(&self, picture: &Picture) {
+        let is_well = |host: &&HostPicture| {
+            host.beats && host.phase == Phase::Watched && matches!(host.state, State::Healthy | State::Slow)
+        };
+        let may_act = self.setup.acts && self.asked_whether_armed && self.countdown.is_none();
+        let well = picture.hosts.iter().filter(is_well).map(|host| host.name.clone()).collect();
+        let now = Standing { acts: picture.leads && may_act, well };
+        self.standing.send_if_modified(|before| {
+            let changed = *before != now;
+            *before = now;
+            changed
+        });
     }
 
     /// The leader says how it is, for `watch status`.

@@ -70,6 +70,10 @@ impl Hands for FakeHands {
         self.call("drain", host);
         Ok(String::new())
     }
+    async fn mend_libvirt(&self, host: &str) -> Result<String, String> {
+        self.call("mend", host);
+        Ok(String::new())
+    }
     async fn power(&self, _: &str) -> Power {
         Power::Unreachable
     }

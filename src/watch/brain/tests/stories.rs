@@ -127,6 +127,8 @@ fn slow_is_not_dead() {
     let mut stuck = Bench::settled(3);
     stuck.libvirt = Work::Failed("no socket".into());
     stuck.run(SECOND * 60);
+    let mends = stuck.seen.iter().filter(|(_, action)| matches!(action, Action::MendLibvirt { .. })).count();
+    assert_eq!(mends, 1, "once, and not before it has not answered for long");
     assert_eq!(stuck.brain.verdict(stuck.now, "h01").state, State::Stuck);
     assert!(stuck.fences().is_empty());
 }
