@@ -8,6 +8,7 @@ deps:
 
 build: deps
 	cargo build --locked
+	bash scripts/store.sh target/debug
 
 lint:
 	cargo fmt --all --check
@@ -22,6 +23,7 @@ deny:
 unit:
 	cargo test --locked --features lab-tests --lib
 	cargo test --locked --features lab-tests --test it house::
+	cargo test --locked -p rackhand-repository
 	cargo test --locked -p rackhand-model
 	cargo test --locked -p rackhand-simulator
 
@@ -43,6 +45,7 @@ test: deps lint deny unit lab-tests
 
 release: deps
 	cargo build --locked --release
+	bash scripts/store.sh target/release
 
 # A Debian package in target/deb: completions, manual pages, the example inventory.
 deb: release

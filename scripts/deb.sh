@@ -12,6 +12,8 @@ trap 'rm -rf "$work"' EXIT
 root=$work/root
 install -D -m 755 "$binary" "$root/usr/bin/rackhand"
 strip --strip-unneeded "$root/usr/bin/rackhand"
+# Sent to storage hosts; found beside rackhand.
+install -D -m 755 "$(dirname "$binary")/rackhand-store" "$root/usr/bin/rackhand-store"
 install -D -m 644 completions/rackhand.bash "$root/usr/share/bash-completion/completions/rackhand"
 install -D -m 644 completions/_rackhand "$root/usr/share/zsh/vendor-completions/_rackhand"
 install -D -m 644 completions/rackhand.fish "$root/usr/share/fish/vendor_completions.d/rackhand.fish"

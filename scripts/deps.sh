@@ -5,6 +5,8 @@ set -euo pipefail
 packages=(
   # build: the virt crate links libvirt's client library
   gcc libc6-dev pkg-config libvirt-dev
+  # tests of the backup repository: what a restore without rackhand uses
+  zstd
   # lab: host image, containers, networks, loop disks
   mmdebstrap systemd-container iproute2 iputils-ping iputils-arping e2fsprogs util-linux squashfs-tools
   # lab: BMCs

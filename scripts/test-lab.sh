@@ -5,6 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 [ "$(id -u)" = 0 ] || { echo "test-lab.sh: the lab needs root" >&2; exit 1; }
 cargo build --locked --features lab-tests
+bash scripts/store.sh target/debug
 rackhand=$PWD/target/debug/rackhand
 rack=ci
 

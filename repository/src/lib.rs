@@ -3,9 +3,36 @@
 //!
 //! It knows nothing of connections to Ceph, of SSH or of an inventory: it reads diff streams, stores, merges and checks them.
 
+mod answer;
+mod check;
+mod chunks;
+mod diff;
 mod error;
+mod frame;
+mod index;
+mod layer;
+mod list;
+mod lock;
 mod manifest;
+mod merge;
+mod overlay;
+mod payload;
+mod prune;
+mod read;
+mod reader;
+mod receive;
 mod request;
+mod restore;
+mod retention;
+mod store;
+mod verify;
+
+pub use answer::answer;
+pub use list::{list, show};
+pub use merge::merge;
+pub use prune::prune;
+pub use read::read_disk;
+pub use receive::{Report, receive};
 
 pub use error::{Error, ErrorKind, Result};
 pub use manifest::{Consistency, Disk, FORMAT, Manifest};
@@ -14,3 +41,4 @@ pub use request::{
     PointPath, PointSummary, Progress, Prune, Pruned, PrunedGuest, ReadDisk, ReadDone, Reader, Receive, ReceiveDisk,
     Received, Request, Restorable, Selection, Shown, TEMPLATES, Verified, Verify,
 };
+pub use verify::verify;

@@ -45,7 +45,7 @@ pub struct Manifest {
 }
 
 /// A disk of a point.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Disk {
     /// Its number in the guest.
     pub index: u32,
