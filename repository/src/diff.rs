@@ -4,7 +4,7 @@ use crate::error::{Error, ErrorKind, Result};
 use std::io::{self, Read};
 
 /// What a stream begins with.
-pub(crate) const BANNER: &[u8] = b"rbd diff v1\n";
+pub(crate) const BANNER: &[u8; 12] = b"rbd diff v1\n";
 /// What a frame holds of a stream at most, in bytes.
 pub(crate) const FRAME_LIMIT: usize = 4 << 20;
 /// Records of data are split at multiples of this offset: writes stay aligned, and two of them do not fit one frame.
@@ -75,7 +75,7 @@ fn name(input: &mut impl Read) -> Result<String> {
 
 /// Reads the first bytes of a stream.
 pub(crate) fn read_banner(input: &mut impl Read) -> Result<()> {
-    if &fill::<12>(input)? != BANNER {
+    if fill::<12>(input)? != *BANNER {
         return Err(Error::stream("this is no Ceph diff stream of version 1"));
     }
     Ok(())

@@ -12,10 +12,13 @@ const REQUEST_LIMIT: u64 = 64 << 20;
 /// How often a disk says how far it is.
 const EVERY: Duration = Duration::from_millis(500);
 
+/// A point and a disk of it.
+type Task = (Option<String>, Option<u32>);
+
 /// Where JSON lines go: the output, or the error output while the output carries a stream.
 struct Lines {
     to_stderr: bool,
-    told: Mutex<BTreeMap<(Option<String>, Option<u32>), Instant>>,
+    told: Mutex<BTreeMap<Task, Instant>>,
 }
 
 impl Lines {

@@ -17,7 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// How many frames are on their way: with a frame of every stage, below 32 MiB.
-const AHEAD: usize = 2;
+const AHEAD: usize = 1;
 
 /// Merges a point with those before it. They stay: `prune` removes them.
 ///

@@ -64,9 +64,8 @@ fn one(store: &Store, at: At<'_>, request: &Prune, report: Report<'_>) -> Result
         true => decide(store, at, request, &mut pruned).map(|_| ()),
         false => carry_out(store, at, request, &mut pruned, report),
     };
+    // What is wrong with one guest does not concern the others.
     match result {
-        // An output that is gone ends the request; what is wrong with one guest does not concern the others.
-        Err(error) if error.kind == ErrorKind::Io => Err(error),
         Err(error) => Ok(PrunedGuest { skipped: Some(error.message), ..pruned }),
         Ok(()) => Ok(pruned),
     }

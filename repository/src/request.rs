@@ -268,6 +268,7 @@ pub struct ErrorAnswer {
 /// A result.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "op", rename_all = "snake_case")]
+#[allow(clippy::large_enum_variant, reason = "there is one a run")]
 pub enum Done {
     /// Of `receive`: the point as it is stored.
     Receive(Received),

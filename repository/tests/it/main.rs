@@ -1,4 +1,11 @@
 //! The repository as its users see it: through requests, on a real file system.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    reason = "a test says what is wrong by panicking"
+)]
 
 mod damage;
 mod disk;

@@ -212,3 +212,37 @@ fn the_program_answers_in_lines_and_its_status_says_whether_it_is_done() {
     let (status, output, _) = program(&Request::Show(repo.at("20200101T000000Z")), &[]);
     assert!(!status.success() && String::from_utf8_lossy(&output).contains(r#""kind":"not_found""#));
 }
+
+#[test]
+fn a_program_that_was_killed_leaves_no_point_and_the_next_run_works() {
+    let repo = Repo::new();
+    let image = noise(1, 9 << 20);
+    let path = |name: &str| repo.directory.path().join(name);
+    fs::write(path("stream"), diff(None, "s", &image)).unwrap();
+    let mut request = repo.receive(P1, None, vec![one(image.len() as u64, None, "s")]);
+    // It ends by itself once nothing reads it.
+    let script = r#"head -c 5000000 "$1/stream"; touch "$1/reached"; while :; do echo; sleep 0.1; done"#;
+    let argv = ["sh", "-c", script, "reader"].map(str::to_owned).to_vec();
+    let argv = [argv, vec![repo.directory.path().display().to_string()]].concat();
+    request.reader = Some(Reader { argv, env: [].into() });
+    let mut child = Command::new(env!("CARGO_BIN_EXE_rackhand-store"))
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = serde_json::to_vec(&Request::Receive(request.clone())).unwrap();
+    line.push(b'\n');
+    std::io::Write::write_all(child.stdin.as_mut().unwrap(), &line).unwrap();
+    while !path("reached").exists() {
+        assert!(child.try_wait().unwrap().is_none());
+        std::thread::yield_now();
+    }
+    assert_eq!(repo.send(&request, &[]).unwrap_err().kind, ErrorKind::Locked);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(repo.names(), Vec::<String>::new());
+    request.reader = None;
+    let received = repo.send(&request, &chunked(&diff(None, "s", &image))).unwrap();
+    assert_eq!(received.swept, [format!(".partial-{P1}")]);
+    assert!(repo.read(P1, 0).unwrap() == image);
+}
