@@ -14,7 +14,14 @@ pub(super) const EXAMPLES: &[(&str, &[&str])] = &[
     ("inventory show", &["rackhand inventory show", "rackhand inventory show -o json"]),
     ("inventory schema", &["rackhand inventory schema"]),
     ("host add", &["rackhand host add h4 10.0.0.14"]),
-    ("host maintenance", &["rackhand host maintenance h2 on --why repair", "rackhand host maintenance h2 off"]),
+    (
+        "host maintenance",
+        &[
+            "rackhand host maintenance h2 on --for 2h --reason repair",
+            "rackhand host maintenance h2 on --drain",
+            "rackhand host maintenance h2 off",
+        ],
+    ),
     ("facts", &["rackhand facts", "rackhand facts h1 --disks", "rackhand facts 'h*' -o json"]),
     ("check", &["rackhand check"]),
     (

@@ -22,7 +22,7 @@ pub struct HostState {
 }
 
 /// A host that takes no guests.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Maintenance {
     /// Since when.
     pub since: jiff::Timestamp,
@@ -31,6 +31,20 @@ pub struct Maintenance {
     /// Why.
     #[serde(default)]
     pub why: Option<String>,
+    /// When it was meant to be over. Nothing ends by itself then: people are told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<jiff::Timestamp>,
+    /// Whether Ceph was told not to move the data of its OSDs elsewhere while they are down (`noout`).
+    #[serde(default)]
+    pub noout: bool,
+}
+
+impl Maintenance {
+    /// For how many seconds it has been over; nothing where it is not, or has no end.
+    pub fn overdue(&self, now: jiff::Timestamp) -> Option<i64> {
+        let late = now.as_second() - self.until?.as_second();
+        (late > 0).then_some(late)
+    }
 }
 
 impl Document for HostState {
@@ -53,7 +67,7 @@ pub async fn read(port: &dyn ClusterPort) -> Result<BTreeMap<String, HostState>,
     let unread = unread.into_iter().filter_map(|object| {
         let name = object.object.strip_prefix(PREFIX)?.to_owned();
         let by = "rackhand".to_owned();
-        let maintenance = Maintenance { since: jiff::Timestamp::UNIX_EPOCH, by, why: Some(object.why) };
+        let maintenance = Maintenance { by, why: Some(object.why), ..Maintenance::default() };
         Some(HostState { name, maintenance: Some(maintenance), left: BTreeMap::new() })
     });
     Ok(hosts.into_iter().chain(unread).map(|host| (host.name.clone(), host)).collect())
@@ -88,7 +102,7 @@ mod tests {
     async fn maintenance_goes_on_once_and_off_again() {
         let port = FakeCluster::new();
         let since = jiff::Timestamp::UNIX_EPOCH;
-        let on = || Some(Maintenance { since, by: "me".into(), why: None });
+        let on = || Some(Maintenance { since, by: "me".into(), ..Maintenance::default() });
         assert!(set_maintenance(&port, "h1", on()).await.unwrap());
         assert!(!set_maintenance(&port, "h1", on()).await.unwrap());
         assert!(read(&port).await.unwrap()["h1"].maintenance.is_some());

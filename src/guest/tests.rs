@@ -138,7 +138,7 @@ async fn a_name_that_exists_and_an_image_that_does_not_are_refused() {
 async fn no_room_anywhere_says_why_for_each_host_and_makes_nothing() {
     let world = world("").await;
     let since = jiff::Timestamp::UNIX_EPOCH;
-    let maintenance = Maintenance { since, by: "me".into(), why: Some("new disk".into()) };
+    let maintenance = Maintenance { since, by: "me".into(), why: Some("new disk".into()), ..Maintenance::default() };
     set_maintenance(world.rack.port(), "h2", Some(maintenance)).await.unwrap();
     world.hosts.fault("h3", FakeFault::Unreachable);
     let failure = create(&world, Order { memory: Size::gib(100), ..order(&["web"]) }).await.unwrap_err();
@@ -153,7 +153,9 @@ async fn no_room_anywhere_says_why_for_each_host_and_makes_nothing() {
 async fn a_host_in_maintenance_takes_no_guest_even_when_named() {
     let world = world("").await;
     let since = jiff::Timestamp::UNIX_EPOCH;
-    set_maintenance(world.rack.port(), "h1", Some(Maintenance { since, by: "me".into(), why: None })).await.unwrap();
+    set_maintenance(world.rack.port(), "h1", Some(Maintenance { since, by: "me".into(), ..Maintenance::default() }))
+        .await
+        .unwrap();
     let failure = create(&world, Order { host: Some("h1".into()), ..order(&["web"]) }).await.unwrap_err();
     assert!(failure.to_string().contains("h1: in maintenance"), "{failure}");
     let guest = create(&world, order(&["web"])).await.unwrap().remove(0);
@@ -478,7 +480,9 @@ async fn a_host_put_into_maintenance_after_it_was_looked_at_gets_no_guest() {
     let guest = create(&world, order(&["web"])).await.unwrap().remove(0);
     let planning_input = PlanningInput::take(&world.rack).await.unwrap();
     let since = jiff::Timestamp::UNIX_EPOCH;
-    set_maintenance(world.rack.port(), "h1", Some(Maintenance { since, by: "me".into(), why: None })).await.unwrap();
+    set_maintenance(world.rack.port(), "h1", Some(Maintenance { since, by: "me".into(), ..Maintenance::default() }))
+        .await
+        .unwrap();
     let placed = [(&guest, placement::Place::Host("h1".into()))];
     let started = start::start_at(&world.rack, &planning_input, placed.into_iter(), None).await.remove(0).1.unwrap();
     assert_ne!(started.host, "h1");

@@ -6,7 +6,7 @@ use super::planning_input::{Wanted, answers, gather};
 use crate::cluster::{ClusterError, update};
 use crate::error::Failure;
 use crate::guest::claim::{self, Phase};
-use crate::guest::{GuestContext, HostState, Maintenance, read_host_states, set_maintenance};
+use crate::guest::{GuestContext, HostState, Maintenance, end_maintenance, read_host_states, set_maintenance};
 use crate::ui::CancelLevel;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::watch;
@@ -53,8 +53,12 @@ impl Evacuation {
         options: &Options,
         cancel_level: &watch::Receiver<CancelLevel>,
     ) -> Result<Self, Failure> {
-        let maintenance =
-            Maintenance { since: jiff::Timestamp::now(), by: rack.run.by.clone(), why: Some("evacuated".to_owned()) };
+        let maintenance = Maintenance {
+            since: jiff::Timestamp::now(),
+            by: rack.run.by.clone(),
+            why: Some("evacuated".to_owned()),
+            ..Maintenance::default()
+        };
         set_maintenance(rack.port(), &self.host, Some(maintenance)).await?;
         let evacuation = match self.somebody_came(rack).await? {
             true => Evacuation::plan(rack, &self.host, options, cancel_level, true).await?,
@@ -137,7 +141,7 @@ impl ReturnPlan {
     /// # Errors
     /// When the cluster cannot be asked.
     pub async fn begin(&self, rack: &GuestContext) -> Result<bool, Failure> {
-        set_maintenance(rack.port(), &self.host, None).await.map_err(Failure::from)
+        end_maintenance(rack.port(), &self.host).await
     }
 
     /// Forgets those that came back or need not.

@@ -309,7 +309,7 @@ async fn maintenance_is_refused_whenever_it_was_set() {
     let wanted = Wanted::Guests(bench.guests.clone());
     let facts = gather(&bench.rack, &wanted, &OPTIONS, &cancel_level, true).await.unwrap();
     let plan = plan(&facts, &[bench.guests[0].uuid], Some("h2"));
-    let maintenance = Maintenance { since: jiff::Timestamp::UNIX_EPOCH, by: "me".into(), why: None };
+    let maintenance = Maintenance { since: jiff::Timestamp::UNIX_EPOCH, by: "me".into(), ..Maintenance::default() };
     set_maintenance(bench.rack.port(), "h2", Some(maintenance)).await.unwrap();
     let report = execute(&bench.rack, &plan, &OPTIONS, cancel_level).await;
     assert_eq!(report.failure().unwrap().kind, Kind::Refused);

@@ -98,7 +98,13 @@ fn hosts(status: &Status) -> Vec<Finding> {
         }
         if let Some(why) = &host.maintenance {
             let fix = format!("`rackhand host maintenance {} off` when the work is done", host.name);
-            add(Severity::Warning, format!("it is in maintenance and takes no guests: {why}"), fix);
+            let (severity, what) = match host.maintenance_overdue {
+                Some(_) => {
+                    (Severity::Error, "its maintenance is overdue; until it is ended, the watch does not fence it")
+                }
+                None => (Severity::Warning, "it is in maintenance and takes no guests"),
+            };
+            add(severity, format!("{what}: {why}"), fix);
         }
     }
     found

@@ -5,7 +5,7 @@ use super::metrics::HostMetrics;
 use crate::cluster::CephStatus;
 use crate::fence::Rehearsal;
 use crate::guest::placement::{self, HostCapacity, Need, Place, Planner};
-use crate::guest::{Guest, GuestView, State, need, rooms, view};
+use crate::guest::{Guest, GuestView, Maintenance, State, need, rooms, view};
 use crate::inventory::{HostSpec, Inventory, Role};
 use crate::libvirt::Domain;
 use jiff::Timestamp;
@@ -62,6 +62,8 @@ pub struct HostLine {
     pub mon: &'static str,
     /// Why it takes no guests, since when and by whose word.
     pub maintenance: Option<String>,
+    /// For how many seconds the maintenance has been over; nothing where it is not, or has no end.
+    pub maintenance_overdue: Option<i64>,
     /// What rehearsals of its fence have shown; nothing where there was none.
     pub fence: Option<FenceLine>,
 }
@@ -228,12 +230,24 @@ fn host_line(
         osds_up: osds.iter().filter(|o| o.up).count(),
         osds: osds.len(),
         mon,
-        maintenance: state.map(|m| {
-            let since = format!("since {}, by {}", m.since.strftime("%Y-%m-%dT%H:%MZ"), m.by);
-            m.why.as_ref().map_or(since.clone(), |why| format!("{why} ({since})"))
-        }),
+        maintenance: state.map(|maintenance| in_words(maintenance, now)),
+        maintenance_overdue: state.and_then(|maintenance| maintenance.overdue(now)),
         fence: ceph.rehearsals.get(&spec.name).map(|rehearsal| fence_line(rehearsal, now)),
     }
+}
+
+/// Maintenance in words: why, since when and by whom, and until when.
+fn in_words(maintenance: &Maintenance, now: Timestamp) -> String {
+    let at = |time: Timestamp| time.strftime("%Y-%m-%dT%H:%MZ").to_string();
+    let mut words = format!("since {}, by {}", at(maintenance.since), maintenance.by);
+    if let Some(until) = maintenance.until {
+        let until = at(until);
+        words += &match maintenance.overdue(now) {
+            Some(_) => format!(", OVERDUE since {until}"),
+            None => format!(", until {until}"),
+        };
+    }
+    maintenance.why.as_ref().map_or(words.clone(), |why| format!("{why} ({words})"))
 }
 
 fn guest_line(

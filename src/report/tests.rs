@@ -205,7 +205,8 @@ fn an_object_that_cannot_be_read_is_named_and_its_guest_is_not_taken_for_a_stran
 fn whoever_meets_a_host_in_maintenance_is_told_why() {
     let mut seen = seen();
     let since = Timestamp::UNIX_EPOCH;
-    let maintenance = Maintenance { since, by: "anna@desk".into(), why: Some("new fans".into()) };
+    let maintenance =
+        Maintenance { since, by: "anna@desk".into(), why: Some("new fans".into()), ..Maintenance::default() };
     let state = HostState { name: "h1".into(), maintenance: Some(maintenance), ..HostState::default() };
     seen.ceph.as_mut().expect("Ceph answers").states.insert("h1".into(), state);
     let status = assemble(&rack(), &seen, since);

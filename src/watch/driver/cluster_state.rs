@@ -5,6 +5,7 @@ use crate::cluster::{ClusterError, ClusterPort};
 use crate::fence;
 use crate::guest::read_host_states;
 use crate::watch::brain::Phase;
+use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +28,8 @@ pub(super) struct ClusterState {
     pub(super) fenced: BTreeSet<String>,
     /// Hosts in maintenance.
     pub(super) maintenance: BTreeSet<String>,
+    /// Those whose maintenance should be over, with since when.
+    pub(super) overdue: BTreeMap<String, Timestamp>,
 }
 
 /// Looks again and again, until nobody wants to know.
@@ -46,7 +49,15 @@ async fn look(port: &dyn ClusterPort) -> Result<ClusterState, ClusterError> {
     let open = OpenIncidents::read(port).await?.hosts.into_iter().map(|(host, entry)| (host, entry.phase)).collect();
     let disarmed = Disarmed::read(port).await?;
     let hosts = read_host_states(port).await?;
-    let maintenance = hosts.into_iter().filter(|(_, host)| host.maintenance.is_some()).map(|(name, _)| name).collect();
+    let now = Timestamp::now();
+    let (mut maintenance, mut overdue) = (BTreeSet::new(), BTreeMap::new());
+    for (name, host) in hosts {
+        let Some(of_host) = host.maintenance else { continue };
+        if let Some(until) = of_host.until.filter(|_| of_host.overdue(now).is_some()) {
+            overdue.insert(name.clone(), until);
+        }
+        maintenance.insert(name);
+    }
     let fenced = fence::records(port).await?.into_keys().collect();
-    Ok(ClusterState { open, disarmed, fenced, maintenance })
+    Ok(ClusterState { open, disarmed, fenced, maintenance, overdue })
 }

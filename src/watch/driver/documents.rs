@@ -4,7 +4,7 @@ use crate::cluster::{ClusterError, ClusterPort, Document, fetch, update};
 use crate::watch::brain::{Entry, Phase};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -150,6 +150,9 @@ pub struct WatchStatus {
     pub hosts: usize,
     /// Incidents that are open, by host.
     pub incidents: BTreeMap<String, Phase>,
+    /// Hosts in maintenance, which it does not fence.
+    #[serde(default)]
+    pub maintenance: BTreeSet<String>,
 }
 
 impl Document for WatchStatus {

@@ -7,6 +7,7 @@ mod countdown;
 mod documents;
 mod hands;
 mod journal;
+mod overdue;
 mod perform;
 mod run;
 mod seat;

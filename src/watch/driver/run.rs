@@ -7,6 +7,7 @@ use super::countdown::Countdown;
 use super::documents::{Disarmed, WatchStatus};
 use super::hands::Standing;
 use super::journal::Journal;
+use super::overdue::Overdue;
 use super::perform::Performer;
 use super::seat;
 use super::setup::{Ports, Setup};
@@ -82,6 +83,7 @@ struct Watcher {
     /// Whether the cluster has said whether the watch may act.
     asked_whether_armed: bool,
     maintenance: BTreeSet<String>,
+    overdue: Overdue,
     /// Hosts in quarantine without the record of a fence, at the last look.
     unfenced: BTreeSet<String>,
     said: Option<(WatchStatus, Duration)>,
@@ -150,6 +152,7 @@ impl Watcher {
             countdown: None,
             asked_whether_armed: false,
             maintenance: BTreeSet::new(),
+            overdue: Overdue::default(),
             unfenced: BTreeSet::new(),
             said: None,
             _osds: osds,
@@ -248,6 +251,9 @@ impl Watcher {
             self.step(&Input::Maintenance { on: state.maintenance.contains(&host), host });
         }
         self.maintenance.clone_from(&state.maintenance);
+        for (host, text) in self.overdue.due(now, &state.overdue) {
+            let _ = self.performer.told.try_send(Told::of(now, "overdue", Some(&host), text));
+        }
         let before = self.countdown.take();
         let was_held = before.is_some();
         self.countdown = Countdown::found(before, state.disarmed.clone(), now);
@@ -367,6 +373,7 @@ impl Watcher {
             healthy: picture.hosts.iter().filter(|host| host.beats).count(),
             hosts: picture.hosts.len(),
             incidents: open.map(|host| (host.name.clone(), host.phase)).collect(),
+            maintenance: self.maintenance.clone(),
         };
         let is_news =
             self.said.as_ref().is_none_or(|(said, at)| *said != status || picture.at.saturating_sub(*at) >= SAY);
