@@ -22,6 +22,14 @@ pub(super) const EXAMPLES: &[(&str, &[&str])] = &[
             "rackhand host maintenance h2 off",
         ],
     ),
+    (
+        "host reboot",
+        &[
+            "rackhand host reboot h2",
+            "rackhand host reboot h2 --dry-run",
+            "rackhand host reboot --rolling --all  # again, it goes on where it ended",
+        ],
+    ),
     ("facts", &["rackhand facts", "rackhand facts h1 --disks", "rackhand facts 'h*' -o json"]),
     ("check", &["rackhand check"]),
     (

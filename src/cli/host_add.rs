@@ -13,7 +13,7 @@ use std::time::Duration;
 /// How long a TCP and SSH handshake may take.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// Record the SSH keys of hosts, and put hosts into maintenance.
+/// Record the SSH keys of hosts, put hosts into maintenance, and reboot them.
 #[derive(Debug, Args)]
 pub struct HostArgs {
     #[command(subcommand)]
@@ -24,6 +24,7 @@ pub struct HostArgs {
 enum HostCommand {
     Add(AddArgs),
     Maintenance(super::host_maintenance::MaintenanceArgs),
+    Reboot(super::host_reboot::RebootArgs),
 }
 
 /// Record the SSH key of a host, and print what to add to the inventory.
@@ -64,6 +65,7 @@ pub async fn run(args: HostArgs, context: &Context) -> Result<(), Failure> {
     match args.command {
         HostCommand::Add(args) => add(args, context).await,
         HostCommand::Maintenance(args) => super::host_maintenance::run(args, context).await,
+        HostCommand::Reboot(args) => super::host_reboot::run(args, context).await,
     }
 }
 

@@ -25,6 +25,7 @@ mod history;
 mod host_add;
 mod host_maintenance;
 mod host_names;
+mod host_reboot;
 mod image;
 mod incident;
 mod init;

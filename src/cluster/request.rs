@@ -14,17 +14,20 @@ const IMAGE: Duration = Duration::from_secs(120);
 /// What a command takes on its way, beside the time it is given.
 const TRAVEL: Duration = Duration::from_secs(2);
 /// Commands that only ask.
-const QUESTIONS: [&str; 14] = [
+const QUESTIONS: [&str; 17] = [
     "config dump",
     "config get",
     "df",
     "health",
     "mgr dump",
     "mon dump",
+    "mon ok-to-stop",
     "mon stat",
     "mon_status",
     "osd df",
     "osd dump",
+    "osd ls-tree",
+    "osd ok-to-stop",
     "osd tree",
     "pg dump",
     "quorum_status",

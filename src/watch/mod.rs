@@ -9,6 +9,7 @@ pub mod history;
 pub mod incident;
 mod rack_hands;
 mod readmit;
+pub mod reboot;
 mod recovery;
 #[cfg(test)]
 mod recovery_tests;

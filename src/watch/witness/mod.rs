@@ -14,6 +14,6 @@ mod tests;
 
 pub use beat::{Beat, Work};
 pub use mons::MonWitness;
-pub use osds::OsdWitness;
+pub use osds::{OsdWitness, by_host as osds_by_host};
 pub use report::{MonView, Report};
 pub use stream::{HostStream, Pace, Probe};

@@ -33,8 +33,8 @@ struct RawNode {
     children: Vec<i64>,
 }
 
-/// Up and down by host, out of `osd tree`.
-fn by_host(answer: Value) -> Option<BTreeMap<String, (u32, u32)>> {
+/// Up and down by host, out of `osd tree`; nothing where it cannot be read.
+pub fn by_host(answer: Value) -> Option<BTreeMap<String, (u32, u32)>> {
     let tree: RawTree = serde_json::from_value(answer).ok()?;
     let up: BTreeMap<i64, bool> =
         tree.nodes.iter().filter(|n| n.kind == "osd").map(|n| (n.id, n.status == "up")).collect();
