@@ -1,8 +1,10 @@
 //! `rackhand provision`.
 
 use super::Context;
+use crate::cluster::Cluster;
 use crate::error::{Failure, Kind, LocalExt, ResultExt};
-use crate::inventory::Inventory;
+use crate::fence::rehearse;
+use crate::inventory::{HostSpec, Inventory};
 use crate::playbook::{Library, wait_for_units};
 use crate::provision::{
     Ctx, HostLock, HostPlatform, Plan, Provision, RunGuard, Stage, lock, owner, probe_platform, stages, together,
@@ -64,7 +66,36 @@ pub async fn run(args: ProvisionArgs, context: &Context) -> Result<(), Failure> 
     inventory.require_osds()?;
     let hosts = inventory.hosts.iter().map(|h| h.name.clone()).collect();
     let library = Library::new(args.playbooks);
-    carry_out(context, Work { inventory, stages: stages(), library, hosts, agreed: args.plan }).await
+    carry_out(context, Work { inventory, stages: stages(), library, hosts, agreed: args.plan }).await?;
+    if !context.global.dry_run {
+        rehearse_fences(context).await?;
+    }
+    Ok(())
+}
+
+/// Rehearses the fence of every host, read-only: from now on the BMC of a host that dies is known to be its own.
+async fn rehearse_fences(context: &Context) -> Result<(), Failure> {
+    let inventory = context.inventory()?;
+    let fleet = context.fleet(&inventory)?;
+    let all: Vec<&HostSpec> = inventory.hosts.iter().collect();
+    let rehearsed = async {
+        let cluster = Cluster::connect(&fleet, &inventory).await?;
+        rehearse(&cluster, &inventory, &fleet, &all, jiff::Timestamp::now()).await
+    };
+    match rehearsed.await {
+        Ok(hosts) => {
+            let unfit: Vec<&str> = hosts.iter().filter(|host| !host.is_fit()).map(|host| host.host.as_str()).collect();
+            if !unfit.is_empty() {
+                let names = unfit.join(" ");
+                context
+                    .ui
+                    .warn(format!("a fence of {names} would not work as it should; `rackhand fence test` says why"));
+            }
+        }
+        // What was asked for is done; the watch rehearses as well.
+        Err(error) => context.ui.warn(format!("the hosts' fences were not rehearsed: {error}")),
+    }
+    Ok(())
 }
 
 /// What is to be done where.

@@ -9,11 +9,11 @@ use crate::guest::GuestContext;
 use crate::inventory::{Inventory, secret};
 use crate::ssh::{LocalHost, Remote};
 use crate::ui::{CancelLevel, ShutdownPolicy, counted};
-use crate::watch::RackHands;
 use crate::watch::brain::Settings;
 use crate::watch::driver::{Ports, Setup, watch, watched_hosts};
 use crate::watch::incident::Scribe;
 use crate::watch::telling::{self, Listener, Sinks, Snapshot, Teller};
+use crate::watch::{RackHands, follow_rehearsals};
 use clap::{Args, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -96,6 +96,11 @@ fn begin(context: &Context, acts: bool) -> Result<(Setup, Ports), Failure> {
         acts,
     };
     let port = Arc::clone(&rack.port) as Arc<dyn ClusterPort>;
+    if acts {
+        // Ends with this process.
+        let (inventory, fleet) = (Arc::clone(&rack.inventory), rack.fleet.clone());
+        tokio::spawn(follow_rehearsals(Arc::clone(&port), inventory, fleet, setup.me.clone()));
+    }
     Ok((setup, Ports { hearts, port, hands: Arc::new(RackHands::new(rack)) }))
 }
 

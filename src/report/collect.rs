@@ -1,6 +1,7 @@
 //! Looks at hosts, hypervisors and the cluster at once; each has its own deadline and delays nobody else.
 
 use super::metrics::{HostMetrics, metrics};
+use super::watching::WatchSeen;
 use crate::cluster::{CephStatus, Cluster, ClusterError, ClusterPort, Target, Unread, readable, status};
 use crate::error::Failure;
 use crate::fence::{self, Fences, Rehearsal};
@@ -71,6 +72,8 @@ pub struct CephSeen {
     pub fences: Fences,
     /// What rehearsals of hosts' fences have shown.
     pub rehearsals: BTreeMap<String, Rehearsal>,
+    /// What the watchers have left.
+    pub watch: WatchSeen,
 }
 
 /// A host that does not answer.
@@ -351,7 +354,8 @@ async fn ask_ceph(inventory: &Inventory, fleet: &Fleet, until: &Until) -> Result
             read_host_states(port),
             read_reservations(port, hosts),
             fence::standing(port),
-            fence::rehearsals(port)
+            fence::rehearsals(port),
+            WatchSeen::read(port)
         )
     };
     let mons = until.wait(async { tokio::try_join!(status(port), tree, disks) });
@@ -362,12 +366,12 @@ async fn ask_ceph(inventory: &Inventory, fleet: &Fleet, until: &Until) -> Result
     let (status, tree, disks) = mons?;
     let mut seen = CephSeen { status, osds: read_tree(&tree, &disks), ..CephSeen::default() };
     match kept {
-        Some(Ok(Ok((guests, claims, (_, bad_images), states, reservations, fences, rehearsals)))) => {
+        Some(Ok(Ok((guests, claims, (_, bad_images), states, reservations, fences, rehearsals, watch)))) => {
             let ((guests, bad_guests), (claims, bad_claims), (rehearsals, bad_rehearsals)) =
                 (guests, claims, rehearsals);
             let unreadable = [bad_guests, bad_claims, bad_images, bad_rehearsals].concat();
             let rehearsals = rehearsals.into_iter().map(|one| (one.host.clone(), one)).collect();
-            seen = CephSeen { unreadable, guests, claims, states, reservations, fences, rehearsals, ..seen };
+            seen = CephSeen { unreadable, guests, claims, states, reservations, fences, rehearsals, watch, ..seen };
             seen.guests.sort_by(|a, b| a.name.cmp(&b.name));
         }
         Some(Ok(Err(error))) => seen.unread = Some(error.to_string()),

@@ -4,6 +4,7 @@ use super::collect::Seen;
 use super::finding::Finding;
 use super::foreign;
 use super::status::{GuestLine, HostLine, Protection, Status};
+use super::watching;
 use crate::guest::claim::Phase;
 use crate::guest::{Desired, Guest, Stage, State};
 use crate::host::{SKEW, Severity};
@@ -13,6 +14,7 @@ use uuid::Uuid;
 /// Everything that is wrong, the worst first.
 pub fn examine(status: &Status, seen: &Seen) -> Vec<Finding> {
     let mut found = ceph(seen);
+    found.extend(watching::findings(status.watch.as_ref()));
     found.extend(hosts(status));
     found.extend(guests(status, seen));
     found.extend(foreign::unmanaged(seen));

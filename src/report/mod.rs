@@ -9,6 +9,7 @@ mod status;
 mod table;
 #[cfg(test)]
 mod tests;
+mod watching;
 
 pub use collect::{CephSeen, LiveSeen, NoCeph, Osd, Seen, collect_status, look_closely};
 pub use doctor::examine;
@@ -16,3 +17,4 @@ pub use finding::Finding;
 pub use metrics::HostMetrics;
 pub use status::{FenceLine, GuestLine, HostLine, Protection, Status, assemble};
 pub use table::{findings_table, status_table};
+pub use watching::{WatchLine, WatchSeen};

@@ -2,6 +2,7 @@
 
 use super::collect::{CephSeen, Osd, Seen, Silent};
 use super::metrics::HostMetrics;
+use super::watching::{self, WatchLine};
 use crate::cluster::CephStatus;
 use crate::fence::Rehearsal;
 use crate::guest::placement::{self, HostCapacity, Need, Place, Planner};
@@ -23,6 +24,8 @@ pub struct Status {
     pub ceph: Option<CephStatus>,
     /// Why it does not.
     pub ceph_error: Option<String>,
+    /// The watch, where the rack was ever watched.
+    pub watch: Option<WatchLine>,
     /// The hosts, in the inventory's order.
     pub hosts: Vec<HostLine>,
     /// Why guests and maintenance are not known, though the monitors answer.
@@ -156,6 +159,7 @@ pub fn assemble(inventory: &Inventory, seen: &Seen, now: Timestamp) -> Status {
         cluster: inventory.cluster.name.clone(),
         ceph: error.is_none().then(|| ceph.status.clone()),
         ceph_error: error,
+        watch: watching::line(&ceph.watch, now),
         guests_error: ceph.unread.clone(),
         hosts: inventory.hosts.iter().map(|h| host_line(inventory, h, seen, ceph, &by_host, now)).collect(),
         guests: match seen.ceph.as_ref().is_ok_and(|ceph| ceph.unread.is_none()) {

@@ -2,12 +2,16 @@
 
 use super::finding::Finding;
 use super::status::{HostLine, Status};
+use super::watching;
 use crate::ui::Table;
 use std::fmt::Write;
 
 /// The rack on one screen.
 pub fn status_table(status: &Status) -> String {
     let mut text = ceph_line(status);
+    if status.ceph.is_some() && status.guests_error.is_none() {
+        let _ = write!(text, "\n{}", watching::words(status.watch.as_ref()));
+    }
     let mut hosts =
         Table::new(["host", "state", "power", "load", "mem free", "reserved", "guests", "osds", "mon", "clock", "up"])
             .right(3)

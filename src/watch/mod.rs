@@ -13,6 +13,7 @@ pub mod reboot;
 mod recovery;
 #[cfg(test)]
 mod recovery_tests;
+mod rehearsing;
 #[cfg(test)]
 mod strict_tests;
 pub mod telling;
@@ -21,3 +22,4 @@ pub mod witness;
 pub use rack_hands::RackHands;
 pub use readmit::{Readmitted, readmit};
 pub use recovery::{HostLoss, Restart, RestartPlan, storage_addresses};
+pub use rehearsing::follow as follow_rehearsals;

@@ -153,6 +153,9 @@ pub struct WatchStatus {
     /// Hosts in maintenance, which it does not fence.
     #[serde(default)]
     pub maintenance: BTreeSet<String>,
+    /// When it said so, by its own clock.
+    #[serde(default)]
+    pub at: Option<Timestamp>,
 }
 
 impl Document for WatchStatus {

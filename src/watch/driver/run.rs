@@ -374,11 +374,13 @@ impl Watcher {
             hosts: picture.hosts.len(),
             incidents: open.map(|host| (host.name.clone(), host.phase)).collect(),
             maintenance: self.maintenance.clone(),
+            at: None,
         };
         let is_news =
             self.said.as_ref().is_none_or(|(said, at)| *said != status || picture.at.saturating_sub(*at) >= SAY);
         if is_news {
             self.said = Some((status.clone(), picture.at));
+            let status = WatchStatus { at: Some(Timestamp::now()), ..status };
             let port = Arc::clone(&self.port);
             self.tasks.spawn(async move { drop(timeout(SAY, status.write(port.as_ref())).await) });
         }

@@ -82,7 +82,7 @@ pub(super) fn metrics(snapshot: &Snapshot) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     #[test]
     fn every_sample_has_a_family_and_labels_are_quoted() {
@@ -124,5 +124,20 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }
         assert!(!text.contains("libvirt_seconds{"), "what is not known is not told");
+    }
+
+    #[test]
+    fn the_dashboard_shows_every_figure_and_no_other() {
+        let dashboard = include_str!("../../../docs/grafana-dashboard.json");
+        let is_part = |c: char| c.is_ascii_lowercase() || c == '_';
+        let named: BTreeSet<&str> = dashboard
+            .match_indices("rackhand_watch_")
+            .map(|(at, _)| dashboard[at..].split(|c| !is_part(c)).next().unwrap())
+            .collect();
+        let text = metrics(&Snapshot { mons: Some((3, 3, 3)), ..Snapshot::default() });
+        let told: BTreeSet<&str> =
+            text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+        assert_eq!(named, told);
+        assert!(serde_json::from_str::<serde_json::Value>(dashboard).is_ok());
     }
 }
