@@ -6,7 +6,7 @@ use super::guest_context::GuestContext;
 use super::planning_input::PlanningInput;
 use super::spec::{FailoverPolicy, Guest, INDEX, Stage};
 use super::stop::{How, stop_one};
-use super::{address, claim, hold};
+use super::{address, claim, hold, snapshots};
 use crate::cluster::{ClusterError, KeysChange, Lease, fetch, update};
 use crate::error::{Failure, Kind};
 use crate::ui::{Job, Outcome, ShutdownPolicy};
@@ -49,8 +49,9 @@ pub(super) async fn delete_one(
 ) -> Result<(), Failure> {
     let begun = guest.stage == Stage::Deleting;
     if !begun {
-        may_be_deleted(rack, planning_input, guest).await?;
+        may_be_deleted(planning_input, guest)?;
     }
+    snapshots::refuse_foreign(rack.port(), guest).await?;
     let waits = |lease: &Lease| job.step(format!("waits for {}, which holds it for {}", lease.holder, lease.purpose));
     hold::wait_out(rack.port(), guest.uuid, waits).await?;
     mark(rack, guest).await?;
@@ -65,26 +66,20 @@ pub(super) async fn delete_one(
         }
         return Err(failure);
     }
-    try_join_all(images(guest).iter().map(|image| remove_image(rack, image, job))).await?;
+    try_join_all(images(guest).iter().map(|image| remove_image(rack, guest, image, job))).await?;
     clear(rack, guest).await
 }
 
-/// Looks for what would stop a deletion half-way, before anything is changed.
-async fn may_be_deleted(rack: &GuestContext, planning_input: &PlanningInput, guest: &Guest) -> Result<(), Failure> {
-    if planning_input.domain_inventory.place(guest.uuid).is_none()
-        && let Some((host, why)) = planning_input.domain_inventory.hidden(&planning_input.claim(guest.uuid))
-    {
-        return Err(may_run(&host, &why));
+/// Refuses where nobody knows whether the guest runs.
+fn may_be_deleted(planning_input: &PlanningInput, guest: &Guest) -> Result<(), Failure> {
+    let inventory = &planning_input.domain_inventory;
+    match inventory.place(guest.uuid) {
+        Some(_) => Ok(()),
+        None => match inventory.hidden(&planning_input.claim(guest.uuid)) {
+            Some((host, why)) => Err(may_run(&host, &why)),
+            None => Ok(()),
+        },
     }
-    for disk in &guest.disks {
-        let image = rack.port().image(&disk.image).await?;
-        if let Some(snapshot) = image.as_ref().and_then(|image| image.snapshots.first()) {
-            let (image, snapshot) = (&disk.image, &snapshot.name);
-            return Err(Failure::refused(format!("its disk {image} has the snapshot {snapshot}"))
-                .hint(format!("remove the snapshot first, for example with `rbd snap rm {image}@{snapshot}`")));
-        }
-    }
-    Ok(())
 }
 
 /// All disk images of a guest.
@@ -123,12 +118,15 @@ async fn unmark(rack: &GuestContext, guest: &Guest) -> Result<(), Failure> {
     Ok(unmarked.await?)
 }
 
-async fn remove_image(rack: &GuestContext, image: &str, job: &Job) -> Result<(), Failure> {
+async fn remove_image(rack: &GuestContext, guest: &Guest, image: &str, job: &Job) -> Result<(), Failure> {
     let began = Instant::now();
     loop {
+        snapshots::remove_bases(rack.port(), image).await?;
         match rack.port().image_remove(image).await {
             Ok(_) => return Ok(()),
             Err(ClusterError::Busy(text)) if began.elapsed() < CLOSE => {
+                // One that was made since the deletion began would be waited for in vain.
+                snapshots::refuse_foreign(rack.port(), guest).await?;
                 job.step(text);
                 tokio::time::sleep(Duration::from_millis(500)).await;
             }

@@ -35,6 +35,7 @@ mod seed;
 mod select;
 mod settlement;
 mod sides;
+pub mod snapshots;
 mod source;
 mod spec;
 mod start;

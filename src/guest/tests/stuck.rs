@@ -106,7 +106,11 @@ async fn a_refused_delete_leaves_the_guest_as_it_was() {
     };
     snapshot(true).await;
     let refused = conclude("delete", delete(&world.rack, guests).await.unwrap()).unwrap_err();
-    assert!(refused.kind == Kind::Refused && refused.to_string().contains("snapshot keep"), "{refused}");
+    assert!(
+        refused.kind == Kind::Refused && refused.to_string().contains(&format!("{}@keep", guest.disks[0].image)),
+        "{refused}"
+    );
+    assert!(refused.hints[0].contains("rbd snap rm"), "{refused:?}");
     assert_eq!(world.hosts.places(guest.uuid), [(host.clone(), DomainState::Running)], "it was not stopped for it");
     snapshot(false).await;
     // It falls silent after it was looked at: the stop is refused when the guest is marked already.
@@ -119,6 +123,31 @@ async fn a_refused_delete_leaves_the_guest_as_it_was() {
     let now = world.rack.guest("web").await.unwrap();
     assert_eq!((now.stage, now.desired), (Stage::Ready, Desired::Running));
     assert!(start_one(&world.rack, &now).await.unwrap().already);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_under_way_waits_for_no_snapshot_and_takes_the_bases_of_backups_with_it() {
+    let world = world("").await;
+    let guest = create(&world, order(&["web"])).await.unwrap().remove(0);
+    let (guests, image) = (std::slice::from_ref(&guest), guest.disks[0].image.as_str());
+    let base = format!("{}vault.20261128T013000Z", snapshots::BACKUP_BASE);
+    world.cluster.snapshot_create(image, &base, false).await.unwrap();
+    // Begun by an earlier run, and somebody made a snapshot since.
+    let object = Guest::object(guest.uuid);
+    let version = world.cluster.get(&object).await.unwrap().unwrap().version;
+    let begun = Guest { stage: Stage::Deleting, ..guest.clone() };
+    world.cluster.replace(&object, &encode(&begun).unwrap(), version).await.unwrap();
+    world.cluster.snapshot_create(image, "keep", false).await.unwrap();
+    let began = tokio::time::Instant::now();
+    let refused = conclude("delete", delete(&world.rack, &[begun]).await.unwrap()).unwrap_err();
+    assert_eq!(refused.kind, Kind::Refused, "{refused}");
+    assert!(refused.to_string().ends_with("@keep") && !refused.to_string().contains(&base), "{refused}");
+    assert!(began.elapsed() < std::time::Duration::from_secs(1), "it does not wait for what cannot end by itself");
+    let left = world.cluster.image(image).await.unwrap().unwrap().snapshots.len();
+    assert_eq!(left, 2, "nothing was removed");
+    world.cluster.snapshot_remove(image, "keep").await.unwrap();
+    conclude("delete", delete(&world.rack, guests).await.unwrap()).unwrap();
+    assert_eq!(traces(&world).await, Vec::<String>::new());
 }
 
 #[tokio::test]
