@@ -38,6 +38,6 @@ t0=$(date +%s)
 echo "provisioned in $(($(date +%s) - t0)) s"
 
 echo "== on the rack"
-tests provisioned::{completion,status,guest,guest_order,guest_inside,image,movement,host_loss,provision}
+tests provisioned::{completion,status,guest,guest_order,guest_inside,image,backup,movement,host_loss,provision}
 # Last: it takes the rack down and brings it up again.
 tests saved

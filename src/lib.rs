@@ -2,6 +2,7 @@
 //!
 //! Rooms import downwards only: `cli` at the top, [`error`] and [`ui`] at the bottom.
 
+pub mod backup;
 pub mod cli;
 pub mod cluster;
 pub mod error;

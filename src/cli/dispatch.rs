@@ -4,8 +4,8 @@ use super::context::Context;
 use super::global::{Global, INVENTORY};
 use super::trace::Trace;
 use super::{
-    check, completions, evacuate, facts, failover, fence, guest, help, history, host_add, image, incident, init,
-    init_args, inventory, lab, migrate, network, provision, readmit, return_, run, status, watch,
+    backup, check, completions, evacuate, facts, failover, fence, guest, help, history, host_add, image, incident,
+    init, init_args, inventory, lab, migrate, network, provision, readmit, return_, run, status, watch,
 };
 use crate::error::{Failure, Kind};
 use crate::ui::Ui;
@@ -42,6 +42,7 @@ enum Command {
     Migrate(migrate::MigrateArgs),
     Evacuate(evacuate::EvacuateArgs),
     Return(return_::ReturnArgs),
+    Backup(backup::BackupArgs),
     Fence(fence::FenceArgs),
     Incident(incident::IncidentArgs),
     Failover(failover::FailoverArgs),
@@ -124,6 +125,7 @@ impl Command {
                 // They write in one step, at their end.
                 Command::Init(_) | Command::Completions(_) | Command::Man(_) => true,
                 Command::Inventory(_) | Command::Incident(_) | Command::History(_) => true,
+                Command::Backup(backup) => backup.only_looks(),
                 Command::Fence(fence) => fence.only_looks(),
                 Command::Guest(guest) => guest.only_looks(),
                 Command::Image(image) => image.only_looks(),
@@ -185,6 +187,7 @@ fn broken_off(kind: Kind, message: String, only_looked: bool) -> Failure {
 
 async fn run(command: Command, context: &Context) -> Result<(), Failure> {
     match command {
+        Command::Backup(args) => backup::run(args, context).await,
         Command::Check(args) => check::run(args, context).await,
         Command::Facts(args) => facts::run(args, context).await,
         Command::Doctor(args) => status::doctor(&args, context).await,

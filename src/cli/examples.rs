@@ -76,6 +76,23 @@ pub(super) const EXAMPLES: &[(&str, &[&str])] = &[
         "migrate",
         &["rackhand migrate web-1", "rackhand migrate 'web-*' --to h3", "rackhand migrate --all --from h1 --dry-run"],
     ),
+    (
+        "backup run",
+        &[
+            "rackhand backup run web-1",
+            "rackhand backup run --all -q  # from cron",
+            "rackhand backup run --all --dry-run",
+        ],
+    ),
+    ("backup list", &["rackhand backup list", "rackhand backup list web-1 -o json"]),
+    ("backup show", &["rackhand backup show web-1", "rackhand backup show web-1@20261128T013000Z"]),
+    ("backup check", &["rackhand backup check --max-age 26h -q"]),
+    ("backup verify", &["rackhand backup verify --sample 5%", "rackhand backup verify web-1 --all"]),
+    ("backup prune", &["rackhand backup prune --keep-daily 7 --keep-weekly 5 --dry-run"]),
+    (
+        "backup restore",
+        &["rackhand backup restore web-1 --start", "rackhand backup restore web-1@20261128T013000Z --as web-old"],
+    ),
     ("failover", &["rackhand failover h2 --dry-run", "rackhand failover h2 --reason cords-pulled"]),
     ("readmit", &["rackhand readmit h2"]),
     ("evacuate", &["rackhand evacuate h2 --dry-run", "rackhand evacuate h2 --return-later"]),

@@ -6,10 +6,11 @@ use clap::Command;
 use std::fmt::Write;
 
 /// The commands in the order of a rack's life.
-pub(super) const GROUPS: [(&str, &[&str]); 7] = [
+pub(super) const GROUPS: [(&str, &[&str]); 8] = [
     ("Build the cluster", &["init", "inventory", "host", "facts", "check", "provision", "run"]),
     ("Run guests", &["image", "network", "guest"]),
     ("Move guests", &["migrate", "evacuate", "return"]),
+    ("Back guests up", &["backup"]),
     ("Lose a host", &["incident", "fence", "failover", "readmit"]),
     ("Look after it", &["status", "doctor", "watch", "history"]),
     ("Try it on this machine", &["lab"]),

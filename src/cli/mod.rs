@@ -1,5 +1,7 @@
 //! The command line: one file a command, its `Args` and `run`; no logic here.
 
+mod backup;
+mod backup_restore;
 mod change;
 mod check;
 mod complete;

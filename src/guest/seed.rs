@@ -5,7 +5,7 @@ use crate::error::Failure;
 use crate::inventory::GuestNetwork;
 use crate::quote::yaml;
 use std::fmt::Write as _;
-use std::io::{Cursor, Write};
+use std::io::{Cursor, Read, Write};
 
 /// Size of the seed's disk; holds a FAT and half a megabyte of user data.
 const SIZE: usize = 1 << 20;
@@ -72,6 +72,17 @@ impl Seed {
             }
         }
         Ok(Seed { meta_data, user_data, network_config: text })
+    }
+
+    /// The user data of a seed's disk.
+    ///
+    /// # Errors
+    /// When it is no seed.
+    pub fn user_data_of(disk: &[u8]) -> Result<Vec<u8>, Failure> {
+        let volume = fatfs::FileSystem::new(Cursor::new(disk.to_vec()), fatfs::FsOptions::new())?;
+        let mut user_data = Vec::new();
+        volume.root_dir().open_file("user-data")?.read_to_end(&mut user_data)?;
+        Ok(user_data)
     }
 
     /// The seed's disk: a FAT volume labelled `cidata`. The same seed gives the same bytes.

@@ -57,7 +57,7 @@ impl Taken {
             network.dns.iter().for_each(|address| taken.add(*address, Owner::NameServer));
         }
         for (name, backup) in &inventory.backup.storage {
-            taken.add(backup.address, Owner::Backup(name.clone()));
+            backup.address.iter().for_each(|address| taken.add(*address, Owner::Backup(name.clone())));
         }
         let guests = inventory.networks.guests.values().map(|n| n.cidr);
         let cidrs = [inventory.networks.management.cidr, inventory.networks.storage.cidr].into_iter().chain(guests);

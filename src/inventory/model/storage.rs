@@ -103,20 +103,21 @@ impl Default for GuestDefaults {
     }
 }
 
-/// Backup storage outside the cluster.
+/// Where backups go.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BackupSpec {
-    /// Storage hosts, by name.
+    /// Repositories of backups, by name.
     pub storage: BTreeMap<String, BackupStorage>,
 }
 
-/// A storage host for backups.
+/// A repository of backups.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BackupStorage {
-    /// Its address; none of the cluster's hosts.
-    pub address: IpAddr,
+    /// The machine that it is on, outside the cluster; the one that runs rackhand where none is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
     /// Login name, where it is not the default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,

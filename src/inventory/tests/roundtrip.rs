@@ -124,7 +124,7 @@ prop_compose! {
         token in proptest::option::of(secret()),
     ) -> Inventory {
         let size = u8::try_from(hosts.len()).unwrap().min(3);
-        let storage = BackupStorage { address: v4(10, 3, 0, 1), user: None, port: None, path: path.into() };
+        let storage = BackupStorage { address: Some(v4(10, 3, 0, 1)), user: None, port: None, path: path.into() };
         Inventory {
             cluster: ClusterIdentity { name, fsid: Uuid::from_u128(id) },
             ssh: SshDefaults { user, ..SshDefaults::default() },

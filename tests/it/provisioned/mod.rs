@@ -1,5 +1,6 @@
 //! What runs on the rack that `RACKHAND_TEST_RACK` names, once it is provisioned.
 
+mod backup;
 mod completion;
 mod guest;
 mod guest_inside;

@@ -1,0 +1,72 @@
+//! One backup of a guest at a time: a lease, renewed as long as the backup runs.
+
+use crate::cluster::{Candidate, ClusterPort, Seat};
+use crate::error::{Failure, Kind};
+use crate::guest::hold::{RENEW, TERM};
+use std::time::Duration;
+use tokio::time::{Instant, sleep, sleep_until};
+use uuid::Uuid;
+
+/// Time between two looks at a lease that may be of a process that died.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The state object of the lease.
+fn object(guest: Uuid) -> String {
+    format!("backup.{guest}")
+}
+
+/// Does `work` while no other process backs the guest up.
+///
+/// # Errors
+/// Those of the work; [`Kind::Busy`] when another process is at it, or took over because the cluster could not be asked.
+pub(super) async fn alone<T>(
+    port: &dyn ClusterPort,
+    guest: Uuid,
+    owner: &str,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let mut candidate = Candidate::new(object(guest), owner, "a backup", TERM);
+    let until = take(&mut candidate, port).await?;
+    let outcome = tokio::select! {
+        biased;
+        outcome = work => outcome,
+        failure = renewed(&mut candidate, port, until) => Err(failure),
+    };
+    // It runs out by itself where it cannot be given back.
+    let _ = candidate.resign(port).await;
+    outcome
+}
+
+fn taken(holder: &str) -> Failure {
+    Failure::msg(Kind::Busy, format!("{holder} is backing it up"))
+        .hint("wait until that has ended; then run the same command again")
+}
+
+/// Takes the lease. One that is not renewed for its whole term is of a process that died.
+async fn take(candidate: &mut Candidate, port: &dyn ClusterPort) -> Result<Instant, Failure> {
+    let mut first = None;
+    loop {
+        match candidate.attempt(port).await? {
+            Seat::Held { until, .. } => return Ok(until),
+            Seat::Taken { lease, free_at } => {
+                if *first.get_or_insert_with(|| lease.clone()) != lease {
+                    return Err(taken(&lease.holder));
+                }
+                sleep_until(free_at.min(Instant::now() + LOOK)).await;
+            }
+        }
+    }
+}
+
+/// Renews the lease until it is lost.
+async fn renewed(candidate: &mut Candidate, port: &dyn ClusterPort, mut until: Instant) -> Failure {
+    loop {
+        sleep(RENEW).await;
+        match candidate.attempt(port).await {
+            Ok(Seat::Held { until: later, .. }) => until = later,
+            Ok(Seat::Taken { lease, .. }) => return taken(&lease.holder),
+            Err(error) if Instant::now() >= until => return error.into(),
+            Err(_) => {}
+        }
+    }
+}
