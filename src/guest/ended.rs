@@ -96,8 +96,9 @@ fn ending_of(log: &[&str], boot: Option<i64>, stops: bool) -> Ending {
     };
     let at = Timestamp::strptime("%Y-%m-%d %H:%M:%S%.f%z", at.trim()).ok().map(Timestamp::as_second);
     let before_boot = at.zip(boot).is_some_and(|(at, boot)| (0..WITH_HOST).contains(&(boot - at)));
-    // Of QEMU itself: the host's shutdown, or somebody's `kill`.
-    let by_signal = log.len() >= 2 && log[log.len() - 2].contains(": terminating on signal");
+    // Of QEMU itself: the host's shutdown, or somebody's `kill`. Of one that has shut itself down libvirt ends what is left.
+    let signal = log.iter().rev().nth(1).filter(|line| line.contains(": terminating on signal"));
+    let by_signal = signal.is_some_and(|line| !["libvirtd)", "virtqemud)"].iter().any(|daemon| line.ends_with(daemon)));
     match reason.split_whitespace().next().unwrap_or_default() {
         "shutdown" if stops || before_boot => Ending::WithHost,
         "shutdown" if by_signal => Ending::Killed,
@@ -140,11 +141,13 @@ mod tests {
     #[test]
     fn the_last_lines_of_a_log_tell_how_a_guest_ended() {
         let signal = "2026-11-28T08:19:59.9Z qemu-system-x86_64: terminating on signal 15 from pid 1 (/sbin/init)";
-        let ended = end("shutdown").parse::<String>().unwrap();
+        let libvirt =
+            "2026-11-28T08:19:59.9Z qemu-system-x86_64: terminating on signal 15 from pid 112 (/usr/sbin/libvirtd)";
+        let ended = end("shutdown");
         // 08:20:00 UTC.
         let at = "2026-11-28T08:20:00Z".parse::<Timestamp>().unwrap().as_second();
         let (long_ago, just_after) = (Some(at - 86_400), Some(at + 120));
-        let table: [(&[&str], Option<i64>, bool, Ending); 12] = [
+        let table: [(&[&str], Option<i64>, bool, Ending); 13] = [
             (&[], long_ago, false, Ending::Untold),
             (&[START], long_ago, false, Ending::WithHost),
             (&[&ended, START], just_after, false, Ending::WithHost),
@@ -154,6 +157,7 @@ mod tests {
             (&[START, &ended], just_after, false, Ending::WithHost),
             (&[START, &ended], Some(at + WITH_HOST), false, Ending::ShutDown),
             (&[START, signal, &ended], long_ago, false, Ending::Killed),
+            (&[START, libvirt, &ended], long_ago, false, Ending::ShutDown),
             (&[START, &end("crashed")], just_after, false, Ending::Crashed),
             (&[START, &end("destroyed")], long_ago, false, Ending::Killed),
             (&[START, &end("migrated")], long_ago, false, Ending::Untold),
