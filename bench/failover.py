@@ -185,7 +185,7 @@ def main():
             until("the rack is clean", clean)
             rows.append(one_round(watch, victim, victims, others, address))
             # The watch goes on trying to switch the host off by its BMC, and would do so again as soon as that has power.
-            watch.wait(rows[-1].pop("cut at"), lambda event: event.get("kind") == "power", 60)
+            watch.wait(rows[-1].pop("cut at"), lambda event: event.get("kind", "").startswith("power"), 60)
             run("lab", "power", "--name", LAB, "on", victim)
             print(f"round {n + 1}: " + ", ".join(f"{k} {v:.2f}" for k, v in rows[-1].items() if v is not None), flush=True)
             until("the host answers", lambda: run("readmit", victim, "--yes", check=False).returncode == 0)
@@ -224,7 +224,7 @@ def one_round(watch, victim, victims, others, address):
     for name, follower in mine.items():
         def back(follower=follower):
             return any(at > begun + 0.8 for at in follower.answers)
-        until(f"{name} answers again", back, 120)
+        until(f"{name} answers again", back, 120 + 20 * len(victims))
         answers.append(min(at for at in follower.answers if at > begun + 0.8) - begun)
         follower.stop()
     row["answers"] = min(answers)

@@ -131,7 +131,7 @@ async fn follow(
     let fenced = loss
         .fence(None, |stage| {
             let (written, text) = match stage {
-                Stage::Committed => (incident::Stage::Note, "the monitors refuse it"),
+                Stage::Committed => (incident::Stage::Committed, "the monitors refuse it"),
                 Stage::OsdsDown => (incident::Stage::OsdsDown, "its OSDs are down, waits until every OSD refuses it"),
                 Stage::Everywhere => (incident::Stage::MapEverywhere, "every OSD refuses it"),
             };
@@ -191,14 +191,8 @@ async fn restart(
     loss: &HostLoss<'_>,
     journal: &Journal,
 ) -> Result<Vec<(String, Result<guest::Started, Failure>)>, Failure> {
-    let started = loss.restart().await;
-    for (guest, outcome) in started.iter().flatten() {
-        match outcome {
-            Ok(started) => journal.guest(incident::Stage::Running, guest, format!("on {}", started.host)),
-            Err(failure) => journal.guest(incident::Stage::Waiting, guest, failure.to_string()),
-        }
-    }
-    started
+    let writer = journal.clone();
+    loss.restart(&move |guest, step| writer.start(guest, step)).await
 }
 
 /// The host's name as it was typed by whoever says to have seen it off.

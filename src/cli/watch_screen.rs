@@ -39,7 +39,11 @@ impl Drop for Screen {
 
 impl Audience for Screen {
     fn hear(&mut self, told: &Told) {
-        self.ui.tell(&told.kind, told.host.as_deref(), told.text.clone());
+        let text = match &told.guest {
+            Some(guest) => format!("guest {guest}: {}", told.text),
+            None => told.text.clone(),
+        };
+        self.ui.tell(&told.kind, told.host.as_deref(), text);
     }
 
     fn see(&mut self, picture: &Picture) -> bool {

@@ -21,4 +21,4 @@ pub use proof::{PowerProof, StorageProof, address_of};
 pub use record::{FenceRecord, Fences, add_power, begin_to_lift, records, refused_hosts, standing, was_begun, write};
 pub use rehearsal::{PathTested, Rehearsal, rehearsals, rehearse};
 pub use state::{BmcError, BmcState, Power};
-pub use storage::{FenceError, Fencing, Stage, free_image, lift};
+pub use storage::{FenceError, Fencing, Stage, free_image, lift, refuse_clients};

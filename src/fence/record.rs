@@ -181,7 +181,11 @@ pub async fn add_power(port: &dyn ClusterPort, fence: &FenceRecord, power: &Powe
 ///
 /// # Errors
 /// As [`write()`].
-pub(super) async fn add_clients(port: &dyn ClusterPort, host: &str, clients: &[String]) -> Result<(), ClusterError> {
+pub(super) async fn add_clients(
+    port: &dyn ClusterPort,
+    host: &str,
+    clients: &BTreeSet<String>,
+) -> Result<(), ClusterError> {
     change(port, host, |found| {
         let mut record = found?.clone();
         record.proof.clients.extend(clients.iter().cloned());

@@ -248,8 +248,26 @@ impl Fencing<'_> {
     }
 }
 
-/// Shuts out single clients of a host that is shut out already, so that they stay so when it is let in again, and frees
-/// an image of the locks they hold on it. Tells how many locks were broken.
+/// Shuts out single clients (`ADDRESS:PORT/NONCE`) of a host that is shut out already, so that they stay so when it is let
+/// in again.
+///
+/// # Errors
+/// When the cluster cannot be asked.
+pub async fn refuse_clients(
+    port: &dyn ClusterPort,
+    host: &str,
+    clients: &BTreeSet<String>,
+) -> Result<(), ClusterError> {
+    let refuse = clients.iter().map(|client| {
+        let command = json!({"prefix": "osd blocklist", "blocklistop": "add", "addr": client, "expire": EXPIRY});
+        port.command(&Target::Mon, command, MON)
+    });
+    // As close together as can be, for the monitors to take all in one proposal.
+    tokio::try_join!(try_join_all(refuse), super::record::add_clients(port, host, clients))?;
+    Ok(())
+}
+
+/// Frees an image of the locks that clients of a host hold on it which is shut out. Tells how many locks were broken.
 ///
 /// # Errors
 /// When the cluster cannot be asked.
@@ -259,23 +277,9 @@ pub async fn free_image(
     image: &str,
     lockers: &[ImageUser],
 ) -> Result<usize, ClusterError> {
-    let theirs: Vec<&ImageUser> = lockers.iter().filter(|locker| proof.covers(&locker.address)).collect();
-    if theirs.is_empty() {
-        return Ok(0);
-    }
-    let refuse = theirs.iter().map(|locker| {
-        let command =
-            json!({"prefix": "osd blocklist", "blocklistop": "add", "addr": locker.address, "expire": EXPIRY});
-        port.command(&Target::Mon, command, MON)
-    });
-    let addresses: Vec<String> = theirs.iter().map(|locker| locker.address.clone()).collect();
     // By exact locker: another one may have come to hold it meanwhile.
-    let broken = theirs.iter().map(|locker| port.image_break_lock(image, locker));
-    let (_, (), broken) = tokio::try_join!(
-        try_join_all(refuse),
-        super::record::add_clients(port, proof.host(), &addresses),
-        try_join_all(broken)
-    )?;
+    let theirs: Vec<&ImageUser> = lockers.iter().filter(|locker| proof.covers(&locker.address)).collect();
+    let broken = try_join_all(theirs.iter().map(|locker| port.image_break_lock(image, locker))).await?;
     Ok(broken.into_iter().filter(|broken| *broken).count())
 }
 

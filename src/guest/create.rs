@@ -202,5 +202,5 @@ pub async fn start(rack: &GuestContext, plan: &Plan, made: &[Guest]) -> Vec<(Str
         let host = planned.get(guest.name.as_str())?;
         Some((guest, Place::Host((*host).to_owned())))
     });
-    start_at(rack, &plan.planning_input, placed, plan.order.host.as_deref()).await
+    start_at(rack, &plan.planning_input, placed, plan.order.host.as_deref(), &|_, _| ()).await
 }

@@ -6,6 +6,7 @@ use super::domain_inventory::stands_still;
 use super::guest_context::GuestContext;
 use super::settlement::{Settled, Settlement};
 use super::spec::{Desired, Guest};
+use super::start_step::StartStep;
 use super::xml;
 use crate::error::{Failure, Kind};
 use crate::libvirt::{DomainState, Hypervisor, VirtError, Window};
@@ -37,6 +38,7 @@ pub(super) struct Launch<'a> {
     pub(super) mine: Claim,
     pub(super) run: &'a Run,
     pub(super) job: &'a Job,
+    pub(super) told: &'a (dyn Fn(StartStep) + Sync),
 }
 
 /// What the host has after it was asked to make a guest.
@@ -70,7 +72,10 @@ impl Launch<'_> {
         };
         let token = self.mine.token().within(window);
         match hypervisor.create(self.guest.uuid, &definition, token).await {
-            Ok(()) => self.go_on(&hypervisor, DomainState::Paused).await,
+            Ok(()) => {
+                (self.told)(StartStep::Made);
+                self.go_on(&hypervisor, DomainState::Paused).await
+            }
             Err(error) if error.stale() => Err(error.into()),
             Err(error) if error.nothing_ran() => Err(self.never_sent(error.into()).await),
             Err(error) => match self.look_after(&hypervisor, error).await? {
@@ -128,10 +133,14 @@ impl Launch<'_> {
         {
             return Err(self.give_way(hypervisor, &theirs).await);
         }
-        set_desired(self.rack, self.guest, Desired::Running).await.map_err(runs)?;
+        // Read after the claim was ours: whoever wishes otherwise since is not written over.
+        if self.guest.desired != Desired::Running {
+            set_desired(self.rack, self.guest, Desired::Running).await.map_err(runs)?;
+        }
         if let Some(failure) = stands {
             return Err(failure);
         }
+        (self.told)(StartStep::Running(host.to_owned()));
         if self.mine.last.as_deref().is_some_and(|last| last != host) {
             // Bridges and switches remember the guest where it ran before, for minutes.
             if let Err(error) = hypervisor.monitor(self.guest.uuid, ANNOUNCE).await {

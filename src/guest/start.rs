@@ -10,17 +10,21 @@ use super::placement::{Need, Place, place as place_all, reasons};
 use super::planning_input::PlanningInput;
 use super::settlement::{Courtesy, Settled, Settlement};
 use super::spec::{Desired, FailoverPolicy, Guest, Stage};
+use super::start_step::{FollowStarts, StartStep};
 use crate::cluster::{ImageUser, fetch};
 use crate::error::{Failure, Kind};
-use crate::fence::{Fences, free_image};
+use crate::fence::{Fences, free_image, refuse_clients};
 use crate::ui::{CancelLevel, Job, Outcome, ShutdownPolicy};
-use futures::future::{join_all, try_join_all};
-use std::collections::BTreeMap;
+use futures::future::{BoxFuture, join_all, try_join_all};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 /// How long Ceph may still list a client that is dead: `osd_client_watch_timeout` is 30 s.
 const WATCH: Duration = Duration::from_secs(35);
+/// Starts that a host carries out at a time at most, less one.
+const MANY: usize = 15;
 /// Rounds of a start when others get in between.
 const ROUNDS: usize = 8;
 
@@ -73,20 +77,31 @@ pub async fn start(
     };
     let needs: Vec<Need> = guests.iter().map(|g| need(g, host)).collect();
     let places = place_all(&planning_input.rooms, &needs);
-    start_at(rack, &planning_input, guests.iter().zip(places), host).await
+    start_at(rack, &planning_input, guests.iter().zip(places), host, &|_, _| ()).await
 }
 
-/// Starts guests at the places that were found for them in a planning input; `host` is the only one that will do.
+/// Starts guests at the places that were found for them in a planning input, the first ones first; `host` is the only one
+/// that will do.
 pub async fn start_at<'a>(
     rack: &GuestContext,
     planning_input: &PlanningInput,
     guests: impl Iterator<Item = (&'a Guest, Place)>,
     host: Option<&str>,
+    follow: &FollowStarts,
 ) -> Vec<(String, Result<Started, Failure>)> {
     let _unhurried = rack.ui.completion_guard(PATIENCE);
+    let slots = &Slots::of(planning_input);
     let starts = guests.map(|(guest, place)| async move {
         let job = rack.ui.job(format!("start {}", guest.name));
-        let result = start_one(rack, guest, host, place, planning_input, &job).await;
+        let told = |step: StartStep| follow(&guest.name, &step);
+        if let Place::Host(host) = &place {
+            told(StartStep::Planned(host.clone()));
+        }
+        let result =
+            start_one(rack, guest, host, place, planning_input, Manner { job: &job, told: &told, slots }).await;
+        if let Err(failure) = &result {
+            told(StartStep::Waiting(failure.to_string()));
+        }
         job.conclude(&result, |started| match started.already {
             true => (Outcome::Unchanged, format!("runs on {}", started.host)),
             false => (Outcome::Done, format!("on {}", started.host)),
@@ -102,15 +117,44 @@ async fn start_one(
     wanted: Option<&str>,
     place: Place,
     planning_input: &PlanningInput,
-    job: &Job,
+    manner: Manner<'_>,
 ) -> Result<Started, Failure> {
     if guest.stage != Stage::Ready {
         return Err(Failure::refused(format!("guest {} is not complete", guest.name))
             .hint("run the same `guest create` again to finish it, or `guest delete` to clear it away"));
     }
     let run = rack.run.operation();
-    let starting = Starting { rack, guest, wants: need(guest, wanted), run, job };
+    let starting = Starting { rack, guest, wants: need(guest, wanted), run, manner };
     starting.run(place, planning_input).await
+}
+
+/// What goes with a start beside its guest.
+#[derive(Clone, Copy)]
+struct Manner<'a> {
+    job: &'a Job,
+    told: &'a (dyn Fn(StartStep) + Sync),
+    slots: &'a Slots,
+}
+
+/// How many starts each host carries out at a time, by its name: the first ones are through before the last ones begin, and
+/// none makes all of them slow.
+struct Slots(BTreeMap<String, Semaphore>);
+
+impl Slots {
+    fn of(planning_input: &PlanningInput) -> Self {
+        let nodes = &planning_input.domain_inventory.hosts;
+        let slots = |host: &str| {
+            let processors = nodes.get(host).and_then(Option::as_ref).map_or(1, |node| node.cpus);
+            usize::try_from(processors).unwrap_or(MANY).clamp(1, MANY) + 1
+        };
+        let rooms = planning_input.rooms.iter();
+        Slots(rooms.map(|room| (room.name.clone(), Semaphore::new(slots(&room.name)))).collect())
+    }
+
+    /// A slot of a host; nothing where the host is not known.
+    async fn take(&self, host: &str) -> Option<SemaphorePermit<'_>> {
+        self.0.get(host)?.acquire().await.ok()
+    }
 }
 
 /// One guest that is started.
@@ -119,7 +163,7 @@ struct Starting<'a> {
     guest: &'a Guest,
     wants: Need,
     run: Run,
-    job: &'a Job,
+    manner: Manner<'a>,
 }
 
 /// What one round of a start came to.
@@ -140,6 +184,7 @@ impl Starting<'_> {
             let round = match domain_inventory.start_state(self.guest.uuid, &claim) {
                 StartState::Runs(host) => {
                     settle_running(self.rack, self.guest, &claim, domain_inventory, &host).await?;
+                    (self.manner.told)(StartStep::Running(host.clone()));
                     return Ok(self.started(host, true));
                 }
                 StartState::MayRun { host, why } => return Err(may_run(&host, &why)),
@@ -173,8 +218,14 @@ impl Starting<'_> {
     /// Settles what another operation has begun; what it made is let go on here.
     async fn pending(&self, claim: &Claim) -> Result<Round, Failure> {
         let (rack, guest, name) = (self.rack, self.guest.uuid, self.guest.name.as_str());
-        let settlement =
-            Settlement { rack, guest, name, run: &self.run, job: self.job, cancel_level: rack.ui.cancel_level() };
+        let settlement = Settlement {
+            rack,
+            guest,
+            name,
+            run: &self.run,
+            job: self.manner.job,
+            cancel_level: rack.ui.cancel_level(),
+        };
         let mine = match settlement.settle(claim, Courtesy::Wait).await? {
             Settled::Changed | Settled::Free | Settled::Runs(_) => return Ok(Round::Again),
             Settled::Moves(claim) => {
@@ -193,20 +244,35 @@ impl Starting<'_> {
     /// Starts a guest that nothing speaks against on a host that has room for it.
     async fn place(&mut self, claim: &Claim, fences: &Fences, host: &str) -> Result<Round, Failure> {
         let (rack, guest) = (self.rack, self.guest);
-        let locks = unless_interrupted(rack, nobody_has_it_open(rack, guest, fences, self.job)).await?;
+        let Manner { job, told, slots } = self.manner;
+        let mut slot = slots.take(host).await;
+        let locks = match unless_interrupted(rack, users(rack, guest, fences)).await? {
+            Users::None(locks) => locks,
+            Users::Open(_) => {
+                drop(slot);
+                let locks = unless_interrupted(rack, nobody_has_it_open(rack, guest, fences, job)).await?;
+                slot = slots.take(host).await;
+                locks
+            }
+        };
         let mine = claim.starting(host, &self.run);
         let window = Window::begin();
         if let Swap::Theirs(theirs) = claim::swap(rack.port(), guest.uuid, claim, &mine).await? {
-            self.job.step(format!("{} was quicker, looking again", theirs.by));
+            job.step(format!("{} was quicker, looking again", theirs.by));
             return Ok(Round::Again);
         }
-        let (room, now, freed) = tokio::join!(
-            admission::enter(rack, guest.uuid, &self.wants, host),
-            ready(rack, guest),
-            break_locks(rack, fences, &locks)
-        );
+        told(StartStep::Claimed);
+        let freed = async {
+            break_locks(rack, fences, &locks).await?;
+            told(StartStep::LockFreed);
+            Ok::<_, Failure>(())
+        };
+        let (room, now, freed) =
+            tokio::join!(admission::enter(rack, guest.uuid, &self.wants, host), ready(rack, guest), freed);
         if let (Ok(Ok(())), Ok(now), Ok(())) = (&room, &now, &freed) {
-            return match self.launch(now, host, mine).run(window).await? {
+            let launched = self.launch(now, host, mine).run(window).await;
+            drop(slot);
+            return match launched? {
                 Launched::Runs(already) => Ok(Round::Runs(self.started(host.to_owned(), already))),
                 Launched::NameTaken(why) => {
                     self.wants.not.insert(host.to_owned(), why);
@@ -219,13 +285,14 @@ impl Starting<'_> {
         now?;
         freed?;
         if let Err(why) = room? {
-            self.job.step(format!("others were quicker on {host} ({why}), looking again"));
+            job.step(format!("others were quicker on {host} ({why}), looking again"));
         }
         Ok(Round::Again)
     }
 
     fn launch<'b>(&'b self, guest: &'b Guest, host: &'b str, mine: Claim) -> Launch<'b> {
-        Launch { rack: self.rack, guest, host, mine, run: &self.run, job: self.job }
+        let Manner { job, told, .. } = self.manner;
+        Launch { rack: self.rack, guest, host, mine, run: &self.run, job, told }
     }
 }
 
@@ -261,17 +328,9 @@ async fn unless_interrupted<T>(
 async fn nobody_has_it_open(rack: &GuestContext, guest: &Guest, fences: &Fences, job: &Job) -> Result<Locks, Failure> {
     let began = Instant::now();
     loop {
-        let asked = guest.disks.iter().map(|disk| rack.port().image_users(&disk.image));
-        let users = try_join_all(asked).await?;
-        let mut open = users.iter().flat_map(|u| &u.watchers).filter(|user| !fences.cover(&user.address));
-        let Some(user) = open.next() else {
-            let fenced = |user: &ImageUser| fences.cover(&user.address);
-            let locks = guest
-                .disks
-                .iter()
-                .zip(users)
-                .map(|(disk, users)| (disk.image.clone(), users.lockers.into_iter().filter(fenced).collect()));
-            return Ok(locks.collect());
+        let user = match users(rack, guest, fences).await? {
+            Users::None(locks) => return Ok(locks),
+            Users::Open(user) => user,
         };
         if began.elapsed() > WATCH {
             return Err(Failure::refused(format!(
@@ -285,17 +344,63 @@ async fn nobody_has_it_open(rack: &GuestContext, guest: &Guest, fences: &Fences,
     }
 }
 
+/// Who has the guest's disks open.
+enum Users {
+    /// Nobody who can do anything with them; the locks that are left of clients on fenced hosts.
+    None(Locks),
+    /// This one, perhaps among others.
+    Open(ImageUser),
+}
+
+/// Looks who has the guest's disks open.
+async fn users(rack: &GuestContext, guest: &Guest, fences: &Fences) -> Result<Users, Failure> {
+    let asked = guest.disks.iter().map(|disk| rack.port().image_users(&disk.image));
+    let users = try_join_all(asked).await?;
+    let mut open = users.iter().flat_map(|u| &u.watchers).filter(|user| !fences.cover(&user.address));
+    if let Some(user) = open.next() {
+        return Ok(Users::Open(user.clone()));
+    }
+    let fenced = |user: &ImageUser| fences.cover(&user.address);
+    let disks = guest.disks.iter().zip(users);
+    let locks =
+        disks.map(|(disk, users)| (disk.image.clone(), users.lockers.into_iter().filter(fenced).collect())).collect();
+    Ok(Users::None(locks))
+}
+
 /// Locks of clients on fenced hosts, by image.
 type Locks = Vec<(String, Vec<ImageUser>)>;
 
 /// Breaks the very locks that were seen before the claim became ours: from then on nobody can have come to hold one by right
 /// (rule R9).
 async fn break_locks(rack: &GuestContext, fences: &Fences, locks: &Locks) -> Result<(), Failure> {
-    let broken = locks.iter().flat_map(|(image, lockers)| {
-        fences.iter().map(move |fence| free_image(rack.port(), &fence.proof, image, lockers))
-    });
-    try_join_all(broken).await?;
+    let mut broken = Vec::new();
+    for (image, lockers) in locks {
+        broken.extend(fences.iter().map(|fence| free_image(rack.port(), &fence.proof, image, lockers)));
+    }
+    let broken = async { try_join_all(broken).await.map_err(Failure::from) };
+    let mut refused = Vec::new();
+    for fence in fences.iter() {
+        let lockers = locks.iter().flat_map(|(_, lockers)| lockers).map(|locker| &locker.address);
+        let clients: BTreeSet<String> = lockers.filter(|client| fence.proof.covers(client)).cloned().collect();
+        if !clients.is_empty() {
+            refused.push(refuse(rack, fence.proof.host(), clients));
+        }
+    }
+    let refused = try_join_all(refused);
+    tokio::try_join!(broken, refused)?;
     Ok(())
+}
+
+/// Shuts out clients of a fenced host by themselves, together with those of other guests that start just now.
+fn refuse<'a>(rack: &'a GuestContext, host: &'a str, clients: BTreeSet<String>) -> BoxFuture<'a, Result<(), Failure>> {
+    let together = move |clients: Vec<BTreeSet<String>>| -> BoxFuture<'a, Vec<Result<(), Failure>>> {
+        Box::pin(async move {
+            let all = clients.iter().flatten().cloned().collect();
+            let refused = refuse_clients(rack.port(), host, &all).await.map_err(Failure::from);
+            clients.iter().map(|_| refused.as_ref().map(|()| ()).map_err(Failure::duplicate)).collect()
+        })
+    };
+    Box::pin(rack.turns.refusals.done(host, clients, together))
 }
 
 /// Makes claim and wish agree with a guest that is seen running.

@@ -484,7 +484,8 @@ async fn a_host_put_into_maintenance_after_it_was_looked_at_gets_no_guest() {
         .await
         .unwrap();
     let placed = [(&guest, placement::Place::Host("h1".into()))];
-    let started = start::start_at(&world.rack, &planning_input, placed.into_iter(), None).await.remove(0).1.unwrap();
+    let started =
+        start::start_at(&world.rack, &planning_input, placed.into_iter(), None, &|_, _| ()).await.remove(0).1.unwrap();
     assert_ne!(started.host, "h1");
     assert_eq!(world.hosts.places(guest.uuid).len(), 1);
 }
@@ -529,7 +530,7 @@ async fn operators_who_start_guests_at_the_same_moment_overfill_no_host() {
             starts.push(tokio::spawn(async move {
                 let needs: Vec<_> = guests.iter().map(|g| need(g, None)).collect();
                 let places = placement::place(&planning_input.rooms, &needs);
-                start::start_at(&rack, &planning_input, guests.iter().zip(places), None).await
+                start::start_at(&rack, &planning_input, guests.iter().zip(places), None, &|_, _| ()).await
             }));
         }
         let (mut hosts, mut refused) = (std::collections::BTreeMap::new(), Vec::new());

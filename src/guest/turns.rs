@@ -2,10 +2,11 @@
 
 use super::placement::Need;
 use super::spec::Guest;
+use super::together::Together;
 use crate::cluster::{ClusterError, ClusterPort, fetch};
 use crate::error::Failure;
 use futures::future::try_join_all;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Mutex as AsyncMutex, oneshot};
@@ -41,12 +42,16 @@ impl Turn {
 
 /// The turns at each host: guests of one run that go to the same host are entered together, by whichever of them is first.
 #[derive(Debug, Default)]
-pub struct Turns(Mutex<BTreeMap<String, Arc<Turn>>>);
+pub struct Turns {
+    hosts: Mutex<BTreeMap<String, Arc<Turn>>>,
+    /// Clients that are shut out by themselves, by the fenced host they are of.
+    pub(super) refusals: Together<BTreeSet<String>, Result<(), Failure>>,
+}
 
 impl Turns {
     /// The turn at a host.
     pub(super) fn at(&self, host: &str) -> Arc<Turn> {
-        Arc::clone(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(host.to_owned()).or_default())
+        Arc::clone(self.hosts.lock().unwrap_or_else(PoisonError::into_inner).entry(host.to_owned()).or_default())
     }
 }
 

@@ -3,11 +3,11 @@
 use super::brain::{Event, Power, State, Verdict};
 use super::care::Caretaker;
 use super::drain::{drain, mend_libvirt};
-use super::driver::{FenceFailure, Hands, Recovered, Standing};
+use super::driver::{FenceFailure, Hands, Progress, Recovered, Standing, TellProgress};
 use super::recovery::{HostLoss, storage_addresses};
 use crate::error::{Failure, Kind};
 use crate::fence::{self, FenceRecord, Stage};
-use crate::guest::{GuestContext, claim};
+use crate::guest::{GuestContext, StartStep, claim};
 use crate::host::BmcSeen;
 use async_trait::async_trait;
 use std::collections::BTreeSet;
@@ -49,14 +49,14 @@ impl Drop for RackHands {
 impl RackHands {
     /// Acts on this rack, and keeps its hypervisors connected.
     pub fn new(rack: GuestContext) -> Self {
-        let (hypervisors, port) = (rack.hypervisors.clone(), std::sync::Arc::clone(&rack.port));
+        let (hypervisors, port) = (rack.hypervisors.clone(), Arc::clone(&rack.port));
         let warm = tokio::spawn(async move {
             let mut due = interval(WARM);
             loop {
                 due.tick().await;
                 port.warm().await;
                 for hypervisor in hypervisors.all() {
-                    let hypervisor = std::sync::Arc::clone(hypervisor);
+                    let hypervisor = Arc::clone(hypervisor);
                     tokio::spawn(async move { hypervisor.connect().await });
                 }
             }
@@ -67,7 +67,7 @@ impl RackHands {
 
     /// Switches a host off by its BMC, beside everything else: what is left of its guests' networks is silent then. Does
     /// nothing where that is under way.
-    fn switch_off(&self, host: &str, why: &str, record: FenceRecord) {
+    fn switch_off(&self, host: &str, why: &str, record: FenceRecord, tell: TellProgress) {
         let (rack, host, why) = (self.rack.clone(), host.to_owned(), why.to_owned());
         let switching = Arc::clone(&self.switching);
         if !switching.lock().unwrap_or_else(PoisonError::into_inner).insert(host.clone()) {
@@ -75,11 +75,11 @@ impl RackHands {
         }
         tokio::spawn(async move {
             let loss = HostLoss { rack: &rack, host: &host, why: &why };
-            let text = match loss.power_off(&record, POWER).await {
-                Ok(proof) => format!("host {host} is off: {}", proof.by()),
-                Err(failure) => format!("the power of host {host} is unconfirmed: {failure}"),
+            let (kind, text) = match loss.power_off(&record, POWER).await {
+                Ok(proof) => ("power", format!("host {host} is off: {}", proof.by())),
+                Err(failure) => ("power-unconfirmed", format!("the power of host {host} is unconfirmed: {failure}")),
             };
-            rack.ui.tell("power", Some(&host), text);
+            tell(Progress { kind, guest: None, text });
             switching.lock().unwrap_or_else(PoisonError::into_inner).remove(&host);
         });
     }
@@ -121,7 +121,7 @@ fn proof(record: &FenceRecord) -> String {
 
 #[async_trait]
 impl Hands for RackHands {
-    async fn fence(&self, host: &str, verdict: &Verdict) -> Result<String, FenceFailure> {
+    async fn fence(&self, host: &str, verdict: &Verdict, tell: TellProgress) -> Result<String, FenceFailure> {
         // A host that is well is fenced only to complete what another watcher began.
         let is_lost = matches!(verdict.state, State::Dead | State::Stuck | State::StorageCut);
         if !is_lost {
@@ -142,12 +142,12 @@ impl Hands for RackHands {
                 Stage::OsdsDown => ("osds-down", "its OSDs are marked down"),
                 Stage::Everywhere => ("everywhere", "every OSD refuses its clients"),
             };
-            self.rack.ui.tell(kind, Some(host), format!("host {host}: {words}"));
+            tell(Progress { kind, guest: None, text: format!("host {host}: {words}") });
         };
         match loss.fence(None, reached).await {
             Ok(record) => {
                 if matches!(verdict.state, State::Dead | State::Stuck) {
-                    self.switch_off(host, &verdict.reason, record.clone());
+                    self.switch_off(host, &verdict.reason, record.clone(), Arc::clone(&tell));
                 }
                 Ok(proof(&record))
             }
@@ -155,7 +155,7 @@ impl Hands for RackHands {
         }
     }
 
-    async fn recover(&self, host: &str) -> Result<Recovered, String> {
+    async fn recover(&self, host: &str, tell: TellProgress) -> Result<Recovered, String> {
         let loss = HostLoss { rack: &self.rack, host, why: "" };
         // Beside the starts: a gate keeps out migrations that wait in the dead host's libvirt, should it come back.
         let gates = async {
@@ -173,7 +173,11 @@ impl Hands for RackHands {
                 }
             }
         };
-        let (record, started) = tokio::join!(gates, loss.restart());
+        let (starts, rest) = (Arc::clone(&tell), tell);
+        let follow = move |guest: &str, step: &StartStep| {
+            starts(Progress { kind: step.word(), guest: Some(guest.to_owned()), text: step.text() });
+        };
+        let (record, started) = tokio::join!(gates, loss.restart(&follow));
         let mut done = Recovered::default();
         for (guest, started) in started.map_err(|failure| failure.to_string())? {
             match started {
@@ -183,7 +187,7 @@ impl Hands for RackHands {
         }
         // Strict guests wait for its power, and one that hangs half-way may end only with it.
         if let Some(record) = record.filter(|record| !done.waiting.is_empty() && record.power.is_none()) {
-            self.switch_off(host, "guests wait for the proof that it is off", record);
+            self.switch_off(host, "guests wait for the proof that it is off", record, rest);
         }
         Ok(done)
     }

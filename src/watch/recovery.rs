@@ -4,7 +4,7 @@ use crate::error::{Failure, Kind};
 use crate::fence::{self, FenceError, FenceRecord, Fencing, PowerProof, Stage};
 use crate::guest::claim::Phase;
 use crate::guest::placement::{Closed, HostCapacity, Place, place, reasons};
-use crate::guest::{Desired, Guest, GuestContext, PlanningInput, Started, need, start_at};
+use crate::guest::{Desired, FollowStarts, Guest, GuestContext, PlanningInput, Started, need, start_at};
 use crate::inventory::{HostSpec, Role};
 use crate::ssh::Remote;
 use serde::Serialize;
@@ -193,11 +193,12 @@ impl HostLoss<'_> {
         done.filter_map(|(name, done)| Some((name, done.err()?))).collect()
     }
 
-    /// Starts its guests on other hosts, the most important first. The host has to be fenced: the start itself looks.
+    /// Starts its guests on other hosts, the most important first; `follow` is told how far each is. The host has to be
+    /// fenced: the start itself looks.
     ///
     /// # Errors
     /// When the cluster cannot be asked.
-    pub async fn restart(&self) -> Result<Vec<(String, Result<Started, Failure>)>, Failure> {
+    pub async fn restart(&self, follow: &FollowStarts) -> Result<Vec<(String, Result<Started, Failure>)>, Failure> {
         let input = PlanningInput::take(self.rack).await?;
         if !input.domain_inventory.fences.has(self.host) {
             return Err(Failure::refused(format!("{} is not fenced: its guests may still run there", self.host)));
@@ -205,7 +206,7 @@ impl HostLoss<'_> {
         let guests = guests_of(&input, self.host);
         let needs: Vec<_> = guests.iter().map(|guest| need(guest, None)).collect();
         let places = place(&input.rooms, &needs);
-        Ok(start_at(self.rack, &input, guests.into_iter().zip(places), None).await)
+        Ok(start_at(self.rack, &input, guests.into_iter().zip(places), None, follow).await)
     }
 }
 

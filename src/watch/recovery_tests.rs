@@ -101,7 +101,7 @@ impl Bench {
     }
 
     pub(super) async fn restart(&self) -> Vec<Result<String, Kind>> {
-        let started = self.loss().restart().await.unwrap();
+        let started = self.loss().restart(&|_, _| ()).await.unwrap();
         started.into_iter().map(|(_, started)| started.map(|s| s.host).map_err(|f| f.kind)).collect()
     }
 }
@@ -134,12 +134,12 @@ async fn nothing_starts_without_the_proof() {
     bench.cluster.answer("osd dump", map(&["10.0.0.1"], 0));
     let failure = bench.loss().fence(None, |_| ()).await.unwrap_err();
     assert!(format!("{failure:?}").contains("does not refuse h1"), "{failure:?}");
-    assert_eq!(bench.loss().restart().await.unwrap_err().kind, Kind::Refused);
+    assert_eq!(bench.loss().restart(&|_, _| ()).await.unwrap_err().kind, Kind::Refused);
     // Written down once, and taken from the blocklist by hand since.
     bench.cluster.answer("osd dump", map(&H1, 0));
     bench.loss().fence(None, |_| ()).await.unwrap();
     bench.cluster.answer("osd dump", map(&[], 0));
-    assert_eq!(bench.loss().restart().await.unwrap_err().kind, Kind::Refused);
+    assert_eq!(bench.loss().restart(&|_, _| ()).await.unwrap_err().kind, Kind::Refused);
     assert_eq!(bench.fake.places(bench.guests[0].uuid), [("h1".to_owned(), DomainState::Running)]);
 }
 
@@ -218,7 +218,7 @@ async fn a_fence_that_was_begun_and_never_written_down_is_not_forgotten() {
     let bench = bench(&["a"]).await;
     let addresses = H1.map(|address| address.parse().unwrap()).into();
     assert!(fence::was_begun(bench.cluster.as_ref(), "h1", &addresses).await.unwrap());
-    assert_eq!(bench.loss().restart().await.unwrap_err().kind, Kind::Refused, "it proves nothing");
+    assert_eq!(bench.loss().restart(&|_, _| ()).await.unwrap_err().kind, Kind::Refused, "it proves nothing");
     bench.fake.mend("h1", FakeFault::Unreachable);
     // What may have run on is ended, for its storage was refused; then it is let in.
     let done = readmit(&bench.rack, "h1").await.unwrap();

@@ -32,5 +32,5 @@ async fn a_persons_word_never_stands_for_the_storage() {
     bench.loss().seen_off(&record, "h1").await.unwrap();
     // The storage takes its writes again.
     bench.cluster.answer("osd dump", super::recovery_tests::map(&[], 0));
-    assert_eq!(bench.loss().restart().await.unwrap_err().kind, Kind::Refused);
+    assert_eq!(bench.loss().restart(&|_, _| ()).await.unwrap_err().kind, Kind::Refused);
 }

@@ -361,7 +361,7 @@ async fn start_again(rack: &GuestContext, places: &BTreeMap<Uuid, Where>) -> Out
         .collect();
     let found = place(&input.rooms, &needs);
     let by_name: BTreeMap<&str, Uuid> = wanted.iter().map(|guest| (guest.name.as_str(), guest.uuid)).collect();
-    let started = start_at(rack, &input, wanted.iter().copied().zip(found), None).await;
+    let started = start_at(rack, &input, wanted.iter().copied().zip(found), None, &|_, _| ()).await;
     outcomes.extend(started.into_iter().filter_map(|(name, started)| {
         let uuid = by_name.get(name.as_str())?;
         Some((*uuid, started.map(|started| started.host).map_err(|failure| failure.to_string())))

@@ -13,6 +13,8 @@ pub struct Told {
     pub kind: String,
     /// The host it is about, if it is about one.
     pub host: Option<String>,
+    /// The guest it is about, if it is about one of that host.
+    pub guest: Option<String>,
     /// It, in a sentence.
     pub text: String,
     /// What it stands on, a line a witness.
@@ -24,12 +26,13 @@ impl Told {
     pub(super) fn event(at: Duration, event: &Event) -> Self {
         let kind = serde_json::to_value(event.kind).ok();
         let kind = kind.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
-        Told { at, kind, host: event.host.clone(), text: event.text.clone(), evidence: Vec::new() }
+        Told { at, kind, host: event.host.clone(), guest: None, text: event.text.clone(), evidence: Vec::new() }
     }
 
     /// Something that the driver did.
     pub(super) fn of(at: Duration, kind: &str, host: Option<&str>, text: impl Into<String>) -> Self {
-        Told { at, kind: kind.to_owned(), host: host.map(str::to_owned), text: text.into(), evidence: Vec::new() }
+        let (kind, host, text) = (kind.to_owned(), host.map(str::to_owned), text.into());
+        Told { at, kind, host, guest: None, text, evidence: Vec::new() }
     }
 
     /// A verdict on which something is done, with what every witness said.

@@ -3,6 +3,7 @@
 use crate::watch::brain::{Event, Power, Verdict};
 use async_trait::async_trait;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 /// A fence that is not proven.
@@ -13,6 +14,20 @@ pub struct FenceFailure {
     /// Whether it is certain that nothing was changed.
     pub nothing_done: bool,
 }
+
+/// Something that came about while hands were at work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// What kind of thing, in a word.
+    pub kind: &'static str,
+    /// The guest it is about, if it is about one.
+    pub guest: Option<String>,
+    /// It, in a sentence.
+    pub text: String,
+}
+
+/// Is told what comes about on the way; also of what goes on after the call has ended.
+pub type TellProgress = Arc<dyn Fn(Progress) + Send + Sync>;
 
 /// What came of a recovery.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,9 +51,9 @@ pub struct Standing {
 #[async_trait]
 pub trait Hands: Send + Sync {
     /// Shuts a host out; the proof, in words.
-    async fn fence(&self, host: &str, verdict: &Verdict) -> Result<String, FenceFailure>;
+    async fn fence(&self, host: &str, verdict: &Verdict, tell: TellProgress) -> Result<String, FenceFailure>;
     /// Starts the guests of a fenced host elsewhere.
-    async fn recover(&self, host: &str) -> Result<Recovered, String>;
+    async fn recover(&self, host: &str, tell: TellProgress) -> Result<Recovered, String>;
     /// Stops all guests of a host over SSH and proves that none runs.
     async fn stop_guests(&self, host: &str) -> Result<(), String>;
     /// Starts again what should run on a host that was booted anew.

@@ -18,7 +18,7 @@ mod translate;
 
 pub use audience::{Audience, HostPicture, Picture, Told};
 pub use documents::{Disarmed, OpenIncidents, WatchStatus};
-pub use hands::{FenceFailure, Hands, Recovered, Standing};
+pub use hands::{FenceFailure, Hands, Progress, Recovered, Standing, TellProgress};
 pub use run::watch;
 pub use seat::LEASE;
 pub use setup::{Ports, Setup, WatchedHost, watched_hosts};

@@ -2,7 +2,7 @@
 
 use super::audience::Told;
 use super::clock::Clock;
-use super::hands::{FenceFailure, Hands};
+use super::hands::{FenceFailure, Hands, Progress, TellProgress};
 use super::journal::Journal;
 use super::setup::{Setup, WatchedHost};
 use crate::watch::brain::{Action, Input, Phase, Verdict};
@@ -145,8 +145,16 @@ impl Performer {
         });
     }
 
+    /// Tells people what comes about while a host is fenced or recovered.
+    fn progress(&self, host: &str) -> TellProgress {
+        let (told, clock, host) = (self.told.clone(), self.clock, host.to_owned());
+        Arc::new(move |Progress { kind, guest, text }| {
+            let _ = told.try_send(Told { guest, ..Told::of(clock.now(), kind, Some(&host), text) });
+        })
+    }
+
     fn fence(&self, host: String, verdict: Verdict, records: Vec<oneshot::Receiver<()>>) {
-        let (clock, judged) = (self.clock, self.clock.now());
+        let (clock, judged, tell) = (self.clock, self.clock.now(), self.progress(&host));
         self.after(records, move |hands| async move {
             // A process that slept must not act, on waking, on what was so before.
             if clock.now().saturating_sub(judged) > STALE {
@@ -155,7 +163,7 @@ impl Performer {
                 return Input::FenceFailed { host, why, nothing_done: true };
             }
             let late = || FenceFailure { why: format!("not proven within {} s", FENCE.as_secs()), nothing_done: false };
-            match timeout(FENCE, hands.fence(&host, &verdict)).await.unwrap_or_else(|_| Err(late())) {
+            match timeout(FENCE, hands.fence(&host, &verdict, tell)).await.unwrap_or_else(|_| Err(late())) {
                 Ok(proof) => Input::FenceDone { host, proof },
                 Err(FenceFailure { why, nothing_done }) => Input::FenceFailed { host, why, nothing_done },
             }
@@ -163,9 +171,10 @@ impl Performer {
     }
 
     fn recover(&self, host: String, records: Vec<oneshot::Receiver<()>>) {
+        let tell = self.progress(&host);
         self.after(records, |hands| async move {
             let late = || format!("not through within {} s", RECOVERY.as_secs());
-            match timeout(RECOVERY, hands.recover(&host)).await.unwrap_or_else(|_| Err(late())) {
+            match timeout(RECOVERY, hands.recover(&host, tell)).await.unwrap_or_else(|_| Err(late())) {
                 Ok(done) => Input::RecoveryDone { host, started: done.started, waiting: done.waiting },
                 Err(why) => Input::RecoveryFailed { host, why },
             }

@@ -45,17 +45,19 @@ impl FakeHands {
 
 #[async_trait]
 impl Hands for FakeHands {
-    async fn fence(&self, host: &str, _: &Verdict) -> Result<String, FenceFailure> {
+    async fn fence(&self, host: &str, _: &Verdict, tell: TellProgress) -> Result<String, FenceFailure> {
         self.call("fence", host);
         let record = json!({
             "schema": "rackhand.fence/1", "host": host, "since": "2026-01-01T00:00:00Z", "by": "one", "why": "dead",
             "proof": {"host": host, "addresses": [], "clients": [], "epoch": 7}});
         let change = KeysChange::default().add(host, record.to_string());
         self.cluster.change_keys("fences", &change).await.unwrap();
+        tell(Progress { kind: "everywhere", guest: None, text: "every OSD refuses it".to_owned() });
         Ok("its addresses are blocklisted".to_owned())
     }
-    async fn recover(&self, host: &str) -> Result<Recovered, String> {
+    async fn recover(&self, host: &str, tell: TellProgress) -> Result<Recovered, String> {
         self.call("recover", host);
+        tell(Progress { kind: "running", guest: Some("web".to_owned()), text: "runs on h2".to_owned() });
         Ok(Recovered { started: 2, waiting: Vec::new() })
     }
     async fn stop_guests(&self, host: &str) -> Result<(), String> {
@@ -257,7 +259,7 @@ async fn the_guests_of_a_host_that_somebody_else_fenced_are_started_elsewhere() 
     ears.until(is_ready).await;
     let verdict =
         Verdict { host: "h2".into(), state: State::Dead, silent_ms: 0, evidence: Vec::new(), reason: "by hand".into() };
-    rack.hands.fence("h2", &verdict).await.unwrap();
+    rack.hands.fence("h2", &verdict, Arc::new(|_| ())).await.unwrap();
     timeout(Duration::from_secs(10), rack.hands.until("recover h2")).await.unwrap();
     assert_eq!(rack.hands.calls(), ["fence h2", "recover h2"]);
 }

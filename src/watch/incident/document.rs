@@ -1,6 +1,7 @@
 //! An incident as it is kept.
 
 use crate::cluster::Document;
+use crate::guest::StartStep;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -25,6 +26,8 @@ pub enum Stage {
     Held,
     /// A fence was asked for.
     Fencing,
+    /// The monitors refuse its clients.
+    Committed,
     /// The storage refuses the host: the proof.
     Fenced,
     /// The host is off: the proof.
@@ -39,7 +42,9 @@ pub enum Stage {
     Claimed,
     /// The lock of a guest's disk is free.
     LockFreed,
-    /// A guest's QEMU runs.
+    /// A guest's QEMU is there, and stands still.
+    Made,
+    /// A guest runs.
     Running,
     /// A guest answers, or has written to its disk.
     Answering,
@@ -51,6 +56,20 @@ pub enum Stage {
     Ended,
 }
 
+impl Stage {
+    /// What a step of the start of a guest is here.
+    pub fn of_start(step: &StartStep) -> Self {
+        match step {
+            StartStep::Planned(_) => Stage::Planned,
+            StartStep::Claimed => Stage::Claimed,
+            StartStep::LockFreed => Stage::LockFreed,
+            StartStep::Made => Stage::Made,
+            StartStep::Running(_) => Stage::Running,
+            StartStep::Waiting(_) => Stage::Waiting,
+        }
+    }
+}
+
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -59,6 +78,7 @@ impl fmt::Display for Stage {
             Stage::Verdict => "verdict",
             Stage::Held => "held",
             Stage::Fencing => "fencing",
+            Stage::Committed => "committed",
             Stage::Fenced => "fenced",
             Stage::PoweredOff => "powered off",
             Stage::OsdsDown => "OSDs down",
@@ -66,6 +86,7 @@ impl fmt::Display for Stage {
             Stage::Planned => "planned",
             Stage::Claimed => "claimed",
             Stage::LockFreed => "lock freed",
+            Stage::Made => "QEMU there",
             Stage::Running => "running",
             Stage::Answering => "answering",
             Stage::Waiting => "waiting",

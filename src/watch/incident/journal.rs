@@ -3,6 +3,7 @@
 use super::document::{Incident, Outcome, Stage, Step};
 use super::store;
 use crate::cluster::{ClusterError, ClusterPort};
+use crate::guest::StartStep;
 use jiff::Timestamp;
 use serde::Serialize;
 use std::fs::{File, OpenOptions};
@@ -101,6 +102,11 @@ impl Journal {
         self.add(Instant::now(), stage, Some(guest.to_owned()), text.into(), Vec::new());
     }
 
+    /// How far the start of a guest has come.
+    pub fn start(&self, guest: &str, step: &StartStep) {
+        self.guest(Stage::of_start(step), guest, step.text());
+    }
+
     /// The end. What is written after it is part of it all the same.
     pub fn end(&self, outcome: Outcome, text: impl Into<String>) {
         self.inner.kept().head.outcome = Some(outcome);
@@ -152,8 +158,10 @@ impl Kept {
         let line = Line { incident: self.head.id, host: &self.head.host, at: Timestamp::now(), step };
         let written = serde_json::to_string(&line).map_err(std::io::Error::other);
         let written = written.and_then(|line| file.write_all(format!("{line}\n").as_bytes()));
+        // Guests are started by the hundred, and none waits for this disk.
+        let synced = written.and_then(|()| if step.guest.is_some() { Ok(()) } else { file.sync_data() });
         // A full disk here must not keep guests down.
-        if let Err(error) = written.and_then(|()| file.sync_data()) {
+        if let Err(error) = synced {
             tracing::warn!(%error, "cannot write the local journal");
         }
     }

@@ -27,6 +27,8 @@ enum Open {
     Silent(Vec<(Instant, Stage, Told)>),
     /// Something follows from it.
     Journal(Journal),
+    /// It is over; what its BMC says afterwards is part of it all the same.
+    Over(Journal),
 }
 
 /// What a kind of event means for the incident of its host.
@@ -36,11 +38,19 @@ fn stage(kind: &str) -> Option<(Stage, Option<Outcome>)> {
         "judged" | "verdict" => (Stage::Verdict, None),
         "held" => (Stage::Held, None),
         "fencing" => (Stage::Fencing, None),
-        "committed" => (Stage::Note, None),
+        "committed" => (Stage::Committed, None),
         "osds-down" => (Stage::OsdsDown, None),
         "everywhere" => (Stage::MapEverywhere, None),
         "fenced" => (Stage::Fenced, None),
         "fence-failed" => (Stage::Held, None),
+        "power" => (Stage::PoweredOff, None),
+        "power-unconfirmed" => (Stage::Note, None),
+        "planned" => (Stage::Planned, None),
+        "claimed" => (Stage::Claimed, None),
+        "lock-freed" => (Stage::LockFreed, None),
+        "made" => (Stage::Made, None),
+        "running" => (Stage::Running, None),
+        "waiting" => (Stage::Waiting, None),
         "recovered" => (Stage::Ended, Some(Outcome::Recovered)),
         "recovery-failed" => (Stage::Waiting, None),
         "cleared" | "readmitted" => (Stage::Ended, Some(Outcome::Cleared)),
@@ -64,8 +74,18 @@ impl Scribe {
             return;
         }
         let (Some(host), Some((stage, end))) = (told.host.as_deref(), stage(&told.kind)) else { return };
+        if let Some(Open::Over(journal)) = self.open.get(host) {
+            if told.kind.starts_with("power") {
+                journal.step(stage, &told.text, told.evidence.clone());
+                return;
+            }
+            if end.is_some() || stage == Stage::Note {
+                return;
+            }
+            self.open.remove(host);
+        }
         let is_news = !self.open.contains_key(host);
-        if is_news && (end.is_some() || stage == Stage::Note) {
+        if is_news && (end.is_some() || stage == Stage::Note || stage == Stage::PoweredOff) {
             return;
         }
         let open = self.open.entry(host.to_owned()).or_insert_with(|| Open::Silent(Vec::new()));
@@ -86,6 +106,7 @@ impl Scribe {
             Some(outcome) => {
                 if let Some(Open::Journal(journal)) = self.open.remove(host) {
                     journal.end(outcome, &told.text);
+                    self.open.insert(host.to_owned(), Open::Over(journal));
                 }
             }
             None => open.note(stage, told),
@@ -97,14 +118,17 @@ impl Open {
     fn note(&mut self, stage: Stage, told: &Told) {
         match self {
             Open::Silent(steps) => steps.push((Instant::now(), stage, told.clone())),
-            Open::Journal(journal) => journal.step(stage, &told.text, told.evidence.clone()),
+            Open::Journal(journal) | Open::Over(journal) => match &told.guest {
+                Some(guest) => journal.guest(stage, guest, &told.text),
+                None => journal.step(stage, &told.text, told.evidence.clone()),
+            },
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Incident, all};
+    use super::super::{Incident, all, availability};
     use super::*;
     use crate::cluster::FakeCluster;
     use std::time::Duration;
@@ -115,7 +139,9 @@ mod tests {
         for (kind, host) in told {
             let host = (!host.is_empty()).then(|| (*host).to_owned());
             let (kind, text) = ((*kind).to_owned(), format!("{kind} of it"));
-            scribe.hear(&Told { at: Duration::ZERO, kind, host, text, evidence: vec!["h2: silence".to_owned()] });
+            let guest = ["planned", "running"].contains(&kind.as_str()).then(|| "web".to_owned());
+            let evidence = vec!["h2: silence".to_owned()];
+            scribe.hear(&Told { at: Duration::ZERO, kind, host, guest, text, evidence });
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         tokio::time::sleep(Duration::from_secs(5)).await;
@@ -138,6 +164,36 @@ mod tests {
             ("suspected of it", "h2: silence")
         );
         assert_eq!(incidents[0].lasted_ms(), 500, "told from the first sign on");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn guests_are_named_with_their_times_and_the_power_is_written_after_the_end() {
+        let told = [
+            "suspected",
+            "verdict",
+            "committed",
+            "osds-down",
+            "everywhere",
+            "fenced",
+            "planned",
+            "running",
+            "recovered",
+            "power",
+            "returned",
+        ];
+        let told: Vec<(&str, &str)> = told.into_iter().map(|kind| (kind, "h1")).collect();
+        let incident = written(&told).await.remove(0);
+        let stages: Vec<(Stage, u64)> = incident.steps.iter().map(|step| (step.stage, step.after_ms)).collect();
+        assert_eq!(stages[2..5], [(Stage::Committed, 200), (Stage::OsdsDown, 300), (Stage::MapEverywhere, 400)]);
+        assert_eq!(
+            stages[6..],
+            [(Stage::Planned, 600), (Stage::Running, 700), (Stage::Ended, 800), (Stage::PoweredOff, 900)]
+        );
+        assert_eq!(incident.steps[7].guest.as_deref(), Some("web"));
+        let now = incident.began + jiff::SignedDuration::from_hours(1);
+        let year = availability(&[incident.clone()], incident.began.strftime("%Y").to_string().parse().unwrap(), now);
+        assert_eq!((year.guests.len(), year.guests[0].guest.as_str()), (1, "web"));
+        assert!((year.guests[0].down_seconds - 0.7).abs() < 0.01, "{year:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -17,6 +17,9 @@ pub struct News {
     pub event: String,
     /// The host it is about, if it is about one.
     pub host: Option<String>,
+    /// The guest it is about, if it is about one of that host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guest: Option<String>,
     /// It, in a sentence.
     pub text: String,
     /// What it stands on, a line a witness.
@@ -33,6 +36,7 @@ impl News {
             at,
             event: told.kind.clone(),
             host: told.host.clone(),
+            guest: told.guest.clone(),
             text: told.text.clone(),
             evidence: told.evidence.clone(),
         }

@@ -153,7 +153,8 @@ mod tests {
     fn news(text: &str) -> News {
         let at = jiff::Timestamp::UNIX_EPOCH;
         let (rack, event, host) = ("rack".to_owned(), "fenced".to_owned(), Some("h1".to_owned()));
-        News { schema: "rackhand.event/1", rack, at, event, host, text: text.to_owned(), evidence: Vec::new() }
+        let (schema, text) = ("rackhand.event/1", text.to_owned());
+        News { schema, rack, at, event, host, guest: None, text, evidence: Vec::new() }
     }
 
     #[tokio::test(start_paused = true)]

@@ -11,6 +11,9 @@ use tokio::sync::watch;
 /// Events that the page shows.
 const EVENTS: usize = 50;
 
+/// How far the start of a guest is, as long as that is nothing that people want to be called for: it is for the incident.
+const ON_THE_WAY: [&str; 4] = ["planned", "claimed", "lock-freed", "made"];
+
 /// Told by one that is about to lead, or led until now.
 const LEASE: &str = "lease";
 
@@ -39,10 +42,13 @@ impl<A: Audience> Teller<A> {
 
 impl<A: Audience> Audience for Teller<A> {
     fn hear(&mut self, told: &Told) {
-        self.front.hear(told);
         if let Some(scribe) = &mut self.scribe {
             scribe.hear(told);
         }
+        if told.guest.is_some() && ON_THE_WAY.contains(&told.kind.as_str()) {
+            return;
+        }
+        self.front.hear(told);
         let news = News::of(&self.shown.borrow().rack, told, Timestamp::now());
         // Those who stand by see the same; people want to be called once.
         if self.shown.borrow().leads || told.kind == LEASE {
@@ -83,7 +89,7 @@ mod tests {
 
     fn told(kind: &str, n: usize) -> Told {
         let (at, host, text) = (Duration::ZERO, Some("h1".to_owned()), format!("{kind} {n}"));
-        Told { at, kind: kind.to_owned(), host, text, evidence: Vec::new() }
+        Told { at, kind: kind.to_owned(), host, guest: None, text, evidence: Vec::new() }
     }
 
     #[tokio::test(start_paused = true)]
