@@ -122,7 +122,8 @@ async fn bring_back(
 /// No guest ever has as many as there are seconds since 1970.
 async fn pass_all_floors(rack: &GuestContext, uuid: Uuid) -> Result<(), Failure> {
     let generation = u64::try_from(jiff::Timestamp::now().as_second())?;
-    let begun = update(rack.port(), &Claim::object(uuid), |found: Option<Claim>| {
+    let object = Claim::object(uuid);
+    let begun = update(rack.port(), &object, |found: Option<Claim>| {
         Ok::<_, ClusterError>((Some(found.unwrap_or_else(|| Claim { generation, ..Claim::default() })), ()))
     });
     Ok(begun.await?)
