@@ -56,8 +56,12 @@ async fn set_noout(port: &dyn ClusterPort, host: &str, on: bool) -> Result<(), F
     let prefix = if on { "osd set-group" } else { "osd unset-group" };
     let command = json!({"prefix": prefix, "flags": "noout", "who": [host]});
     match port.command(&Target::Mon, command, MONS).await {
-        // A host that has left the CRUSH map has no OSDs to keep.
-        Err(ClusterError::Refused { .. } | ClusterError::NotFound(_)) if !on => Ok(()),
+        Err(refused @ (ClusterError::Refused { .. } | ClusterError::NotFound(_))) if !on => {
+            // A host that has left the CRUSH map has no OSDs to keep.
+            let map = port.command(&Target::Mon, json!({"prefix": "osd dump", "format": "json"}), MONS).await?;
+            let flags = map["crush_node_flags"][host].as_array().cloned().unwrap_or_default();
+            if flags.iter().any(|flag| flag == "noout") { Err(refused.into()) } else { Ok(()) }
+        }
         other => Ok(other.map(drop)?),
     }
 }
@@ -110,7 +114,12 @@ mod tests {
         end(&port, "h1").await.unwrap_err();
         port.breaks(None);
         assert!(state(&port).await.unwrap().noout);
+        // Ceph refuses, and the flag stands.
+        port.answer("osd dump", serde_json::json!({"crush_node_flags": {"h1": ["noout"]}}));
+        end(&port, "h1").await.unwrap_err();
+        assert!(state(&port).await.unwrap().noout);
         // The host has left the CRUSH map meanwhile: Ceph refuses, and there is nothing to lift.
+        port.answer("osd dump", serde_json::json!({"crush_node_flags": {}}));
         assert!(end(&port, "h1").await.unwrap());
         // One whose `noout` is refused is in maintenance all the same.
         begin(&FakeCluster::new(), "h1", Maintenance { noout: true, ..Maintenance::default() }).await.unwrap_err();

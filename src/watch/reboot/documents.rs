@@ -1,6 +1,7 @@
 //! What reboots keep in the cluster, so that a command that died is gone on with by the next one.
 
 use crate::cluster::{ClusterError, ClusterPort, Document, fetch, update};
+use crate::guest::HostState;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +39,8 @@ pub(super) struct RebootRecord {
     pub(super) boot: Option<String>,
     /// Whether the host was in maintenance before; it stays in it then.
     pub(super) kept: bool,
+    /// Since when the maintenance lasts under which this is done. Ended by hand, or another one by now, the record is stale.
+    pub(super) maintenance: Timestamp,
     /// Guests that were moved away for it.
     #[serde(default)]
     pub(super) moved: usize,
@@ -57,6 +60,14 @@ impl RebootRecord {
     pub(super) async fn write(&self, port: &dyn ClusterPort) -> Result<(), ClusterError> {
         update::<Self, (), ClusterError>(port, &format!("{PREFIX}{}", self.host), |_| Ok((Some(self.clone()), ())))
             .await
+    }
+
+    /// Whether it is still under way, as the host's state says. While guests come back there is no maintenance any more.
+    pub(super) fn stands(&self, state: Option<&HostState>) -> bool {
+        match state.and_then(|state| state.maintenance.as_ref()) {
+            Some(maintenance) => maintenance.since == self.maintenance,
+            None => self.phase == RebootPhase::Returning && state.is_some_and(|state| !state.left.is_empty()),
+        }
     }
 
     /// It is over, or was not begun.

@@ -169,21 +169,32 @@ impl Reboot<'_> {
     async fn steps(&self, host: &str, job: &Job) -> Result<Rebooted, Failure> {
         let spec = known(self.rack, host)?;
         let port = self.rack.port();
-        let found = RebootRecord::read(port, host).await?;
+        let states = read_host_states(port).await?;
+        // One whose maintenance was ended by hand says nothing of how the host is now.
+        let found = RebootRecord::read(port, host).await?.filter(|record| record.stands(states.get(host)));
         let resumed = found.is_some();
         let mut record = match found {
             Some(record) => {
                 self.rack.ui.note(format!("goes on with the reboot of {host} that {} began", record.by));
                 record
             }
-            None => self.begin(spec, job).await?,
+            None => self.begin(spec, states.get(host).and_then(|state| state.maintenance.as_ref()), job).await?,
         };
-        if record.phase == RebootPhase::Draining {
+        let remote = self.rack.fleet.get(host)?;
+        if record.phase == RebootPhase::Rebooting && boot_id(remote.as_ref()).await.ok() == record.boot {
+            // It was not rebooted, and guests may have come since: all is looked at again.
+            record.phase = RebootPhase::Draining;
+        }
+        let is_empty = record.phase == RebootPhase::Draining;
+        if is_empty {
             self.drain(spec, &mut record, job).await?;
         }
         self.goes_on()?;
         if record.phase == RebootPhase::Rebooting {
-            self.reboot(spec, &mut record, job).await?;
+            if is_empty {
+                self.order(spec, job).await?;
+            }
+            self.wait_for_boot(spec, &mut record, job).await?;
         }
         self.goes_on()?;
         if record.phase == RebootPhase::Recovering {
@@ -199,21 +210,22 @@ impl Reboot<'_> {
     }
 
     /// Refuses what would be unsafe before anything is changed, and writes down that it begins.
-    async fn begin(&self, spec: &HostSpec, job: &Job) -> Result<RebootRecord, Failure> {
+    async fn begin(&self, spec: &HostSpec, before: Option<&Maintenance>, job: &Job) -> Result<RebootRecord, Failure> {
         let (rack, host) = (self.rack, &spec.name);
         job.step("asks Ceph whether it may stop");
         ceph::may_stop(rack.port(), spec).await?;
         if spec.has(Role::Guests) {
             stays(&Evacuation::plan(rack, host, self.options, &self.cancel_level, true).await?.plan)?;
         }
-        let kept = read_host_states(rack.port()).await?.get(host).is_some_and(|state| state.maintenance.is_some());
+        let now = Timestamp::now();
         let record = RebootRecord {
             host: host.clone(),
             by: rack.run.by.clone(),
-            since: Timestamp::now(),
+            since: now,
             phase: RebootPhase::Draining,
             boot: None,
-            kept,
+            kept: before.is_some(),
+            maintenance: before.map_or(now, |before| before.since),
             moved: 0,
         };
         record.write(rack.port()).await?;
@@ -225,7 +237,7 @@ impl Reboot<'_> {
         let (rack, host) = (self.rack, &spec.name);
         let now = Timestamp::now();
         let maintenance = Maintenance {
-            since: now,
+            since: record.maintenance,
             by: rack.run.by.clone(),
             why: (!record.kept).then(|| "reboot".to_owned()),
             until: now.checked_add(FORGOTTEN).ok().filter(|_| !record.kept),
@@ -256,26 +268,29 @@ impl Reboot<'_> {
         Ok(record.write(rack.port()).await?)
     }
 
-    /// Reboots the host unless it has booted anew already, and waits for it.
-    async fn reboot(&self, spec: &HostSpec, record: &mut RebootRecord, job: &Job) -> Result<(), Failure> {
+    /// Tells a host to reboot that was found empty by this very run.
+    async fn order(&self, spec: &HostSpec, job: &Job) -> Result<(), Failure> {
+        let (rack, host) = (self.rack, &spec.name);
+        if !self.turn.holds() {
+            return Err(Failure::msg(Kind::Busy, "this run may have lost its turn: the cluster did not answer"));
+        }
+        job.step("stops its OSDs, then its mon, and reboots it");
+        // Nothing more is asked of the cluster through the mon that goes.
+        rack.port().avoid(host).await;
+        match rack.fleet.get(host)?.run(Exec::script(SCRIPT, targets(spec)).deadline(STOP)).await {
+            Ok(output) if !output.ok() => {
+                let text = format!("its services do not stop: {}", output.tail());
+                Err(Failure::failed(text).hint(format!("look on {host}; then run the same command again")))
+            }
+            // Its end takes the answer with it: what counts is which boot it is in.
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Waits until the host is in another boot.
+    async fn wait_for_boot(&self, spec: &HostSpec, record: &mut RebootRecord, job: &Job) -> Result<(), Failure> {
         let (rack, host) = (self.rack, &spec.name);
         let remote = rack.fleet.get(host)?;
-        if boot_id(remote.as_ref()).await.ok() == record.boot {
-            if !self.turn.holds() {
-                return Err(Failure::msg(Kind::Busy, "this run may have lost its turn: the cluster did not answer"));
-            }
-            job.step("stops its OSDs, then its mon, and reboots it");
-            // Nothing more is asked of the cluster through the mon that goes.
-            rack.port().avoid(host).await;
-            match remote.run(Exec::script(SCRIPT, targets(spec)).deadline(STOP)).await {
-                Ok(output) if !output.ok() => {
-                    let text = format!("its services do not stop: {}", output.tail());
-                    return Err(Failure::failed(text).hint(format!("look on {host}; then run the same command again")));
-                }
-                // Its end takes the answer with it: what counts is which boot it is in.
-                Ok(_) | Err(_) => {}
-            }
-        }
         let began = Instant::now();
         loop {
             let boot = boot_id(remote.as_ref()).await;

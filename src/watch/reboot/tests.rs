@@ -183,26 +183,58 @@ async fn what_ceph_cannot_do_without_is_not_stopped() {
     assert!(read_host_states(refused.cluster.as_ref()).await.unwrap().is_empty());
 }
 
+/// What an earlier run has left, killed after it was about to reboot the host.
+async fn begun(bench: &Bench, host: &str, boot: &str, phase: RebootPhase) {
+    let record = RebootRecord {
+        host: host.into(),
+        by: "an earlier run".into(),
+        since: Timestamp::UNIX_EPOCH,
+        phase,
+        boot: Some(boot.into()),
+        kept: false,
+        maintenance: Timestamp::UNIX_EPOCH,
+        moved: 3,
+    };
+    record.write(bench.rack.port()).await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_host_that_has_booted_anew_since_is_not_rebooted_again() {
     let bench = bench().await;
-    let record = |boot: &str| RebootRecord {
-        host: "h2".into(),
-        by: "an earlier run".into(),
-        since: Timestamp::UNIX_EPOCH,
-        phase: RebootPhase::Rebooting,
-        boot: Some(boot.into()),
-        kept: false,
-        moved: 3,
-    };
-    record("boot-before").write(bench.rack.port()).await.unwrap();
+    begin_maintenance(bench.rack.port(), "h2", Maintenance::default()).await.unwrap();
+    begun(&bench, "h2", "boot-before", RebootPhase::Rebooting).await;
     let done = bench.reboot("h2").await.unwrap();
     assert!(done.resumed && done.moved == 3);
     assert_eq!(bench.boots("h2").orders, 0);
     // That run died before it had told the host.
-    record("boot-0").write(bench.rack.port()).await.unwrap();
+    begin_maintenance(bench.rack.port(), "h2", Maintenance::default()).await.unwrap();
+    begun(&bench, "h2", "boot-0", RebootPhase::Rebooting).await;
     bench.reboot("h2").await.unwrap();
     assert_eq!(bench.boots("h2").orders, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn guests_that_came_since_a_reboot_was_broken_off_leave_before_it() {
+    for in_maintenance in [true, false] {
+        let bench = bench().await;
+        if in_maintenance {
+            begin_maintenance(bench.rack.port(), "h1", Maintenance::default()).await.unwrap();
+        }
+        begun(&bench, "h1", "boot-0", RebootPhase::Rebooting).await;
+        let done = bench.reboot("h1").await.unwrap();
+        assert_eq!((done.resumed, done.moved), (in_maintenance, if in_maintenance { 4 } else { 1 }));
+        assert_eq!((done.returned, bench.boots("h1").orders, bench.runs_on()), (1, 1, "h1".to_owned()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_of_a_reboot_that_was_ended_by_hand_is_stale() {
+    for phase in [RebootPhase::Recovering, RebootPhase::Returning] {
+        let bench = bench().await;
+        begun(&bench, "h2", "boot-before", phase).await;
+        assert!(!bench.reboot("h2").await.unwrap().resumed);
+        assert_eq!(bench.boots("h2").orders, 1, "it is rebooted as asked");
+    }
 }
 
 #[tokio::test(start_paused = true)]
