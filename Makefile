@@ -1,7 +1,7 @@
 # The two commands are `make demo` and `make test`; see README.md.
 # Where rustup puts cargo; a shell that was open before does not know yet.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
-.PHONY: deb test-deb book release-notes deps build lint deny unit generated model sim test release demo demo-down lab-tests test-vm bench-failover bench-move bench-scale bench-ssh
+.PHONY: advisories fuzz deb test-deb book release-notes deps build lint deny unit generated model sim test release demo demo-down lab-tests test-vm bench-failover bench-move bench-scale bench-ssh
 
 deps:
 	bash scripts/deps.sh
@@ -18,6 +18,11 @@ lint:
 deny:
 	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
 	cargo deny --offline check bans licenses sources
+
+# Known vulnerabilities of what is linked in; needs a network, so it is not part of `make test`. See SECURITY.md.
+advisories:
+	command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	cargo deny check advisories
 
 # The feature adds test files only; naming it everywhere builds the crate once.
 unit:
@@ -76,6 +81,14 @@ lab-tests: deps
 # A host with a kernel of its own, for what containers cannot show. Not part of `make test`: see docs/lab-vm.md.
 test-vm: deps
 	bash scripts/test-vm.sh
+
+# Random mutations of what other machines and people write, 30 s a target; not part of `make test`: see CONTRIBUTING.md.
+# Without coverage to guide it, which needs a nightly compiler. SEED=N begins elsewhere.
+FUZZ ?= 30
+SEED ?= 1
+fuzz:
+	RACKHAND_FUZZ_SECONDS=$(FUZZ) RACKHAND_FUZZ_SEED=$(SEED) CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true \
+		cargo test --release --locked --features lab-tests --lib fuzz_ -- --nocapture
 
 # A hundred hosts and five thousand guests in memory. Not part of `make test`: see docs/scale.md.
 bench-scale: deps

@@ -9,8 +9,8 @@ use rackhand::guest::claim::{self, Claim, Phase, Run};
 use rackhand::guest::create::{self, Order};
 use rackhand::guest::image::{BASE, Template, TemplateVersion};
 use rackhand::guest::{
-    Desired, Disk, DomainInventory, Guest, GuestContext, INDEX, ImageRef, Machine, Nic, Stage, make, overview,
-    read_host_states, read_reservations,
+    Desired, Disk, DomainInventory, FailoverPolicy, Guest, GuestContext, INDEX, ImageRef, Machine, Nic, Stage, make,
+    overview, read_host_states, read_reservations,
 };
 use rackhand::inventory::{self, Inventory, Size};
 use rackhand::libvirt::{DomainState, FakeFault, FakeRack};
@@ -281,6 +281,7 @@ fn guest(n: usize) -> Guest {
         tags: [group("spread", n % 40), group("apart", n / 5)].into(),
         priority: 0,
         protected: false,
+        failover: FailoverPolicy::DataSafe,
         pinned: None,
         created: jiff::Timestamp::UNIX_EPOCH,
     }
@@ -299,6 +300,7 @@ fn order(names: &[String], tags: &[(&str, &str)]) -> Order {
         tags: tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
         priority: 0,
         protected: false,
+        failover: FailoverPolicy::DataSafe,
         host: None,
         desired: Desired::Running,
     }

@@ -14,11 +14,12 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::CompleteEnv;
 use std::io::IsTerminal;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// A hand for the rack: Ceph, KVM guests, migration and evacuation over SSH, without agents.
 #[derive(Debug, Parser)]
-#[command(name = "rackhand", version, about, max_term_width = 100)]
+#[command(name = "rackhand", version = env!("RACKHAND_VERSION"), about, max_term_width = 100)]
 pub struct Cli {
     #[command(flatten)]
     global: Global,

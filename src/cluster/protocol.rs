@@ -132,6 +132,7 @@ fn timed_out(request: &Request, lost: Option<String>) -> ClusterError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::{Fuzzer, kind_of};
     use serde_json::json;
 
     fn view(state: &str, quorum: &[&str]) -> Value {
@@ -176,5 +177,36 @@ mod tests {
         for other in [&b"Welcome to h1\n"[..], b"{\"greeting\":\"hello\",\"now\":1}\n", b"", b"{\"greeting\""] {
             assert_eq!(greeting(&mut &other[..]).await, None);
         }
+    }
+
+    #[test]
+    fn fuzz_answers_of_the_agent() {
+        let corpus = [
+            "{\"greeting\": \"rackhand-agent/1\", \"now\": 12.5}\n",
+            "{\"id\": 1, \"now\": 12.5, \"ok\": {\"data\": \"x\", \"version\": 3}}\n",
+            "{\"id\": 2, \"now\": 1e300, \"part\": [1, null, {}]}\n{\"id\": 2, \"now\": 13, \"ok\": null}\n",
+            "{\"id\": 3, \"now\": 1, \"error\": {\"kind\": \"busy\", \"errno\": 16, \"message\": \"m\", \"mons\": [{\"name\": \"a\", \
+             \"state\": \"leader\", \"quorum\": [\"a\"], \"mons\": [\"a\"]}]}}\n",
+            "Last login: today\r\n",
+        ];
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        Fuzzer::run(&corpus, |input| {
+            runtime.block_on(async {
+                let mut kinds = String::new();
+                kinds += if greeting(&mut &*input).await.is_some() { "greets" } else { "silent" };
+                let (mut rest, mut lines) = (input, 0);
+                while let Ok(Some(line)) = next_line(&mut rest).await {
+                    lines += 1;
+                    assert!(lines <= input.len(), "it comes to an end");
+                    kinds += &match parse(&line) {
+                        Ok(answer) => {
+                            format!("{}{}{};", answer.part.is_some(), answer.ok.is_null(), answer.error.is_some())
+                        }
+                        Err(error) => kind_of(&error.to_string()),
+                    };
+                }
+                kinds
+            })
+        });
     }
 }

@@ -9,7 +9,8 @@ use base64::Engine;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Deadline of a single word with the agent.
 const WORD: Duration = Duration::from_secs(5);

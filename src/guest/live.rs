@@ -264,6 +264,7 @@ mod tests {
     use super::super::domain::{sample_inventory, xml};
     use super::super::spec::sample;
     use super::*;
+    use crate::fuzz::{Fuzzer, kind_of};
 
     /// A guest's own domain XML with something put in before the end of its devices.
     fn live(guest: &Guest, more: &str) -> Live {
@@ -338,5 +339,24 @@ mod tests {
         let mirror = "<mirror type='file'><source file='/var/tmp/copy'/></mirror><target dev='vda'";
         let live = Live::read(&text.replace("<target dev='vda'", mirror)).unwrap();
         assert_eq!(told(&guest, &live), ["a block job copies disk vda to /var/tmp/copy"]);
+    }
+
+    #[test]
+    fn fuzz_domain_xml() {
+        let own = xml(&sample("web1"), &sample_inventory()).unwrap();
+        let by_hand = "<domain type='kvm'><vcpu current='2'>4</vcpu><devices><disk type='file' device='cdrom'><source file='/a'/>\
+                       <backingStore type='network'><source name='p/i'/></backingStore><mirror><source dev='/b'/></mirror>\
+                       <target dev='sda'/></disk><interface><mac address='52:54:00:00:00:01'/></interface><hostdev/></devices></domain>";
+        Fuzzer::run(&[&own, by_hand, "<domain/>", "<!DOCTYPE d [<!ENTITY a 'b'>]><domain>&a;</domain>"], |input| {
+            let text = String::from_utf8_lossy(input);
+            let Some(live) = Live::read(&text) else { return "nothing".to_owned() };
+            // Nothing of it is made up: each name is in the text, or an entity of it.
+            let plain = !text.contains('&');
+            for image in live.images() {
+                assert!(!plain || text.contains(image) || image.contains(['\n', '\t', '\r', ' ']), "{image}");
+            }
+            let kinds = live.holds_on_host().into_iter().chain(live.foreign(&sample("web1"), "guests"));
+            kinds.map(|foreign| kind_of(&foreign.cure(sample("web1").uuid, "h1"))).collect()
+        });
     }
 }

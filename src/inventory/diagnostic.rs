@@ -173,6 +173,7 @@ fn mask_values(line: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::{Fuzzer, kind_of};
 
     fn masked(text: &str) -> String {
         let lines: Vec<String> = text.lines().map(str::to_owned).collect();
@@ -216,5 +217,36 @@ mod tests {
         let lines: Vec<&str> = shown.lines().collect();
         assert_eq!(lines[3].find('x'), lines[4].find('^'));
         assert!(lines[3].len() < 130);
+    }
+
+    /// A secret stands in the middle, whatever is around it: no mistake that is told shows it.
+    #[test]
+    fn fuzz_secrets_in_mistakes() {
+        const SECRET: &str = "Zq7-tIgEr";
+        let block = format!("\n      password: {SECRET}\n");
+        let inline = format!("\n      password: {{inline: \"{SECRET}\"}}\n");
+        let corpus = [
+            "cluster: {name: r}\nhosts:\n  - name: h1\n    bmc:\n      address: 10.0.0.9\n      user: root",
+            "hosts: [{name: h, bmc: {",
+            "a: \"",
+            "\u{1}",
+            "x: |",
+        ];
+        Fuzzer::run(&corpus, |input| {
+            let text = String::from_utf8_lossy(input);
+            let half = (0..=text.len() / 2).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+            let (before, after) = text.split_at(half);
+            let mut kinds = String::new();
+            for secret in [&block, &inline] {
+                for text in [format!("{before}{secret}{after}"), format!("{text}{secret}"), format!("{secret}{text}")] {
+                    if let Err(mistakes) = crate::inventory::parse("f.yaml", &text) {
+                        let told = mistakes.to_string();
+                        assert!(!told.contains(SECRET), "{told}");
+                        kinds += &kind_of(&told);
+                    }
+                }
+            }
+            kinds
+        });
     }
 }

@@ -5,7 +5,8 @@ use super::store::entries;
 use crate::error::{Failure, Kind, ResultExt};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Joins a control group before becoming the program, so that no process of it is ever outside.
 /// Descriptors that the caller left open are closed: a rack must not hold on to the lock it was brought up under.

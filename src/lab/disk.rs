@@ -6,7 +6,8 @@ use crate::error::{Failure, ResultExt};
 use serde::Deserialize;
 use std::fs::File;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// A loop device, held open; the kernel frees it when its last user is gone, however that came.
 #[derive(Debug)]

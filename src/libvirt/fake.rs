@@ -49,6 +49,8 @@ pub enum FakeFault {
     MoveStalls,
     /// As [`FakeFault::MoveStalls`], and the paused copy stays on the target after the abort.
     MoveLeavesCopy,
+    /// Moves away from the host are in their second round over the memory.
+    SecondRound,
     /// Moves away from the host succeed, but the answer is lost.
     AnswerLost,
     /// As [`FakeFault::AnswerLost`], and the host begins only seconds later.

@@ -370,7 +370,9 @@ impl Hypervisor for FakeHost {
     async fn job(&self, uuid: Uuid) -> Result<JobStats, VirtError> {
         self.answered(uuid, "look at the job").await?;
         let job = self.world()?.jobs.get(&(self.name.clone(), uuid)).copied();
+        let iteration = if self.has(FakeFault::SecondRound) { 2 } else { 0 };
         self.with(uuid, "look at the job", |domain| JobStats {
+            iteration,
             kind: if job.is_some() { JobKind::Running } else { JobKind::None },
             operation: job.unwrap_or_default(),
             memory_total: domain.memory,

@@ -16,6 +16,8 @@ use uuid::Uuid;
 const POLL: Duration = Duration::from_millis(100);
 /// The same for an emulated guest, whose end of the first round must not be missed.
 const POLL_EMULATED: Duration = Duration::from_millis(15);
+/// MiB/s that no network reaches.
+const UNLIMITED: u64 = 1 << 20;
 /// How long an aborted move may take to come to its end.
 const ABORT: Duration = Duration::from_secs(20);
 
@@ -63,6 +65,10 @@ impl Followed<'_> {
                 if !stopped && stop_emulated(stats) {
                     // libvirt lets it go on where the move ends, here or there.
                     stopped = self.source.pause_for_switch(self.a_move.uuid).await.is_ok();
+                    if stopped && self.options.bandwidth.is_some() {
+                        // It stands still until the rest has arrived, which after a reboot in the guest is all of it.
+                        let _ = self.source.set_bandwidth(self.a_move.uuid, UNLIMITED).await;
+                    }
                 }
             }
             let stalled = progress.stalled(running, began.elapsed());

@@ -124,6 +124,26 @@ async fn a_move_that_stands_still_is_aborted_and_leaves_one_copy() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_emulated_guest_that_stands_still_for_the_switch_is_sent_without_a_limit() {
+    for bandwidth in [None, Some(6)] {
+        let mut bench = bench(&["a"], sees_all).await;
+        bench.guests[0].machine.virt = "qemu".into();
+        let (object, text) = (Guest::object(bench.guests[0].uuid), crate::cluster::encode(&bench.guests[0]).unwrap());
+        let version = bench.rack.port().get(&object).await.unwrap().unwrap().version;
+        bench.rack.port().replace(&object, &text, version).await.unwrap();
+        bench.fake.fault("h1", FakeFault::MoveStalls);
+        bench.fake.fault("h1", FakeFault::SecondRound);
+        let (options, cancel_level) = (Options { bandwidth, ..OPTIONS }, bench.hurry.subscribe());
+        let evacuation = Evacuation::plan(&bench.rack, "h1", &options, &cancel_level, true).await.unwrap();
+        let evacuation = evacuation.begin(&bench.rack, true, &options, &cancel_level).await.unwrap();
+        let report = execute(&bench.rack, &evacuation.plan, &options, cancel_level).await;
+        assert!(report.failure().is_some(), "it stalls here for good: {}", report.render());
+        let calls = bench.fake.calls();
+        assert_eq!(calls.iter().any(|call| call.contains("set the bandwidth")), bandwidth.is_some(), "{calls:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lost_answer_is_looked_up() {
     let bench = bench(&["a"], sees_all).await;
     bench.fake.fault("h1", FakeFault::AnswerLost);

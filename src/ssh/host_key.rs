@@ -1,4 +1,5 @@
 //! Recording the key a host presents, once, so that every later connection can insist on it.
+#![allow(clippy::disallowed_methods, reason = "runs ssh and its tools on this machine")]
 
 use super::arguments;
 use super::control::{ControlDir, quoted};

@@ -2,6 +2,7 @@
 
 mod form;
 mod meaning;
+mod mutations;
 mod roundtrip;
 
 use super::parse;

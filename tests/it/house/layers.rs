@@ -23,7 +23,7 @@ const ROOMS: [&str; 13] = [
     "ssh",
 ];
 /// What every room may use.
-const GROUND: [&str; 4] = ["inventory", "ui", "error", "quote"];
+const GROUND: [&str; 5] = ["inventory", "ui", "error", "quote", "fuzz"];
 /// Lines a source file may have before it has to be redesigned.
 const FILE_LIMIT: usize = 600;
 

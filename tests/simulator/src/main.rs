@@ -1,4 +1,5 @@
 //! Plays many seeds: `rackhand-simulator [COUNT [FIRST]]`, or tells one: `rackhand-simulator story SEED`.
+#![allow(clippy::disallowed_methods, reason = "tells how long the real machine took")]
 
 use rackhand_simulator::{Stats, run, story};
 use std::io::Write;
