@@ -2,6 +2,7 @@
 //! without this program. docs/backup-format.md describes every byte.
 //!
 //! It knows nothing of connections to Ceph, of SSH or of an inventory: it reads diff streams, stores, merges and checks them.
+#![allow(clippy::disallowed_methods, reason = "a program of its own, without tokio")]
 
 mod answer;
 mod check;

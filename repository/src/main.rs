@@ -1,4 +1,5 @@
 //! `rackhand-store`: one request on the first line of its input, JSON lines on its output.
+#![allow(clippy::disallowed_methods, reason = "a program of its own, without tokio")]
 
 use rackhand_repository::{Error, ErrorAnswer, ErrorKind, Line, Progress, Request, Result};
 use std::collections::BTreeMap;

@@ -1,4 +1,5 @@
 //! A host's BMC: a machine of its own on the management network that speaks IPMI and Redfish and outlives the host.
+#![allow(clippy::disallowed_methods, reason = "starts what is to outlive the command")]
 
 use super::control::Handle;
 use super::names::{BMC_USER, HostPlan, LabName, Wire, machine_uuid};

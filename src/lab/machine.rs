@@ -1,4 +1,5 @@
 //! One boot of a host: from cables and mounts to a running container, and back to nothing.
+#![allow(clippy::disallowed_methods, reason = "starts what is to outlive the command")]
 
 use super::cgroup::JOIN;
 use super::hardware::Hardware;

@@ -2,6 +2,7 @@
 //!
 //! It is the first process of its own process and mount namespaces: when it dies, however it dies, the kernel kills
 //! the host and takes every mount and loop device with it.
+#![allow(clippy::disallowed_methods, reason = "starts what is to outlive the command")]
 
 use super::cgroup::{Cgroup, JOIN};
 use super::chassis::Chassis;

@@ -1,4 +1,5 @@
 //! A host as a virtual machine: QEMU on the lab's bridges, with a watchdog and disks that have serial numbers.
+#![allow(clippy::disallowed_methods, reason = "starts what is to outlive the command")]
 
 use super::cgroup::JOIN;
 use super::hardware::Hardware;

@@ -1,4 +1,5 @@
 //! The repository as its users see it: through requests, on a real file system.
+#![allow(clippy::disallowed_methods, reason = "the tests run the program and the tools that can replace it")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
