@@ -1,7 +1,7 @@
 # The two commands are `make demo` and `make test`; see README.md.
 # Where rustup puts cargo; a shell that was open before does not know yet.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
-.PHONY: advisories fuzz deb test-deb book release-notes deps build lint deny unit generated model sim test release demo demo-down lab-tests test-vm bench-failover bench-move bench-scale bench-ssh
+.PHONY: advisories fuzz deb test-deb book release-notes deps build lint deny unit generated model sim test release demo demo-down lab-tests test-vm drills bench-failover bench-move bench-scale bench-ssh
 
 deps:
 	bash scripts/deps.sh
@@ -93,6 +93,10 @@ fuzz:
 # A hundred hosts and five thousand guests in memory. Not part of `make test`: see docs/scale.md.
 bench-scale: deps
 	cargo bench --locked --bench scale
+
+# The faults of a rack, each staged on purpose while the watch runs. Not part of `make test`: see docs/watch.md.
+drills: deps
+	bash scripts/drills.sh
 
 # Cuts a host five times while the watch runs; its own rack unless one is named. Not part of `make test`.
 bench-failover: release

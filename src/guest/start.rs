@@ -397,7 +397,7 @@ fn refuse<'a>(rack: &'a GuestContext, host: &'a str, clients: BTreeSet<String>) 
         Box::pin(async move {
             let all = clients.iter().flatten().cloned().collect();
             let refused = refuse_clients(rack.port(), host, &all).await.map_err(Failure::from);
-            clients.iter().map(|_| refused.as_ref().map(|()| ()).map_err(Failure::duplicate)).collect()
+            clients.iter().map(|_| refused.as_ref().copied().map_err(Failure::duplicate)).collect()
         })
     };
     Box::pin(rack.turns.refusals.done(host, clients, together))

@@ -10,6 +10,8 @@ mod terminal;
 #[cfg(feature = "lab-tests")]
 mod bare;
 #[cfg(feature = "lab-tests")]
+mod drills;
+#[cfg(feature = "lab-tests")]
 mod machine;
 #[cfg(feature = "lab-tests")]
 mod provisioned;
@@ -19,3 +21,5 @@ mod rack;
 mod saved;
 #[cfg(feature = "lab-tests")]
 mod vm;
+#[cfg(feature = "lab-tests")]
+mod watching;
