@@ -197,7 +197,7 @@ impl Rule {
                 case.due = now + (PAUSE * (1 << case.failed.min(8))).min(LONGEST);
                 case.failed += 1;
                 let tell = case.failed == 1 || case.failed == QUIET + 1;
-                tell.then(|| Order::Tell(Given::Again(guest, why))).into_iter().collect()
+                tell.then_some(Order::Tell(Given::Again(guest, why))).into_iter().collect()
             }
         }
     }

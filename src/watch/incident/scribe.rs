@@ -191,7 +191,11 @@ mod tests {
         );
         assert_eq!(incident.steps[7].guest.as_deref(), Some("web"));
         let now = incident.began + jiff::SignedDuration::from_hours(1);
-        let year = availability(&[incident.clone()], incident.began.strftime("%Y").to_string().parse().unwrap(), now);
+        let year = availability(
+            std::slice::from_ref(&incident),
+            incident.began.strftime("%Y").to_string().parse().unwrap(),
+            now,
+        );
         assert_eq!((year.guests.len(), year.guests[0].guest.as_str()), (1, "web"));
         assert!((year.guests[0].down_seconds - 0.7).abs() < 0.01, "{year:?}");
     }
