@@ -27,6 +27,8 @@ pub enum ErrorKind {
     Reader,
     /// The file system of the repository is full.
     Full,
+    /// The chain that the point would stand on is as long as one may be: take a full, or merge it.
+    ChainTooLong,
     /// The file system refuses.
     Io,
 }

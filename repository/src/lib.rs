@@ -9,12 +9,14 @@ mod check;
 mod chunks;
 mod diff;
 mod error;
+mod files;
 mod frame;
 mod index;
 mod layer;
 mod list;
 mod lock;
 mod manifest;
+mod mark;
 mod merge;
 mod overlay;
 mod payload;
@@ -38,8 +40,8 @@ pub use receive::{Report, receive};
 pub use error::{Error, ErrorKind, Result};
 pub use manifest::{Consistency, Disk, FORMAT, Manifest};
 pub use request::{
-    Damage, DamageKind, Depth, Done, ErrorAnswer, Folded, Keep, Kept, Line, Listed, Merge, Merged, PointKind,
-    PointPath, PointSummary, Progress, Prune, Pruned, PrunedGuest, ReadDisk, ReadDone, Reader, Receive, ReceiveDisk,
-    Received, Request, Restorable, Selection, Shown, TEMPLATES, Verified, Verify,
+    CHAIN_LIMIT, Damage, DamageKind, Depth, Done, ErrorAnswer, Folded, Keep, Kept, Line, Listed, Merge, Merged,
+    PointKind, PointPath, PointSummary, Progress, Prune, Pruned, PrunedGuest, ReadDisk, ReadDone, Reader, Receive,
+    ReceiveDisk, Received, Request, Restorable, Selection, Shown, TEMPLATES, Verified, Verify,
 };
 pub use verify::verify;

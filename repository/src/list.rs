@@ -2,6 +2,7 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Consistency, Manifest};
+use crate::mark;
 use crate::request::{Listed, PointKind, PointPath, PointSummary, Selection, Shown, TEMPLATES};
 use crate::store::{At, DEFINITION, Store, check_joint, check_name, read_small};
 use jiff::civil::DateTime;
@@ -88,7 +89,7 @@ impl<'a> Points<'a> {
         };
         let problem = match &chain {
             Err(error) => Some(error.message.clone()),
-            Ok(chain) => chain.iter().find_map(|m| self.missing(m)),
+            Ok(chain) => chain.iter().find_map(|m| missing(self.store, self.at(), m)),
         };
         Ok(PointSummary {
             cluster: manifest.cluster.clone(),
@@ -105,30 +106,6 @@ impl<'a> Points<'a> {
             chain: chain.map_or(1, |chain| chain.len()),
             problem,
         })
-    }
-
-    /// What a restore of this point alone would miss, as far as names and sizes tell.
-    fn missing(&self, manifest: &Manifest) -> Option<String> {
-        let directory = self.store.directory(self.at(), &manifest.point);
-        for disk in &manifest.disks {
-            let length = |name: &str| fs::metadata(directory.join(name)).map(|m| m.len()).ok();
-            match length(&disk.file) {
-                None => return Some(format!("point {}: {} is not there", manifest.point, disk.file)),
-                Some(found) if found != disk.file_bytes => {
-                    let name = &disk.file;
-                    return Some(format!("point {}: {name} has {found} of {} bytes", manifest.point, disk.file_bytes));
-                }
-                Some(_) => {}
-            }
-            if length(&disk.index_file).is_none() {
-                return Some(format!("point {}: {} is not there", manifest.point, disk.index_file));
-            }
-            let template = disk.template.as_deref();
-            if let Some(key) = template.filter(|key| !self.store.template(&self.cluster, key).is_dir()) {
-                return Some(format!("point {}: the template {key} is not there", manifest.point));
-            }
-        }
-        None
     }
 
     /// One line about each point, those that cannot be read included.
@@ -153,6 +130,41 @@ impl<'a> Points<'a> {
     }
 }
 
+/// What a restore of this point alone would miss, as far as names, sizes and earlier verifications tell.
+pub(crate) fn missing(store: &Store, at: At<'_>, manifest: &Manifest) -> Option<String> {
+    let directory = store.directory(at, &manifest.point);
+    for disk in &manifest.disks {
+        let length = |name: &str| fs::metadata(directory.join(name)).map(|m| m.len()).ok();
+        match length(&disk.file) {
+            None => return Some(format!("point {}: {} is not there", manifest.point, disk.file)),
+            Some(found) if found != disk.file_bytes => {
+                let name = &disk.file;
+                return Some(format!("point {}: {name} has {found} of {} bytes", manifest.point, disk.file_bytes));
+            }
+            Some(_) => {}
+        }
+        if length(&disk.index_file).is_none() {
+            return Some(format!("point {}: {} is not there", manifest.point, disk.index_file));
+        }
+        if let Some(problem) = disk.template.as_deref().and_then(|key| without_template(store, at, key)) {
+            return Some(format!("point {}: {problem}", manifest.point));
+        }
+    }
+    mark::problem(store, at, &manifest.point)
+}
+
+/// What is wrong with a template, as far as names, sizes and earlier verifications tell.
+pub(crate) fn without_template(store: &Store, at: At<'_>, key: &str) -> Option<String> {
+    let at = At { guest: TEMPLATES, ..at };
+    let problem = match store.manifest(at, key) {
+        Err(error) if error.kind == ErrorKind::NotFound => return Some(format!("the template {key} is not there")),
+        Err(error) => error.message,
+        Ok(manifest) if manifest.disks.iter().any(|disk| disk.template.is_some()) => "it lies upon another".to_owned(),
+        Ok(manifest) => missing(store, at, &manifest)?,
+    };
+    Some(format!("the template {key}: {problem}"))
+}
+
 /// What the files of a directory take together, in bytes.
 pub(crate) fn stored(directory: &Path) -> u64 {
     let lengths = |entries: fs::ReadDir| entries.flatten().filter_map(|e| e.metadata().ok()).map(|m| m.len()).sum();
@@ -167,7 +179,13 @@ pub fn list(request: &Selection) -> Result<Listed> {
     let store = Store::open(&request.repository)?;
     let mut listed = Listed { points: Vec::new(), templates: Vec::new() };
     for (cluster, guest) in store.guests(request.cluster.as_deref(), request.guest.as_deref())? {
-        let found = Points::read(&store, At { cluster: &cluster, guest: &guest })?.summaries();
+        let at = At { cluster: &cluster, guest: &guest };
+        let before = store.print(at);
+        let mut found = Points::read(&store, at)?.summaries();
+        // A merge or a prune may have been at work.
+        if found.iter().any(|point| point.problem.is_some()) && store.print(at) != before {
+            found = Points::read(&store, at)?.summaries();
+        }
         match guest == TEMPLATES {
             true => listed.templates.extend(found),
             false => listed.points.extend(found),
@@ -186,8 +204,12 @@ pub fn show(request: &PointPath) -> Result<Shown> {
     }
     let store = Store::open(&request.repository)?;
     let at = At { cluster: &request.cluster, guest: &request.guest };
+    store.settled(at, || shown(&store, at, request))
+}
+
+fn shown(store: &Store, at: At<'_>, request: &PointPath) -> Result<Shown> {
     let manifest = store.manifest(at, &request.point)?;
-    let points = Points::read(&store, at)?;
+    let points = Points::read(store, at)?;
     let directory = store.directory(at, &request.point);
     let definition = read_small(&directory.join(DEFINITION))?;
     let definition = serde_json::from_slice(&definition)

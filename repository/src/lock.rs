@@ -4,12 +4,15 @@
 //! machines mount, where that lock may not reach, is guarded by what the file says: another machine's lease, renewed in time.
 
 use crate::error::{Error, ErrorKind, Named, Result};
+use crate::files::FILE_MODE;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Write};
-use std::os::unix::fs::FileExt;
+use std::io::Read;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -18,6 +21,10 @@ use std::time::Duration;
 pub(crate) const LOCK: &str = ".lock";
 /// How long a lease of another machine is believed: five renewals may fail.
 const LEASE: SignedDuration = SignedDuration::from_mins(10);
+/// The file always has this length, in bytes: a lock can be taken on a file system that is full.
+const LENGTH: usize = 1024;
+/// No owner is told at greater length, in characters.
+const OWNER: usize = 100;
 /// How often it is renewed.
 const RENEWAL: Duration = Duration::from_secs(120);
 
@@ -36,6 +43,9 @@ struct Lease {
 pub(crate) struct Lock {
     file: File,
     path: PathBuf,
+    lease: Lease,
+    /// Another machine has written its own lease over ours.
+    lost: Arc<AtomicBool>,
     stop: Option<Sender<()>>,
     renewal: Option<JoinHandle<()>>,
 }
@@ -48,8 +58,9 @@ impl Lock {
 
     fn take_as(directory: &Path, owner: &str, machine: &str, now: Timestamp) -> Result<Self> {
         let path = directory.join(LOCK);
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).named(&path)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(FILE_MODE);
+        let mut file = options.open(&path).named(&path)?;
         let held = match file.try_lock() {
             Ok(()) => false,
             Err(TryLockError::WouldBlock) => true,
@@ -57,37 +68,80 @@ impl Lock {
         };
         let mut text = String::new();
         (&mut file).take(64 << 10).read_to_string(&mut text).named(&path)?;
-        let lease: Option<Lease> = serde_json::from_str(&text).ok();
+        let lease: Option<Lease> = serde_json::from_str(text.trim()).ok();
         let elsewhere = lease.as_ref().is_some_and(|l| l.machine != machine && l.expires > now);
         if held || elsewhere {
-            let who = lease.map_or("another run".to_owned(), |l| {
-                format!(
-                    "{} (process {} on {}, since {}, until {} unless renewed)",
-                    l.owner, l.pid, l.machine, l.since, l.expires
-                )
-            });
-            let message = format!("{}: {who} works on this guest; try later", directory.display());
-            return Err(Error::new(ErrorKind::Locked, message));
+            return Err(busy(&path, lease.as_ref()));
         }
         let lease = Lease {
-            owner: owner.to_owned(),
+            owner: owner.chars().take(OWNER).collect(),
             machine: machine.to_owned(),
             pid: std::process::id(),
             since: now,
             expires: now,
         };
         write(&file, &path, &lease, now)?;
+        // Two machines may have found it free at the same time: the later one has it.
+        own(&path, &lease)?;
+        let lost = Arc::new(AtomicBool::new(false));
         let (stop, stopped) = mpsc::channel();
         let renewed = file.try_clone().named(&path)?;
-        let renewed_path = path.clone();
+        let (renewed_path, renewed_lease, told) = (path.clone(), lease.clone(), Arc::clone(&lost));
         let renewal = thread::spawn(move || {
             while stopped.recv_timeout(RENEWAL) == Err(RecvTimeoutError::Timeout) {
-                // A renewal that fails is tried again; the lease outlasts several.
-                let _ = write(&renewed, &renewed_path, &lease, Timestamp::now());
+                if !renew(&renewed, &renewed_path, &renewed_lease, &told) {
+                    return;
+                }
             }
         });
-        Ok(Self { file, path, stop: Some(stop), renewal: Some(renewal) })
+        Ok(Self { file, path, lease, lost, stop: Some(stop), renewal: Some(renewal) })
     }
+
+    /// Asked before anything gets or loses its name.
+    ///
+    /// # Errors
+    /// Another machine has taken the lock meanwhile.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.lost.load(Ordering::Relaxed) {
+            true => Err(busy(&self.path, None)),
+            false => own(&self.path, &self.lease),
+        }
+    }
+}
+
+/// Renews a lease that is still ours; says whether it is.
+fn renew(file: &File, path: &Path, lease: &Lease, lost: &AtomicBool) -> bool {
+    match own(path, lease) {
+        Err(error) if error.kind == ErrorKind::Locked => {
+            lost.store(true, Ordering::Relaxed);
+            return false;
+        }
+        // What fails is tried again; the lease outlasts several renewals.
+        Err(_) => {}
+        Ok(()) => drop(write(file, path, lease, Timestamp::now())),
+    }
+    true
+}
+
+/// Reads back whose lease the file has. It is opened anew, which is when a network's file system asks its server.
+fn own(path: &Path, lease: &Lease) -> Result<()> {
+    let text = std::fs::read(path).named(path)?;
+    let found: Option<Lease> = serde_json::from_slice(text.trim_ascii()).ok();
+    let same = found
+        .as_ref()
+        .is_some_and(|found| (&found.machine, found.pid, found.since) == (&lease.machine, lease.pid, lease.since));
+    if same { Ok(()) } else { Err(busy(path, found.as_ref())) }
+}
+
+fn busy(path: &Path, lease: Option<&Lease>) -> Error {
+    let who = lease.map_or("another run".to_owned(), |l| {
+        format!(
+            "{} (process {} on {}, since {}, until {} unless renewed)",
+            l.owner, l.pid, l.machine, l.since, l.expires
+        )
+    });
+    let directory = path.parent().unwrap_or(path);
+    Error::new(ErrorKind::Locked, format!("{}: {who} works on this guest; try later", directory.display()))
 }
 
 impl Drop for Lock {
@@ -96,18 +150,31 @@ impl Drop for Lock {
         if let Some(renewal) = self.renewal.take() {
             let _ = renewal.join();
         }
-        // The file stays: one that is removed could be locked twice.
-        let _ = self.file.set_len(0).named(&self.path);
+        // The file stays: one that is removed could be locked twice. A lease that is not ours stays as well.
+        if self.check().is_ok() {
+            let _ = self.file.write_all_at(&blank(), 0);
+        }
         let _ = self.file.unlock();
     }
 }
 
 fn write(file: &File, path: &Path, lease: &Lease, now: Timestamp) -> Result<()> {
     let lease = Lease { expires: now.checked_add(LEASE).unwrap_or(now), ..lease.clone() };
-    let mut text = serde_json::to_vec(&lease).map_err(|error| Error::new(ErrorKind::Io, error.to_string()))?;
-    text.push(b'\n');
-    let length = text.len() as u64;
-    file.write_all_at(&text, 0).and_then(|()| file.set_len(length)).and_then(|()| (&mut &*file).flush()).named(path)
+    let text = serde_json::to_vec(&lease).map_err(|error| Error::new(ErrorKind::Io, error.to_string()))?;
+    let mut whole = blank();
+    if text.len() >= whole.len() {
+        return Err(Error::new(ErrorKind::Request, "the name of the lock's owner is too long"));
+    }
+    whole[..text.len()].copy_from_slice(&text);
+    file.write_all_at(&whole, 0).and_then(|()| file.set_len(LENGTH as u64)).named(path)?;
+    file.sync_data().named(path)
+}
+
+/// The file when no one has the lock: blanks.
+fn blank() -> Vec<u8> {
+    let mut blank = vec![b' '; LENGTH];
+    blank[LENGTH - 1] = b'\n';
+    blank
 }
 
 /// What tells machines apart; a name alone may be that of many.
@@ -151,5 +218,33 @@ mod tests {
         std::fs::write(directory.path().join(LOCK), serde_json::to_vec(&lease).unwrap()).unwrap();
         assert_eq!(Lock::take_as(directory.path(), "next", "a", at(599)).unwrap_err().kind, ErrorKind::Locked);
         Lock::take_as(directory.path(), "next", "a", at(601)).unwrap();
+    }
+
+    #[test]
+    fn a_lock_that_another_machine_has_overwritten_is_lost_and_neither_renewed_nor_blanked() {
+        let directory = tempfile::tempdir().unwrap();
+        let lock = Lock::take_as(directory.path(), "first", "a", at(0)).unwrap();
+        lock.check().unwrap();
+        let other = Lease { owner: "second".into(), machine: "b".into(), pid: 1, since: at(0), expires: at(600) };
+        let path = directory.path().join(LOCK);
+        write(&lock.file, &path, &other, at(0)).unwrap();
+        let text = std::fs::read(&path).unwrap();
+        assert!(own(&path, &lock.lease).unwrap_err().message.contains("second"));
+        assert!(!renew(&lock.file, &path, &lock.lease, &lock.lost));
+        assert_eq!(lock.check().unwrap_err().kind, ErrorKind::Locked);
+        drop(lock);
+        assert_eq!(std::fs::read(&path).unwrap(), text);
+    }
+
+    #[test]
+    fn the_file_of_a_lock_keeps_its_length_so_that_a_full_file_system_can_be_pruned() {
+        let directory = tempfile::tempdir().unwrap();
+        let length = || std::fs::metadata(directory.path().join(LOCK)).unwrap().len();
+        let lock = Lock::take(directory.path(), "one").unwrap();
+        assert_eq!(length(), LENGTH as u64);
+        drop(lock);
+        assert_eq!(length(), LENGTH as u64);
+        Lock::take_as(directory.path(), "next", "elsewhere", at(0)).unwrap();
+        Lock::take_as(directory.path(), &"x".repeat(LENGTH), "a", at(601)).unwrap();
     }
 }

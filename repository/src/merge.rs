@@ -1,7 +1,8 @@
 //! Folds the points before a point into it, in one pass over their files.
 
 use crate::diff::Head;
-use crate::error::{Error, ErrorKind, Named, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::files::create_directory;
 use crate::frame::{Framer, Pool};
 use crate::list::Points;
 use crate::lock::Lock;
@@ -59,7 +60,7 @@ pub(crate) fn merge_locked(
     let folded: Vec<String> = before[from..].iter().map(|m| m.point.clone()).collect();
     if !folded.is_empty() {
         let partial = store.guest_directory(at).join(format!("{PARTIAL}{point}"));
-        fs::create_dir(&partial).named(&partial)?;
+        create_directory(&partial)?;
         let written = write(store, at, &chain, onto, last, &folded, &partial, report);
         let replaced = written.and_then(|()| store.replace(&partial, at, point, lock));
         if let Err(error) = replaced {

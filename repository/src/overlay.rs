@@ -86,6 +86,7 @@ impl Overlay {
     }
 
     fn of(store: &Store, parts: &[Part<'_>], mut below: u64, on_nothing: bool) -> Result<Self> {
+        raise_descriptors(parts.len());
         let mut layers = Vec::new();
         for part in parts {
             let open = || -> Result<Layer> {
@@ -149,6 +150,23 @@ impl Overlay {
             Some(layer) => layer.read(buffer),
             None => Err(Error::damaged("there are no data to be read")),
         }
+    }
+}
+
+/// A layer has its data file and its index open; beside those of a chain, these are enough.
+const OTHER_DESCRIPTORS: u64 = 128;
+/// How many disks of a chain may be open at a time.
+const DISKS_AT_A_TIME: u64 = 8;
+
+/// Lets the process open as many files as a long chain needs, as far as it may.
+fn raise_descriptors(layers: usize) {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let needed = (layers as u64).saturating_mul(2 * DISKS_AT_A_TIME).saturating_add(OTHER_DESCRIPTORS);
+    if let Ok((now, most)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && now < needed.min(most)
+    {
+        // Where it is refused, opening says so.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, needed.min(most), most);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Writes a data file and its index, frame by frame in order, while other threads compress.
 
 use crate::error::{Error, ErrorKind, Named, Result};
+use crate::files::create_new;
 use crate::frame::{Frame, Packed, Pool};
 use crate::index::{COLUMNS, TITLE, hex};
 use crate::manifest::Disk;
@@ -60,8 +61,8 @@ impl Payload {
         let (order, slots) = mpsc::sync_channel(ahead);
         let stored = Arc::new(AtomicU64::new(0));
         let (data_path, index_path, counter) = (file.to_owned(), index.to_owned(), Arc::clone(&stored));
-        let data = File::create_new(file).named(file)?;
-        let text = File::create_new(index).named(index)?;
+        let data = create_new(file)?;
+        let text = create_new(index)?;
         let writer = Writer { data, data_path, text: BufWriter::new(text), index_path, counter };
         let thread = thread::spawn(move || writer.run(&slots));
         Ok(Self { pool: Arc::clone(pool), order: Some(order), thread: Some(thread), stored })

@@ -2,6 +2,7 @@
 
 use crate::diff::{Extent, Head, Record, write_record};
 use crate::error::{Error, ErrorKind, Named, Result};
+use crate::files::FILE_MODE;
 use crate::index::hex;
 use crate::overlay::{Merged, Overlay};
 use crate::receive::Report;
@@ -9,6 +10,7 @@ use crate::request::{PointPath, Progress, ReadDisk, ReadDone};
 use crate::store::{At, Store, check_name};
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 
 /// What is handed on at a time.
 const BUFFER: usize = 128 << 10;
@@ -24,18 +26,23 @@ pub fn read_disk(request: &ReadDisk, output: &mut dyn Write, report: Report<'_>)
     }
     let store = Store::open(repository)?;
     let at = At { cluster, guest };
-    let chain = store.chain(at, point)?;
-    let disk = chain.last().and_then(|m| m.disks.iter().find(|d| d.index == request.disk));
-    let disk =
-        disk.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("point {point} has no disk {}", request.disk)))?;
-    let overlay = Overlay::restore(&store, at, &chain, request.disk).map_err(|error| error.at(point))?;
-    let to = (!request.without_snapshot).then(|| disk.to_snapshot.clone());
+    // Once everything is open, no merge and no prune takes it away.
+    let (overlay, snapshot) = store.settled(at, || {
+        let chain = store.chain(at, point)?;
+        let disk = chain.last().and_then(|m| m.disks.iter().find(|d| d.index == request.disk));
+        let disk =
+            disk.ok_or_else(|| Error::new(ErrorKind::NotFound, format!("point {point} has no disk {}", request.disk)))?;
+        let overlay = Overlay::restore(&store, at, &chain, request.disk).map_err(|error| error.at(point))?;
+        Ok((overlay, disk.to_snapshot.clone()))
+    })?;
+    let to = (!request.without_snapshot).then_some(snapshot);
     let head = Head { from: None, to, size: Some(overlay.size()) };
     let mut progress = Progress { point: Some(point.clone()), disk: Some(request.disk), ..Progress::default() };
     let result = match &request.to {
         None => stream(overlay, &head, output, &mut progress, report),
         Some(path) => {
-            let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path).named(path)?;
+            let mut file =
+                OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(path).named(path)?;
             stream(overlay, &head, &mut file, &mut progress, report)
         }
     };

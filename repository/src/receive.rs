@@ -3,13 +3,14 @@
 use crate::chunks::Chunks;
 use crate::diff::{Head, Record, Rules, read_banner, read_error, read_record};
 use crate::error::{Error, ErrorKind, Named, Result};
+use crate::files::create_directory;
 use crate::frame::{Framer, Pool};
-use crate::list::{Points, taken_at};
+use crate::list::{Points, taken_at, without_template};
 use crate::lock::Lock;
 use crate::manifest::{Disk, FORMAT, Manifest};
 use crate::payload::{Payload, Written};
 use crate::reader::Running;
-use crate::request::{Progress, Receive, ReceiveDisk, Received, TEMPLATES};
+use crate::request::{CHAIN_LIMIT, Progress, Receive, ReceiveDisk, Received, TEMPLATES};
 use crate::store::write_small_files;
 use crate::store::{
     At, PARTIAL, Store, WRITTEN_BY, check_joint, check_name, data_file, index_file, json, sync_directory,
@@ -50,8 +51,9 @@ pub fn receive(request: &Receive, payload: &mut dyn BufRead, report: Report<'_>)
     }
     check_parents(request, &store, at)?;
     let partial = guest.join(format!("{PARTIAL}{}", request.point));
-    fs::create_dir(&partial).named(&partial)?;
+    create_directory(&partial)?;
     let stored = write(request, payload, &partial, report).and_then(|manifest| {
+        lock.check()?;
         fs::rename(&partial, &directory).named(&directory)?;
         sync_directory(&guest)?;
         Ok(manifest)
@@ -104,10 +106,29 @@ fn check_parents(request: &Receive, store: &Store, at: At<'_>) -> Result<()> {
     for key in request.disks.iter().filter_map(|d| d.template.as_deref()) {
         check_name("template", key)?;
         store.manifest(At { guest: TEMPLATES, ..at }, key)?;
+        if let Some(problem) = without_template(store, at, key) {
+            return Err(Error::damaged(problem));
+        }
     }
     let Some(parent) = &request.parent else { return Ok(()) };
     check_name("parent", parent)?;
-    let chain = store.chain(at, parent)?;
+    if taken_at(&request.point) < taken_at(parent) {
+        let message = format!("point {} is older than {parent}, which it shall be a difference to", request.point);
+        return Err(Error::new(ErrorKind::Request, message));
+    }
+    store.manifest(at, parent)?;
+    let points = Points::read(store, at)?;
+    if let Some(problem) = points.summary(parent)?.problem {
+        return Err(Error::damaged(format!("nothing can be stored upon point {parent}: {problem}")).at(parent));
+    }
+    let chain = points.chain(parent)?;
+    if chain.len() >= CHAIN_LIMIT {
+        let message = format!(
+            "point {parent} stands on a chain of {} points, and {CHAIN_LIMIT} are the most: the next point must be a full",
+            chain.len()
+        );
+        return Err(Error::new(ErrorKind::ChainTooLong, message).at(parent));
+    }
     let child = manifest(request, Vec::new());
     let disks = request.disks.iter().map(|d| describe(d, &Written::default())).collect();
     match chain.last() {

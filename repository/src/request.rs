@@ -10,6 +10,9 @@ use std::path::PathBuf;
 /// The directory below a cluster's that holds templates: a guest of this name, whose points are the templates' keys.
 pub const TEMPLATES: &str = "templates";
 
+/// How many points a chain may have. What reads it opens all of them at once, and a damage in one is a damage in all later ones.
+pub const CHAIN_LIMIT: usize = 100;
+
 /// One request. The repository's directory is made by the first `receive`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "op", rename_all = "snake_case")]
@@ -341,6 +344,14 @@ pub struct PointSummary {
     pub chain: usize,
     /// Why it cannot be restored, as far as names and sizes tell; none: it can.
     pub problem: Option<String>,
+}
+
+impl PointSummary {
+    /// Whether the next point may be a difference to this one: it is whole, and its chain has room. Otherwise the next one is a full.
+    #[must_use]
+    pub fn may_carry(&self) -> bool {
+        self.problem.is_none() && self.chain < CHAIN_LIMIT
+    }
 }
 
 /// The points of a selection, by cluster, guest and point.

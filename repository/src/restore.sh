@@ -44,6 +44,9 @@ layers() {
     mv "$work/new" "$work/layers.$1"
     if [ "$3" = - ]; then break; fi
     directory=$guest/$(sed -n 's/^parent //p' "$directory/point.txt")
+    # Its name for as long as its successor takes its place.
+    replaced=$guest/.replaced-${directory##*/}
+    if [ ! -d "$directory" ] && [ -d "$replaced" ]; then directory=$replaced; fi
   done
   if [ "$5" != - ]; then
     directory=$cluster/templates/$5

@@ -1,15 +1,15 @@
 //! The directories of a repository: where things are, what they say about themselves, how they come and go.
 
 use crate::error::{Error, ErrorKind, Named, Result};
+use crate::files::{close_to_others, create_directories, write_synced};
 use crate::index::hex;
 use crate::lock::Lock;
 use crate::manifest::{Disk, FORMAT, Manifest};
-use crate::request::TEMPLATES;
+use crate::mark;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// The file that makes a directory a repository.
@@ -25,6 +25,8 @@ pub(crate) const PARTIAL: &str = ".partial-";
 const REPLACED: &str = ".replaced-";
 /// No small file is longer; what is, is not ours.
 const SMALL_LIMIT: u64 = 16 << 20;
+/// How often what takes no lock is done again.
+const RETRIES: usize = 2;
 
 /// What wrote this.
 pub(crate) const WRITTEN_BY: &str = concat!("rackhand-store ", env!("CARGO_PKG_VERSION"));
@@ -86,7 +88,7 @@ impl Store {
             Err(error) if error.kind == ErrorKind::NotFound => {}
             other => return other,
         }
-        fs::create_dir_all(root).named(root)?;
+        create_directories(root)?;
         // Another run may be making the same one: its mark is as good.
         let strangers =
             names(root)?.into_iter().find(|name| !name.starts_with('.') && name != "lost+found" && name != MARK);
@@ -106,22 +108,33 @@ impl Store {
         self.root.join(at.cluster).join(at.guest)
     }
 
+    /// Where a point is, or would be.
     pub(crate) fn directory(&self, at: At<'_>, point: &str) -> PathBuf {
+        let place = self.place(at, point);
+        let aside = self.aside(at, point);
+        // Between the two renames of a replacement, it has its other name.
+        if !is_directory(&place) && is_directory(&aside) { aside } else { place }
+    }
+
+    fn place(&self, at: At<'_>, point: &str) -> PathBuf {
         self.guest_directory(at).join(point)
     }
 
-    pub(crate) fn template(&self, cluster: &str, key: &str) -> PathBuf {
-        self.directory(At { cluster, guest: TEMPLATES }, key)
+    fn aside(&self, at: At<'_>, point: &str) -> PathBuf {
+        self.guest_directory(at).join(format!("{REPLACED}{point}"))
     }
 
     /// Makes a guest's directory, and those above it.
     pub(crate) fn create_guest(&self, at: At<'_>) -> Result<PathBuf> {
         let directory = self.guest_directory(at);
+        let cluster = self.root.join(at.cluster);
         if !directory.is_dir() {
-            fs::create_dir_all(&directory).named(&directory)?;
+            create_directories(&directory)?;
             sync_directory(&self.root)?;
-            sync_directory(&self.root.join(at.cluster))?;
+            sync_directory(&cluster)?;
         }
+        close_to_others(&cluster)?;
+        close_to_others(&directory)?;
         Ok(directory)
     }
 
@@ -137,10 +150,40 @@ impl Store {
 
     /// The points of a guest, oldest first.
     pub(crate) fn points(&self, at: At<'_>) -> Result<Vec<String>> {
-        match directories(&self.guest_directory(at)) {
-            Err(error) if error.kind == ErrorKind::NotFound => Ok(Vec::new()),
-            other => other,
+        let directory = self.guest_directory(at);
+        let all = match names(&directory) {
+            Err(error) if error.kind == ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other?,
+        };
+        let found = all.into_iter().filter(|name| is_directory(&directory.join(name)));
+        // A replaced point has only its other name for a moment, or for longer where the program died then.
+        let point = |name: String| name.strip_prefix(REPLACED).map(str::to_owned).unwrap_or(name);
+        let points: BTreeSet<String> = found.map(point).filter(|name| could_be_ours(name)).collect();
+        Ok(points.into_iter().collect())
+    }
+
+    /// What tells whether the points of a guest have changed: the digest of each manifest.
+    pub(crate) fn print(&self, at: At<'_>) -> BTreeMap<String, Option<String>> {
+        let digest = |point: &str| Some(sha256(&read_small(&self.directory(at, point).join(MANIFEST)).ok()?));
+        let points = self.points(at).unwrap_or_default();
+        points.into_iter().map(|point| (point.clone(), digest(&point))).collect()
+    }
+
+    /// Does what takes no lock; does it again where it fails and a merge or a prune has changed the guest's points meanwhile.
+    pub(crate) fn settled<T>(&self, at: At<'_>, mut work: impl FnMut() -> Result<T>) -> Result<T> {
+        let mut before = self.print(at);
+        for _ in 0..RETRIES {
+            let result = work();
+            if result.is_ok() {
+                return result;
+            }
+            let now = self.print(at);
+            if now == before {
+                return result;
+            }
+            before = now;
         }
+        work()
     }
 
     /// What a point says about itself, where it is what its place and its sums say.
@@ -194,7 +237,8 @@ impl Store {
     }
 
     /// Removes what dead runs have left in a guest's directory; its lock must be held. Returns what it removed.
-    pub(crate) fn sweep(&self, directory: &Path, _lock: &Lock) -> Result<Vec<String>> {
+    pub(crate) fn sweep(&self, directory: &Path, lock: &Lock) -> Result<Vec<String>> {
+        lock.check()?;
         let mut swept = Vec::new();
         for name in names(directory)? {
             let path = directory.join(&name);
@@ -212,32 +256,46 @@ impl Store {
     }
 
     /// Puts a complete new directory where a point is, at one instant where the file system can.
-    pub(crate) fn replace(&self, partial: &Path, at: At<'_>, point: &str, _lock: &Lock) -> Result<()> {
+    pub(crate) fn replace(&self, partial: &Path, at: At<'_>, point: &str, lock: &Lock) -> Result<()> {
         use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
-        let (directory, place) = (self.guest_directory(at), self.directory(at, point));
+        let (directory, place) = (self.guest_directory(at), self.place(at, point));
         sync_directory(partial)?;
+        lock.check()?;
         match renameat2(AT_FDCWD, partial, AT_FDCWD, &place, RenameFlags::RENAME_EXCHANGE) {
             Ok(()) => {
                 sync_directory(&directory)?;
+                mark::clear(self, at, point)?;
                 fs::remove_dir_all(partial).named(partial)
             }
             Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOSYS | nix::errno::Errno::EOPNOTSUPP) => {
-                let aside = directory.join(format!("{REPLACED}{point}"));
-                fs::rename(&place, &aside).named(&place)?;
-                fs::rename(partial, &place).named(&place)?;
-                sync_directory(&directory)?;
-                fs::remove_dir_all(&aside).named(&aside)
+                self.replace_in_two_steps(partial, at, point)?;
+                mark::clear(self, at, point)
             }
             Err(error) => Err(Error::io(&place, &error.into())),
         }
     }
 
+    /// The same where the file system cannot exchange two names.
+    fn replace_in_two_steps(&self, partial: &Path, at: At<'_>, point: &str) -> Result<()> {
+        let (place, aside) = (self.place(at, point), self.aside(at, point));
+        fs::rename(&place, &aside).named(&place)?;
+        if let Err(error) = fs::rename(partial, &place) {
+            // Readers know the other name, and the next run puts it back where this cannot.
+            let _ = fs::rename(&aside, &place);
+            return Err(Error::io(&place, &error));
+        }
+        sync_directory(&self.guest_directory(at))?;
+        fs::remove_dir_all(&aside).named(&aside)
+    }
+
     /// Removes a point: first its name, then its files.
-    pub(crate) fn remove(&self, at: At<'_>, point: &str, _lock: &Lock) -> Result<()> {
-        let (directory, place) = (self.guest_directory(at), self.directory(at, point));
+    pub(crate) fn remove(&self, at: At<'_>, point: &str, lock: &Lock) -> Result<()> {
+        lock.check()?;
+        let (directory, place) = (self.guest_directory(at), self.place(at, point));
         let aside = directory.join(format!("{PARTIAL}removed-{point}"));
         fs::rename(&place, &aside).named(&place)?;
         sync_directory(&directory)?;
+        mark::clear(self, at, point)?;
         fs::remove_dir_all(&aside).named(&aside)
     }
 }
@@ -294,7 +352,17 @@ fn check_identity(manifest: &Manifest, at: At<'_>, point: &str, path: &Path) -> 
 /// Refuses a child whose disks do not begin where those of its parent end.
 pub(crate) fn check_joint(parent: &Manifest, child: &Manifest) -> Result<()> {
     for disk in child.disks.iter().filter(|d| d.from_snapshot.is_some()) {
-        let before = parent.disks.iter().find(|d| d.index == disk.index).map(|d| &d.to_snapshot);
+        let before = parent.disks.iter().find(|d| d.index == disk.index);
+        // All disks of a point have snapshots of one name: the images tell them apart.
+        if let Some(other) = before.map(|d| &d.image).filter(|image| **image != disk.image) {
+            let (index, image) = (disk.index, &disk.image);
+            return Err(Error::damaged(format!(
+                "point {}: disk {index} is a difference of image {image}, and in its parent {} it is image {other}",
+                child.point, parent.point
+            ))
+            .at(&child.point));
+        }
+        let before = before.map(|d| &d.to_snapshot);
         if before != disk.from_snapshot.as_ref() {
             return Err(Error::damaged(format!(
                 "point {}: disk {} begins at snapshot {}, and its parent {} ends at {}",
@@ -391,11 +459,6 @@ pub(crate) fn json(value: &impl Serialize) -> Result<Vec<u8>> {
     Ok(text)
 }
 
-fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut file = File::create(path).named(path)?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).named(path)
-}
-
 /// Makes names in a directory last.
 pub(crate) fn sync_directory(path: &Path) -> Result<()> {
     File::open(path).and_then(|directory| directory.sync_all()).named(path)
@@ -414,9 +477,12 @@ fn names(directory: &Path) -> Result<Vec<String>> {
 
 /// The directories that could be ours, by name.
 fn directories(directory: &Path) -> Result<Vec<String>> {
-    let ours =
-        |name: &String| check_name("", name).is_ok() && name != "lost+found" && is_directory(&directory.join(name));
+    let ours = |name: &String| could_be_ours(name) && is_directory(&directory.join(name));
     Ok(names(directory)?.into_iter().filter(ours).collect())
+}
+
+fn could_be_ours(name: &str) -> bool {
+    check_name("", name).is_ok() && name != "lost+found"
 }
 
 fn is_directory(path: &Path) -> bool {

@@ -31,13 +31,13 @@ pub(super) fn snapshot(repository: &str, point: &str) -> String {
     format!("{}{point}", prefix(repository))
 }
 
-/// The newest point that is whole and whose snapshot every disk still has.
+/// The newest point that may carry another (whole, its chain not too long) and whose snapshot every disk still has.
 pub(super) fn base<'a>(
     points: &'a [PointSummary],
     repository: &str,
     on_every_disk: impl Fn(&str) -> bool,
 ) -> Option<&'a PointSummary> {
-    let whole = points.iter().filter(|point| point.problem.is_none());
+    let whole = points.iter().filter(|point| point.may_carry());
     whole.max_by(|a, b| a.point.cmp(&b.point)).filter(|point| on_every_disk(&snapshot(repository, &point.point)))
 }
 

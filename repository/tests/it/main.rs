@@ -8,6 +8,7 @@
     reason = "a test says what is wrong by panicking"
 )]
 
+mod carry;
 mod damage;
 mod disk;
 mod receive;
