@@ -485,7 +485,7 @@ pub struct PrunedGuest {
     pub merged: Vec<Folded>,
     /// Bytes that the removed points take.
     pub removed_bytes: u64,
-    /// Why nothing was done with this guest: damage, or another run's lock.
+    /// Why not all was done that was to be done with this guest: damage, a full file system, or another run's lock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped: Option<String>,
 }
@@ -517,6 +517,6 @@ pub struct Pruned {
     pub dry_run: bool,
     /// Guest by guest.
     pub guests: Vec<PrunedGuest>,
-    /// Templates that no point needs; they stay.
+    /// Templates that no point needs; they stay. Of a cluster with a manifest that cannot be read, none is named.
     pub unused_templates: Vec<String>,
 }

@@ -11,6 +11,8 @@ pub(crate) struct Candidate {
     pub(crate) parent: Option<String>,
     /// When it was taken (UTC); none: it always stays.
     pub(crate) taken_at: Option<DateTime>,
+    /// It cannot be restored as it is. It takes no other point's place, and is not merged.
+    pub(crate) damaged: bool,
 }
 
 /// What is to be done with the points of one guest.
@@ -40,22 +42,28 @@ const PERIODS: [(&str, Period); 5] = [
 
 /// Decides. `points` are in order, oldest first; their parents are among them.
 pub(crate) fn plan(points: &[Candidate], keep: Keep, minimum_age: u64, merge_after: usize, now: DateTime) -> Plan {
-    let mut reasons = reasons(points, keep, minimum_age, now);
+    let whole: Vec<&Candidate> = points.iter().filter(|p| !p.damaged).collect();
+    let mut reasons = reasons(&whole, keep, minimum_age, now);
     let parents: BTreeMap<&str, Option<&str>> =
         points.iter().map(|p| (p.point.as_str(), p.parent.as_deref())).collect();
+    // A point that is whole never stands on a damaged one.
     let needed = needed(&parents, &reasons);
     if !needed.is_empty() && needed.len() < merge_after {
         for point in needed {
             reasons.entry(point).or_default().push("a later point is a difference to it".to_owned());
         }
     }
+    damaged(points, keep, minimum_age, now, &parents, &mut reasons);
     let mut plan = Plan::default();
-    for Candidate { point, .. } in points {
+    for Candidate { point, damaged, .. } in points {
         let Some(why) = reasons.get(point) else {
             plan.removed.push(point.clone());
             continue;
         };
         plan.kept.push(Kept { point: point.clone(), reasons: why.clone() });
+        if *damaged {
+            continue;
+        }
         let mut folds = Vec::new();
         let mut onto = parents.get(point.as_str()).copied().flatten();
         while let Some(parent) = onto.filter(|parent| !reasons.contains_key(*parent) && folds.len() < points.len()) {
@@ -69,8 +77,32 @@ pub(crate) fn plan(points: &[Candidate], keep: Keep, minimum_age: u64, merge_aft
     plan
 }
 
+/// A damaged point stays as long as it would if it were whole, and so does all that it stands on: it may be mended.
+fn damaged(
+    points: &[Candidate],
+    keep: Keep,
+    minimum_age: u64,
+    now: DateTime,
+    parents: &BTreeMap<&str, Option<&str>>,
+    kept: &mut BTreeMap<String, Vec<String>>,
+) {
+    let all: Vec<&Candidate> = points.iter().collect();
+    let mut all = reasons(&all, keep, minimum_age, now);
+    for Candidate { point, parent, .. } in points.iter().filter(|p| p.damaged) {
+        let Some(mut why) = all.remove(point) else { continue };
+        why.push("damaged".to_owned());
+        kept.entry(point.clone()).or_default().append(&mut why);
+        let mut at = parent.as_deref();
+        for _ in points {
+            let Some(below) = at.filter(|below| parents.contains_key(below)) else { break };
+            kept.entry(below.to_owned()).or_insert_with(|| vec!["a damaged point is a difference to it".to_owned()]);
+            at = parents.get(below).copied().flatten();
+        }
+    }
+}
+
 /// Why each point that stays does so.
-fn reasons(points: &[Candidate], keep: Keep, minimum_age: u64, now: DateTime) -> BTreeMap<String, Vec<String>> {
+fn reasons(points: &[&Candidate], keep: Keep, minimum_age: u64, now: DateTime) -> BTreeMap<String, Vec<String>> {
     let mut reasons: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let counts = [keep.hourly, keep.daily, keep.weekly, keep.monthly, keep.yearly];
     let mut seen: [BTreeSet<String>; 5] = Default::default();
@@ -131,7 +163,8 @@ mod tests {
         let mut found = Vec::new();
         for point in points {
             let point = (*point).to_owned();
-            found.push(Candidate { parent: parent.replace(point.clone()), taken_at: taken_at(&point), point });
+            let (parent, taken_at) = (parent.replace(point.clone()), taken_at(&point));
+            found.push(Candidate { parent, taken_at, point, damaged: false });
         }
         found
     }
@@ -209,7 +242,8 @@ mod tests {
                 let point = time.strftime("%Y%m%dT%H%M%SZ").to_string();
                 // Mostly a chain; now and then a full or a branch.
                 let parent = match fork { 0 => None, back => points.len().checked_sub(back).map(|n| points[n].point.clone()) };
-                points.push(Candidate { point, parent, taken_at: Some(time) });
+                let damaged = parent.as_ref().is_some_and(|p| points.iter().any(|c| c.point == *p && c.damaged)) || hour % 11 == 0;
+                points.push(Candidate { point, parent, taken_at: Some(time), damaged });
             }
             let [last, hourly, daily, weekly, monthly, yearly] = counts;
             let keep = Keep { last, hourly, daily, weekly, monthly, yearly };
@@ -217,6 +251,9 @@ mod tests {
             let kept: BTreeSet<&str> = kept(&plan).into_iter().collect();
             proptest::prop_assert_eq!(kept.len() + plan.removed.len(), points.len());
             proptest::prop_assert!(kept.contains(points.last().unwrap().point.as_str()));
+            let whole = points.iter().rfind(|p| !p.damaged);
+            proptest::prop_assert!(whole.is_none_or(|p| kept.contains(p.point.as_str())));
+            proptest::prop_assert!(plan.merged.iter().all(|m| points.iter().all(|p| p.point != m.point || !p.damaged)));
             for point in points.iter().filter(|p| kept.contains(p.point.as_str())) {
                 let merged = plan.merged.iter().find(|m| m.point == point.point);
                 let parent = merged.map_or(point.parent.as_deref(), |m| m.onto.as_deref());

@@ -423,6 +423,15 @@ fn plain(manifest: &Manifest) -> String {
     text
 }
 
+impl Store {
+    /// The parent of a point as its plain text has it, which may be readable where the manifest is not.
+    pub(crate) fn plain_parent(&self, at: At<'_>, point: &str) -> Option<Option<String>> {
+        let text = String::from_utf8(read_small(&self.directory(at, point).join(PLAIN)).ok()?).ok()?;
+        let parent = text.lines().next()?.strip_prefix("parent ")?;
+        Some((parent != "-").then(|| parent.to_owned()))
+    }
+}
+
 /// The sums of a point's files by name.
 pub(crate) fn read_sums(directory: &Path) -> Result<BTreeMap<String, String>> {
     let path = directory.join(SUMS);
@@ -498,5 +507,48 @@ pub(crate) fn digest_file(path: &Path) -> Result<String> {
             0 => return Ok(hex(&digest.finalize())),
             count => digest.update(&buffer[..count]),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_no_lock_is_done_again_only_where_a_manifest_has_changed() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open_or_create(root.path()).unwrap();
+        let at = At { cluster: "c", guest: "g" };
+        let point = store.create_guest(at).unwrap().join("20261128T010000Z");
+        fs::create_dir(&point).unwrap();
+        let mut calls = 0;
+        let done = store.settled(at, || {
+            calls += 1;
+            fs::write(point.join(MANIFEST), calls.to_string()).unwrap();
+            if calls == 2 { Ok(calls) } else { Err(Error::damaged("gone")) }
+        });
+        assert_eq!(done.unwrap(), 2);
+        calls = 0;
+        let failed = store.settled(at, || -> Result<()> {
+            calls += 1;
+            Err(Error::damaged("really"))
+        });
+        assert_eq!((failed.unwrap_err().message.as_str(), calls), ("really", 1));
+    }
+
+    #[test]
+    fn a_point_is_replaced_in_two_steps_and_keeps_its_name_where_the_second_fails() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open_or_create(root.path()).unwrap();
+        let at = At { cluster: "c", guest: "g" };
+        let guest = store.create_guest(at).unwrap();
+        fs::create_dir(guest.join("p")).unwrap();
+        fs::write(guest.join("p/old"), "").unwrap();
+        store.replace_in_two_steps(&guest.join("missing"), at, "p").unwrap_err();
+        assert!(guest.join("p/old").exists());
+        fs::create_dir(guest.join("new")).unwrap();
+        store.replace_in_two_steps(&guest.join("new"), at, "p").unwrap();
+        assert_eq!(names(&guest).unwrap(), ["p"]);
+        assert!(!guest.join("p/old").exists());
     }
 }

@@ -191,3 +191,112 @@ fn a_merge_of_damaged_points_changes_nothing() {
         assert!(repo.read(point, 0).unwrap() == *image);
     }
 }
+
+#[test]
+fn a_damage_that_a_verification_found_is_listed_until_another_finds_none() {
+    let (repo, images) = history();
+    let path = repo.path(POINTS[1]).join("disk-0.rbdiff.zst");
+    let whole = fs::read(&path).unwrap();
+    flip(&path, whole.len() / 2);
+    let problems = || {
+        let points = store::list(&repo.selection()).unwrap().points;
+        points.into_iter().map(|point| point.problem).collect::<Vec<_>>()
+    };
+    assert!(problems().iter().all(Option::is_none), "a flipped bit does not show by itself");
+    repo.verify(Depth::All);
+    let found = problems();
+    assert!(found[1].as_ref().unwrap().contains("disk-0.rbdiff.zst"), "{found:?}");
+    assert!(found[2].as_ref().unwrap().contains(POINTS[1]) && found[0].is_none() && found[3].is_none(), "{found:?}");
+    let error = repo.push("20261128T050000Z", Some((POINTS[2], &images[2])), &images[2]).unwrap_err();
+    assert!(error.kind == ErrorKind::Damaged && error.message.contains(POINTS[1]), "{error:?}");
+    // Less than all of it proves nothing.
+    fs::write(&path, &whole).unwrap();
+    assert_eq!(repo.verify(Depth::Sample(1.0)).damages, []);
+    assert_eq!(problems(), found);
+    assert_eq!(repo.verify(Depth::All).damages, []);
+    assert!(problems().iter().all(Option::is_none));
+    assert!(!repo.path(&format!(".damaged-{}", POINTS[1])).exists());
+}
+
+#[test]
+fn a_note_of_damage_goes_with_its_point() {
+    let (repo, _) = history();
+    fs::remove_file(repo.path(POINTS[2]).join("RESTORE.md")).unwrap();
+    repo.verify(Depth::Structure);
+    let note = repo.path(&format!(".damaged-{}", POINTS[2]));
+    assert!(note.exists());
+    let text = fs::read(&note).unwrap();
+    repo.merge(POINTS[2], None).unwrap();
+    assert!(!note.exists());
+    // One that is about an earlier point of the same name says nothing of this one.
+    fs::write(&note, text).unwrap();
+    assert!(store::list(&repo.selection()).unwrap().points.iter().all(|point| point.problem.is_none()));
+    fs::write(&note, "not readable").unwrap();
+    assert!(store::list(&repo.selection()).unwrap().points[2].problem.is_some());
+}
+
+#[test]
+fn a_damaged_point_takes_no_ones_place_and_does_not_stop_a_prune() {
+    let (repo, images) = history();
+    let last = "20261128T050000Z";
+    repo.push(last, Some((POINTS[3], &images[3])), &images[3]).unwrap();
+    fs::write(repo.path(last).join("MANIFEST.json"), "{").unwrap();
+    // The newest one that is whole stays, and so does what the damaged one stands on; the rest goes.
+    let pruned = repo.prune(store::Keep { last: 1, ..store::Keep::default() }, None).guests.remove(0);
+    assert_eq!((pruned.skipped, pruned.removed), (None, POINTS[..3].iter().map(|p| (*p).to_owned()).collect()));
+    assert!(pruned.removed_bytes > 0 && pruned.kept[1].reasons.contains(&"damaged".to_owned()), "{:?}", pruned.kept);
+    assert_eq!(repo.names(), [POINTS[3], last]);
+    assert_eq!(repo.read(POINTS[3], 0).unwrap(), images[3]);
+    fs::write(repo.path(POINTS[3]).join("MANIFEST.json"), "{").unwrap();
+    let pruned = repo.prune(store::Keep { last: 1, ..store::Keep::default() }, None).guests.remove(0);
+    assert!(pruned.skipped.unwrap().contains("none of its points is whole") && pruned.removed.is_empty());
+}
+
+#[test]
+fn what_nothing_stands_on_is_removed_though_a_merge_fails() {
+    let (repo, images) = history();
+    let last = "20261128T050000Z";
+    repo.push(last, Some((POINTS[3], &images[3])), &images[3]).unwrap();
+    let path = repo.path(POINTS[3]).join("disk-0.rbdiff.zst");
+    let whole = fs::read(&path).unwrap();
+    flip(&path, whole.len() / 2);
+    let pruned = repo.prune(store::Keep { last: 1, ..store::Keep::default() }, None).guests.remove(0);
+    assert_eq!(pruned.removed, POINTS[..3]);
+    assert!(pruned.skipped.unwrap().contains("disk-0.rbdiff.zst") && pruned.merged.is_empty());
+    assert_eq!(pruned.kept.iter().map(|k| k.point.as_str()).collect::<Vec<_>>(), [POINTS[3], last]);
+    fs::write(&path, whole).unwrap();
+    assert_eq!(repo.read(last, 0).unwrap(), images[3]);
+}
+
+#[test]
+fn no_template_is_superfluous_where_a_manifest_cannot_be_read() {
+    let (repo, images) = history();
+    let stream = crate::disk::chunked(&crate::disk::diff(None, "base", &images[0]));
+    let disk = crate::disk::one(images[0].len() as u64, None, "base");
+    let mut template = repo.receive("debian@3", None, vec![disk]);
+    template.guest = store::TEMPLATES.into();
+    repo.send(&template, &stream).unwrap();
+    let unused = || repo.prune(store::Keep { last: 9, ..store::Keep::default() }, None).unused_templates;
+    assert_eq!(unused(), [format!("{CLUSTER}/templates/debian@3")]);
+    fs::write(repo.path(POINTS[1]).join("MANIFEST.json"), "{").unwrap();
+    assert_eq!(unused(), Vec::<String>::new());
+}
+
+#[test]
+fn a_prune_during_a_verification_is_no_damage() {
+    let (repo, images) = history();
+    for n in 5..9 {
+        repo.push(&format!("20261128T0{n}0000Z"), Some((POINTS[2], &images[2])), &images[2]).unwrap();
+    }
+    let once = std::sync::Once::new();
+    let request = store::Verify { selection: repo.selection(), point: None, depth: Depth::All, seed: Some(1) };
+    let prune = |_| {
+        once.call_once(|| drop(repo.prune(store::Keep { last: 1, ..store::Keep::default() }, None)));
+        Ok(())
+    };
+    let verified = store::verify(&request, &prune).unwrap();
+    assert_eq!(verified.damages, []);
+    let restorable: Vec<_> = verified.restorable.iter().map(|r| (r.point.as_str(), r.restorable)).collect();
+    assert_eq!(restorable, [("20261128T080000Z", true)]);
+    assert_eq!(verified.points, 1);
+}
