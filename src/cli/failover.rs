@@ -3,8 +3,9 @@
 use super::Context;
 use crate::cluster::ClusterPort;
 use crate::error::{Failure, Kind};
-use crate::fence::{self, Stage};
+use crate::fence::{self, PowerProof, Stage};
 use crate::guest::{self, GuestContext, conclude};
+use crate::ssh::Remote;
 use crate::ui::Table;
 use crate::watch::incident::{self, Journal};
 use crate::watch::{HostLoss, RestartPlan, storage_addresses};
@@ -37,7 +38,7 @@ pub struct FailoverArgs {
     #[arg(long, value_name = "TEXT", default_value = "declared lost by an operator")]
     reason: String,
     /// Do it although the host answers: its guests lose their disks at once, and start anew elsewhere.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "i_saw_it_powered_off")]
     even_if_it_answers: bool,
     /// Take your word that the host is off, where its BMC cannot say so: guests whose policy is strict start as well. Asks to
     /// type the host's name, or takes it as `=HOST`. The storage refuses the host all the same.
@@ -72,6 +73,9 @@ pub async fn run(args: FailoverArgs, context: &Context) -> Result<(), Failure> {
     rack.port().avoid(&args.host).await;
     if !args.even_if_it_answers {
         unless_it_lives(&rack, &args.host).await?;
+    }
+    if args.i_saw_it_powered_off.is_some() {
+        unless_it_answers(rack.fleet.get(&args.host)?.as_ref(), &args.host).await?;
     }
     if context.global.dry_run {
         return context.ui.result("rackhand.failover-plan/1", &loss.plan().await?, render);
@@ -148,31 +152,26 @@ async fn follow(
     let proof = format!("the storage refuses it since map {}", record.proof.epoch());
     journal.step(incident::Stage::Fenced, proof, shut_out.collect());
     let fenced_after_ms = millis(began.elapsed());
+    if let Some(typed) = seen {
+        tell_power(loss, context, journal, &loss.seen_off(&record, typed).await);
+    }
     let elsewhere = async { (restart(loss, journal).await, millis(began.elapsed())) };
-    let power = async {
-        match seen {
-            Some(typed) => loss.seen_off(&record, typed).await,
-            None => loss.power_off(&record, POWER).await,
-        }
-    };
+    // Its BMC is asked beside a person's word as well: it may prove it, or switch off what only looked so.
+    let power = loss.power_off(&record, POWER);
     let ((), power, (mut started, mut started_after_ms)) = tokio::join!(loss.close_gates(&record), power, elsewhere);
-    match power {
-        Ok(proof) => {
-            journal.step(incident::Stage::PoweredOff, format!("off: {}", proof.by()), Vec::new());
-            context.ui.note(format!("{} is off: {}", loss.host, proof.by()));
-            // Strict guests have waited for this.
-            if let Ok(first) = &mut started
-                && first.iter().any(|(_, outcome)| outcome.is_err())
-            {
-                let again = restart(loss, journal).await?;
+    tell_power(loss, context, journal, &power);
+    // Strict guests have waited for this.
+    if power.is_ok()
+        && let Ok(first) = &mut started
+        && first.iter().any(|(_, outcome)| outcome.is_err())
+    {
+        match restart(loss, journal).await {
+            Ok(again) => {
                 first.retain(|(guest, _)| !again.iter().any(|(other, _)| other == guest));
                 first.extend(again);
                 started_after_ms = millis(began.elapsed());
             }
-        }
-        Err(failure) => {
-            journal.step(incident::Stage::Note, format!("its power is unconfirmed: {failure}"), Vec::new());
-            context.ui.note(format!("the power of {} is unconfirmed: {failure}", loss.host));
+            Err(failure) => context.ui.warn(format!("the guests that wait were not tried again: {failure}")),
         }
     }
     let started = conclude("start", started?)?;
@@ -184,6 +183,20 @@ async fn follow(
         started: started.into_iter().map(|s| Started { guest: s.name, host: s.host }).collect(),
         started_after_ms,
     })
+}
+
+/// Writes down, and tells, what is known of the host's power.
+fn tell_power(loss: &HostLoss<'_>, context: &Context, journal: &Journal, power: &Result<PowerProof, Failure>) {
+    match power {
+        Ok(proof) => {
+            journal.step(incident::Stage::PoweredOff, format!("off: {}", proof.by()), Vec::new());
+            context.ui.note(format!("{} is off: {}", loss.host, proof.by()));
+        }
+        Err(failure) => {
+            journal.step(incident::Stage::Note, format!("its power is unconfirmed: {failure}"), Vec::new());
+            context.ui.note(format!("the power of {} is unconfirmed: {failure}", loss.host));
+        }
+    }
 }
 
 /// Starts its guests elsewhere, and writes down what became of each.
@@ -237,6 +250,15 @@ pub(super) async fn unless_it_lives(rack: &GuestContext, host: &str) -> Result<(
     }
 }
 
+/// Refuses a host that answers, which cannot have been seen off; a fence that was begun does not make it so.
+async fn unless_it_answers(remote: &dyn Remote, host: &str) -> Result<(), Failure> {
+    match timeout(LIVES, remote.connect()).await {
+        Ok(Ok(_)) => Err(Failure::refused(format!("{host} answers: it is not off"))
+            .hint("look whether it was another machine that you saw powered off")),
+        _ => Ok(()),
+    }
+}
+
 fn render(plan: &RestartPlan) -> String {
     let mut table = Table::new(["GUEST", "STARTS ON", "WHY NOT"]);
     for restart in &plan.guests {
@@ -244,4 +266,22 @@ fn render(plan: &RestartPlan) -> String {
         table.row([restart.guest.clone(), restart.to.clone().unwrap_or_default(), why]);
     }
     format!("{} is fenced, and its guests start elsewhere:\n{}", plan.host, table.render())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ssh::FakeRemote;
+
+    #[tokio::test]
+    async fn a_host_that_answers_cannot_have_been_seen_off() {
+        let parse = |args: &[&str]| {
+            let command = FailoverArgs::augment_args(clap::Command::new("failover"));
+            command.try_get_matches_from([&["failover", "h1"], args].concat()).is_ok()
+        };
+        assert!(parse(&["--even-if-it-answers"]) && parse(&["--i-saw-it-powered-off=h1"]));
+        let failure = unless_it_answers(&FakeRemote::new("h1"), "h1").await.unwrap_err();
+        assert_eq!(failure.kind, Kind::Refused);
+        assert!(!parse(&["--even-if-it-answers", "--i-saw-it-powered-off=h1"]));
+    }
 }

@@ -70,8 +70,12 @@ pub async fn run(args: RunArgs, context: &Context) -> Result<(), Failure> {
     };
     let (record, power) = tokio::join!(storage, power);
     let record = record?;
-    if let Some(power) = power {
-        fence::add_power(rack.port(), &record, &power).await?;
+    if let Some(power) = power
+        && !fence::add_power(rack.port(), &record, &power).await?
+    {
+        context
+            .ui
+            .warn(format!("that {host} is off was not written down: its fence was lifted or made anew meanwhile"));
     }
     loss.close_gates(&record).await;
     context.did("fence", host, true)

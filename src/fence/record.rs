@@ -6,6 +6,7 @@ use crate::cluster::{ClusterError, ClusterPort, Document, KeysChange, decode, en
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The state object that has an entry for each fenced host.
 pub const OBJECT: &str = "fences";
@@ -164,17 +165,20 @@ pub async fn write(port: &dyn ClusterPort, record: &FenceRecord) -> Result<(), C
     .await
 }
 
-/// Adds the proof that a host is off to its fence, if that is still this one and is not about to be lifted.
+/// Adds the proof that a host is off to its fence, if that is still this one and is not about to be lifted; tells whether it is.
 ///
 /// # Errors
 /// As [`write()`].
-pub async fn add_power(port: &dyn ClusterPort, fence: &FenceRecord, power: &PowerProof) -> Result<(), ClusterError> {
-    change(port, &fence.host, |found| {
+pub async fn add_power(port: &dyn ClusterPort, fence: &FenceRecord, power: &PowerProof) -> Result<bool, ClusterError> {
+    let kept = AtomicBool::new(false);
+    let next = |found: Option<&FenceRecord>| {
+        let same = found.is_some_and(|found| found.since == fence.since && !found.lifting);
+        kept.store(same, Ordering::Relaxed);
         let found = found?.clone();
-        let same = found.since == fence.since && !found.lifting;
         Some(if same { FenceRecord { power: Some(power.clone()), ..found } } else { found })
-    })
-    .await
+    };
+    change(port, &fence.host, next).await?;
+    Ok(kept.into_inner())
 }
 
 /// Adds clients that were shut out by themselves.

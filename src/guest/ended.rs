@@ -1,9 +1,9 @@
 //! How a guest ended, by the word of the host it ran on; and what follows where its owner shut it down.
 
 use super::claim::{self, Phase, Swap};
-use super::desired::set_desired;
 use super::guest_context::GuestContext;
 use super::spec::{Desired, Guest};
+use crate::cluster::{ClusterError, update};
 use crate::error::{Failure, Kind};
 use crate::ssh::{Exec, Remote};
 use jiff::Timestamp;
@@ -52,9 +52,6 @@ done
 "#;
 /// How long a host may take to tell.
 const LIMIT: Duration = Duration::from_secs(15);
-/// A guest that was shut down this long before its host was booted is taken to have been shut down with it: a host waits
-/// minutes for its guests, and its firmware takes its time.
-const WITH_HOST: i64 = 900;
 
 /// How these guests ended on a host, by name; one that the host says nothing of is [`Ending::Untold`].
 ///
@@ -95,14 +92,15 @@ fn ending_of(log: &[&str], boot: Option<i64>, stops: bool) -> Ending {
         return Ending::WithHost;
     };
     let at = Timestamp::strptime("%Y-%m-%d %H:%M:%S%.f%z", at.trim()).ok().map(Timestamp::as_second);
-    let before_boot = at.zip(boot).is_some_and(|(at, boot)| (0..WITH_HOST).contains(&(boot - at)));
+    // A host may stay off for long after it has shut its guests down: what was before its boot says nothing of their owners.
+    let since_boot = at.zip(boot).map(|(at, boot)| at > boot);
     // Of QEMU itself: the host's shutdown, or somebody's `kill`. Of one that has shut itself down libvirt ends what is left.
     let signal = log.iter().rev().nth(1).filter(|line| line.contains(": terminating on signal"));
     let by_signal = signal.is_some_and(|line| !["libvirtd)", "virtqemud)"].iter().any(|daemon| line.ends_with(daemon)));
     match reason.split_whitespace().next().unwrap_or_default() {
-        "shutdown" if stops || before_boot => Ending::WithHost,
+        "shutdown" if stops || since_boot == Some(false) => Ending::WithHost,
         "shutdown" if by_signal => Ending::Killed,
-        "shutdown" => Ending::ShutDown,
+        "shutdown" if since_boot == Some(true) => Ending::ShutDown,
         "crashed" | "failed" => Ending::Crashed,
         "destroyed" => Ending::Killed,
         _ => Ending::Untold,
@@ -110,22 +108,37 @@ fn ending_of(log: &[&str], boot: Option<i64>, stops: bool) -> Ending {
 }
 
 /// Writes down that a guest shall stay down, which shut itself down on the host that its claim names: what `guest stop` would
-/// have written. The claim was read before the host was seen to be without it; tells whether it still was that one.
+/// have written, and in the same order. The claim was read before the host was seen to be without it; tells whether it still
+/// was that one.
 ///
 /// # Errors
 /// When the cluster cannot be asked.
 pub async fn stays_down(rack: &GuestContext, guest: &Guest, seen: &claim::Claim) -> Result<bool, Failure> {
-    let freed = seen.freed();
-    if seen.phase != Phase::Running || claim::swap(rack.port(), guest.uuid, seen, &freed).await? != Swap::Ours {
+    if seen.phase != Phase::Running || claim::read(rack.port(), guest.uuid).await? != *seen {
         return Ok(false);
     }
-    set_desired(rack, guest, Desired::Stopped).await?;
-    if claim::read(rack.port(), guest.uuid).await? == freed {
-        return Ok(true);
+    let changed = swap_desired(rack, guest, Desired::Running, Desired::Stopped).await?;
+    match claim::swap(rack.port(), guest.uuid, seen, &seen.freed()).await? {
+        Swap::Ours => Ok(true),
+        // Somebody starts or moves it at this very moment, and wants it to run; whoever stopped it wants it to be down.
+        Swap::Theirs(theirs) => {
+            if changed && theirs.phase != Phase::Free {
+                swap_desired(rack, guest, Desired::Stopped, Desired::Running).await?;
+            }
+            Ok(false)
+        }
     }
-    // Somebody starts it at this very moment, and wants it to run.
-    set_desired(rack, guest, Desired::Running).await?;
-    Ok(false)
+}
+
+/// Replaces one wish by another; tells whether it was the one that is replaced.
+async fn swap_desired(rack: &GuestContext, guest: &Guest, from: Desired, to: Desired) -> Result<bool, Failure> {
+    let object = Guest::object(guest.uuid);
+    let swapped = update(rack.port(), &object, |found: Option<Guest>| {
+        let changes = found.as_ref().is_some_and(|found| found.desired == from);
+        let next = found.map(|found| Guest { desired: if changes { to } else { found.desired }, ..found });
+        Ok::<_, ClusterError>((next, changes))
+    });
+    Ok(swapped.await?)
 }
 
 #[cfg(test)]
@@ -147,15 +160,18 @@ mod tests {
         // 08:20:00 UTC.
         let at = "2026-11-28T08:20:00Z".parse::<Timestamp>().unwrap().as_second();
         let (long_ago, just_after) = (Some(at - 86_400), Some(at + 120));
-        let table: [(&[&str], Option<i64>, bool, Ending); 13] = [
+        let table: [(&[&str], Option<i64>, bool, Ending); 15] = [
             (&[], long_ago, false, Ending::Untold),
             (&[START], long_ago, false, Ending::WithHost),
             (&[&ended, START], just_after, false, Ending::WithHost),
             (&[START, &ended], long_ago, false, Ending::ShutDown),
-            (&[START, &ended], None, false, Ending::ShutDown),
+            (&[START, &ended], None, false, Ending::Untold),
+            (&[START, ": shutting down, reason=shutdown"], long_ago, false, Ending::Untold),
             (&[START, &ended], long_ago, true, Ending::WithHost),
             (&[START, &ended], just_after, false, Ending::WithHost),
-            (&[START, &ended], Some(at + WITH_HOST), false, Ending::ShutDown),
+            // A power-off that was planned, of an hour and of a weekend.
+            (&[START, &ended], Some(at + 3600), false, Ending::WithHost),
+            (&[START, &ended], Some(at + 200_000), false, Ending::WithHost),
             (&[START, signal, &ended], long_ago, false, Ending::Killed),
             (&[START, libvirt, &ended], long_ago, false, Ending::ShutDown),
             (&[START, &end("crashed")], just_after, false, Ending::Crashed),

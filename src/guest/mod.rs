@@ -76,7 +76,7 @@ pub use source::shown as shown_source;
 #[cfg(test)]
 pub(crate) use spec::sample as sample_guest;
 pub use spec::{Desired, Disk, FailoverPolicy, Guest, INDEX, ImageRef, Machine, Nic, Stage, check_name, names};
-pub use start::{Started, need, start, start_at};
+pub use start::{Started, need, restart_at, start, start_at};
 pub use start_step::{FollowStarts, StartStep};
 pub use stop::{How, SHUTDOWN, reboot, stop};
 pub use turns::Turns;

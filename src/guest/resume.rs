@@ -9,6 +9,7 @@ use crate::fence::address_of;
 use crate::libvirt::{Domain, DomainState};
 use crate::ui::{Job, Outcome};
 use futures::future::join_all;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -76,7 +77,8 @@ async fn resume_one(rack: &GuestContext, guest: &Guest, job: &Job) -> Result<(St
     }
 }
 
-/// Refuses where a client of another host has a disk of the guest open, whatever claims and hosts say.
+/// Refuses where a client of another host has a disk of the guest open, or a second one of its own host, whatever claims and
+/// hosts say.
 async fn only_here(rack: &GuestContext, guest: &Guest, host: &str) -> Result<(), Failure> {
     let here: Vec<IpAddr> =
         rack.inventory.host(host).map(|spec| vec![spec.address, spec.storage_address]).unwrap_or_default();
@@ -89,6 +91,16 @@ async fn only_here(rack: &GuestContext, guest: &Guest, host: &str) -> Result<(),
         if let Some(other) = other {
             return Err(Failure::refused(format!("its disk is open at {} as well", other.address))
                 .hint("find out who has it open there, and end that: a disk must never have two writers"));
+        }
+        let clients: BTreeSet<(&str, &str)> =
+            users.watchers.iter().map(|user| (user.address.as_str(), user.client.as_str())).collect();
+        if clients.len() > 1 {
+            let addresses: Vec<&str> = clients.iter().map(|(address, _)| *address).collect();
+            return Err(Failure::refused(format!(
+                "its disk is open more than once on {host}: {}",
+                addresses.join(", ")
+            ))
+            .hint(format!("end what else has it open on {host}: a disk must never have two writers")));
         }
     }
     Ok(())

@@ -89,6 +89,27 @@ pub async fn start_at<'a>(
     host: Option<&str>,
     follow: &FollowStarts,
 ) -> Vec<(String, Result<Started, Failure>)> {
+    start_by(rack, planning_input, guests, (host, Word::Order), follow).await
+}
+
+/// As [`start_at()`], without anybody's order: a guest that shall not run any more once its claim is ours is left down, and
+/// left out of the answer. What its owner wants is read, and never written.
+pub async fn restart_at<'a>(
+    rack: &GuestContext,
+    planning_input: &PlanningInput,
+    guests: impl Iterator<Item = (&'a Guest, Place)>,
+    follow: &FollowStarts,
+) -> Vec<(String, Result<Started, Failure>)> {
+    start_by(rack, planning_input, guests, (None, Word::Wish), follow).await
+}
+
+async fn start_by<'a>(
+    rack: &GuestContext,
+    planning_input: &PlanningInput,
+    guests: impl Iterator<Item = (&'a Guest, Place)>,
+    (host, word): (Option<&str>, Word),
+    follow: &FollowStarts,
+) -> Vec<(String, Result<Started, Failure>)> {
     let _unhurried = rack.ui.completion_guard(PATIENCE);
     let slots = &Slots::of(planning_input);
     let starts = guests.map(|(guest, place)| async move {
@@ -97,18 +118,19 @@ pub async fn start_at<'a>(
         if let Place::Host(host) = &place {
             told(StartStep::Planned(host.clone()));
         }
-        let result =
-            start_one(rack, guest, host, place, planning_input, Manner { job: &job, told: &told, slots }).await;
+        let manner = Manner { job: &job, told: &told, slots, word };
+        let result = start_one(rack, guest, host, place, planning_input, manner).await;
         if let Err(failure) = &result {
             told(StartStep::Waiting(failure.to_string()));
         }
-        job.conclude(&result, |started| match started.already {
-            true => (Outcome::Unchanged, format!("runs on {}", started.host)),
-            false => (Outcome::Done, format!("on {}", started.host)),
+        job.conclude(&result, |started| match started {
+            Some(Started { host, already: true, .. }) => (Outcome::Unchanged, format!("runs on {host}")),
+            Some(Started { host, .. }) => (Outcome::Done, format!("on {host}")),
+            None => (Outcome::Unchanged, "shall not run any more".to_owned()),
         });
-        (guest.name.clone(), result)
+        Some((guest.name.clone(), result.transpose()?))
     });
-    join_all(starts).await
+    join_all(starts).await.into_iter().flatten().collect()
 }
 
 async fn start_one(
@@ -118,7 +140,7 @@ async fn start_one(
     place: Place,
     planning_input: &PlanningInput,
     manner: Manner<'_>,
-) -> Result<Started, Failure> {
+) -> Result<Option<Started>, Failure> {
     if guest.stage != Stage::Ready {
         return Err(Failure::refused(format!("guest {} is not complete", guest.name))
             .hint("run the same `guest create` again to finish it, or `guest delete` to clear it away"));
@@ -128,12 +150,22 @@ async fn start_one(
     starting.run(place, planning_input).await
 }
 
+/// By whose word a guest is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Word {
+    /// Somebody's, now: it is written down that the guest shall run.
+    Order,
+    /// What is written down: a guest that shall not run any more is left down.
+    Wish,
+}
+
 /// What goes with a start beside its guest.
 #[derive(Clone, Copy)]
 struct Manner<'a> {
     job: &'a Job,
     told: &'a (dyn Fn(StartStep) + Sync),
     slots: &'a Slots,
+    word: Word,
 }
 
 /// How many starts each host carries out at a time, by its name: the first ones are through before the last ones begin, and
@@ -172,10 +204,12 @@ enum Round {
     Runs(Started),
     /// Something has changed: look again.
     Again,
+    /// It shall not run any more.
+    Unwanted,
 }
 
 impl Starting<'_> {
-    async fn run(mut self, mut place: Place, planning_input: &PlanningInput) -> Result<Started, Failure> {
+    async fn run(mut self, mut place: Place, planning_input: &PlanningInput) -> Result<Option<Started>, Failure> {
         let mut claim = planning_input.claim(self.guest.uuid);
         let mut newer: Option<DomainInventory> = None;
         for _ in 0..ROUNDS {
@@ -183,9 +217,9 @@ impl Starting<'_> {
             unless_power_is_open(self.guest, &claim, &domain_inventory.fences)?;
             let round = match domain_inventory.start_state(self.guest.uuid, &claim) {
                 StartState::Runs(host) => {
-                    settle_running(self.rack, self.guest, &claim, domain_inventory, &host).await?;
+                    settle_running((self.rack, self.manner.word), self.guest, &claim, domain_inventory, &host).await?;
                     (self.manner.told)(StartStep::Running(host.clone()));
-                    return Ok(self.started(host, true));
+                    return Ok(Some(self.started(host, true)));
                 }
                 StartState::MayRun { host, why } => return Err(may_run(&host, &why)),
                 StartState::Stands { host, state, reason } => {
@@ -197,8 +231,10 @@ impl Starting<'_> {
                     Place::Nowhere(why) => return Err(no_room(why)),
                 },
             };
-            if let Round::Runs(started) = round {
-                return Ok(started);
+            match round {
+                Round::Runs(started) => return Ok(Some(started)),
+                Round::Unwanted => return Ok(None),
+                Round::Again => {}
             }
             // What was promised to it by whoever began is free again.
             let again = PlanningInput::take(self.rack).await?;
@@ -218,6 +254,9 @@ impl Starting<'_> {
     /// Settles what another operation has begun; what it made is let go on here.
     async fn pending(&self, claim: &Claim) -> Result<Round, Failure> {
         let (rack, guest, name) = (self.rack, self.guest.uuid, self.guest.name.as_str());
+        if self.manner.word == Word::Wish && self.ready().await?.is_none() {
+            return Ok(Round::Unwanted);
+        }
         let settlement = Settlement {
             rack,
             guest,
@@ -234,7 +273,7 @@ impl Starting<'_> {
             Settled::Made(mine) => mine,
         };
         let Some(host) = mine.host.clone() else { return Ok(Round::Again) };
-        let now = ready(rack, self.guest).await?;
+        let Some(now) = self.ready().await? else { return Ok(Round::Unwanted) };
         match self.launch(&now, &host, mine).finish().await? {
             Launched::Runs(already) => Ok(Round::Runs(self.started(host, already))),
             Launched::NameTaken(_) => Ok(Round::Again),
@@ -244,7 +283,7 @@ impl Starting<'_> {
     /// Starts a guest that nothing speaks against on a host that has room for it.
     async fn place(&mut self, claim: &Claim, fences: &Fences, host: &str) -> Result<Round, Failure> {
         let (rack, guest) = (self.rack, self.guest);
-        let Manner { job, told, slots } = self.manner;
+        let Manner { job, told, slots, .. } = self.manner;
         let mut slot = slots.take(host).await;
         let locks = match unless_interrupted(rack, users(rack, guest, fences)).await? {
             Users::None(locks) => locks,
@@ -268,8 +307,8 @@ impl Starting<'_> {
             Ok::<_, Failure>(())
         };
         let (room, now, freed) =
-            tokio::join!(admission::enter(rack, guest.uuid, &self.wants, host), ready(rack, guest), freed);
-        if let (Ok(Ok(())), Ok(now), Ok(())) = (&room, &now, &freed) {
+            tokio::join!(admission::enter(rack, guest.uuid, &self.wants, host), self.ready(), freed);
+        if let (Ok(Ok(())), Ok(Some(now)), Ok(())) = (&room, &now, &freed) {
             let launched = self.launch(now, host, mine).run(window).await;
             drop(slot);
             return match launched? {
@@ -282,7 +321,9 @@ impl Starting<'_> {
         }
         // Nothing was sent to the host, so nobody has to wait for it.
         claim::swap(rack.port(), guest.uuid, &mine, &mine.freed()).await?;
-        now?;
+        if now?.is_none() {
+            return Ok(Round::Unwanted);
+        }
         freed?;
         if let Err(why) = room? {
             job.step(format!("others were quicker on {host} ({why}), looking again"));
@@ -294,16 +335,17 @@ impl Starting<'_> {
         let Manner { job, told, .. } = self.manner;
         Launch { rack: self.rack, guest, host, mine, run: &self.run, job, told }
     }
-}
 
-/// The guest's definition once its claim is ours. Whoever deletes it says so in the definition first and looks at the
-/// claim then, so one of the two sees the other.
-async fn ready(rack: &GuestContext, guest: &Guest) -> Result<Guest, Failure> {
-    let found = fetch::<Guest>(rack.port(), &Guest::object(guest.uuid)).await?;
-    found
-        .map(|(guest, _)| guest)
-        .filter(|guest| guest.stage == Stage::Ready)
-        .ok_or_else(|| Failure::failed(format!("guest {} was deleted meanwhile", guest.name)))
+    /// The guest's definition once its claim is ours, unless it shall not run any more and nobody ordered this start. Whoever
+    /// deletes or stops it says so in the definition first and looks at the claim then, so one of the two sees the other.
+    async fn ready(&self) -> Result<Option<Guest>, Failure> {
+        let found = fetch::<Guest>(self.rack.port(), &Guest::object(self.guest.uuid)).await?;
+        let found = found
+            .map(|(guest, _)| guest)
+            .filter(|guest| guest.stage == Stage::Ready)
+            .ok_or_else(|| Failure::failed(format!("guest {} was deleted meanwhile", self.guest.name)))?;
+        Ok(Some(found).filter(|guest| self.manner.word == Word::Order || guest.desired == Desired::Running))
+    }
 }
 
 /// Something that changes nothing, given up at the first interruption.
@@ -403,9 +445,9 @@ fn refuse<'a>(rack: &'a GuestContext, host: &'a str, clients: BTreeSet<String>) 
     Box::pin(rack.turns.refusals.done(host, clients, together))
 }
 
-/// Makes claim and wish agree with a guest that is seen running.
+/// Makes the claim, and the wish of whoever orders its start, agree with a guest that is seen running.
 async fn settle_running(
-    rack: &GuestContext,
+    (rack, word): (&GuestContext, Word),
     guest: &Guest,
     claim: &Claim,
     domain_inventory: &DomainInventory,
@@ -417,11 +459,14 @@ async fn settle_running(
     if claim.phase != Phase::Moving && !says_so && domain_inventory.is_alone(guest.uuid, claim) {
         claim::swap(rack.port(), guest.uuid, claim, &claim.running(host)).await?;
     }
-    set_desired(rack, guest, Desired::Running).await
+    match word {
+        Word::Order => set_desired(rack, guest, Desired::Running).await,
+        Word::Wish => Ok(()),
+    }
 }
 
 /// Refuses a strict guest that may still run on a host which the storage refuses and nobody has seen off.
-fn unless_power_is_open(guest: &Guest, claim: &Claim, fences: &Fences) -> Result<(), Failure> {
+pub(super) fn unless_power_is_open(guest: &Guest, claim: &Claim, fences: &Fences) -> Result<(), Failure> {
     let open = |host: &&str| fences.get(host).is_some_and(|fence| fence.power.is_none());
     match claim.places().find(open) {
         Some(host) if guest.failover == FailoverPolicy::Strict => {

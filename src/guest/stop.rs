@@ -8,6 +8,7 @@ use super::live::Live;
 use super::planning_input::PlanningInput;
 use super::settlement::{Courtesy, Settled, Settlement};
 use super::spec::{Desired, Guest};
+use super::start::unless_power_is_open;
 use crate::error::{Failure, Kind};
 use crate::libvirt::{Domain, DomainState, Hypervisor, Token};
 use crate::ui::{Job, Outcome, ShutdownPolicy};
@@ -198,6 +199,8 @@ impl Stopping<'_> {
 
     /// Frees the claim of a guest that was seen nowhere; tells whether that could be done.
     async fn settle(&self, domain_inventory: &DomainInventory, claim: &Claim) -> Result<bool, Failure> {
+        // Its claim is all that keeps its next start from going ahead without the proof.
+        unless_power_is_open(self.guest, claim, &domain_inventory.fences)?;
         match domain_inventory.start_state(self.guest.uuid, claim) {
             StartState::MayRun { host, why } => Err(may_run(&host, &why)),
             StartState::Free => self.free(claim).await,

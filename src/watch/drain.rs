@@ -29,7 +29,7 @@ exit 3
 /// watch has to act.
 ///
 /// # Errors
-/// When nothing could be planned: the host or the cluster does not answer.
+/// When nothing could be planned, for the host or the cluster does not answer; or when some guests stay.
 pub(super) async fn drain(rack: &GuestContext, host: &str) -> Result<String, Failure> {
     let cancel_level = rack.ui.cancel_level();
     let options = Options { bandwidth: None, max_downtime: DOWNTIME, link: link(rack), deadline: None };
@@ -40,10 +40,10 @@ pub(super) async fn drain(rack: &GuestContext, host: &str) -> Result<String, Fai
     let stay = report.guests.iter().filter(|guest| guest.outcome != "moved");
     let stay = stay.map(|guest| format!("{} ({})", guest.guest, guest.reason.as_deref().unwrap_or(guest.outcome)));
     let stay: Vec<String> = stay.chain(plan.refused.iter().chain(&plan.unsettled).map(ToString::to_string)).collect();
-    Ok(match stay.is_empty() {
-        true => format!("host {host} is slow: {moved} moved away"),
-        false => format!("host {host} is slow: {moved} moved away; these stay: {}", stay.join("; ")),
-    })
+    match stay.is_empty() {
+        true => Ok(format!("host {host} is slow: {moved} moved away")),
+        false => Err(Failure::failed(format!("it is slow: {moved} moved away; these stay: {}", stay.join("; ")))),
+    }
 }
 
 /// Starts the libvirt of a host anew, which does not answer.

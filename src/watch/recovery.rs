@@ -4,7 +4,7 @@ use crate::error::{Failure, Kind};
 use crate::fence::{self, FenceError, FenceRecord, Fencing, PowerProof, Stage};
 use crate::guest::claim::Phase;
 use crate::guest::placement::{Closed, HostCapacity, Place, place, reasons};
-use crate::guest::{Desired, FollowStarts, Guest, GuestContext, PlanningInput, Started, need, start_at};
+use crate::guest::{Desired, FollowStarts, Guest, GuestContext, PlanningInput, Started, need, restart_at};
 use crate::inventory::{HostSpec, Role};
 use crate::ssh::Remote;
 use serde::Serialize;
@@ -144,11 +144,24 @@ impl HostLoss<'_> {
     /// When it is not proven to be off within `limit`: its power is unconfirmed.
     pub async fn power_off(&self, record: &FenceRecord, limit: Duration) -> Result<PowerProof, Failure> {
         let proof = self.switch_off(limit).await?;
-        fence::add_power(self.rack.port(), record, &proof).await?;
+        self.keep_power(record, &proof).await?;
         if let Err(error) = self.fencing()?.definitely_dead(&proof).await {
             tracing::info!(%error, host = self.host, "saying that its OSDs are dead");
         }
         Ok(proof)
+    }
+
+    /// Writes the proof that the host is off down in its fence.
+    ///
+    /// # Errors
+    /// When the fence is not that one any more: what is not written down lets no guest start.
+    pub(super) async fn keep_power(&self, record: &FenceRecord, proof: &PowerProof) -> Result<(), Failure> {
+        if fence::add_power(self.rack.port(), record, proof).await? {
+            return Ok(());
+        }
+        let text =
+            format!("that {} is off was not written down: its fence was lifted or made anew meanwhile", self.host);
+        Err(Failure::failed(text).hint(format!("run `rackhand failover {}` again", self.host)))
     }
 
     /// Switches the host off by its BMC.
@@ -193,8 +206,8 @@ impl HostLoss<'_> {
         done.filter_map(|(name, done)| Some((name, done.err()?))).collect()
     }
 
-    /// Starts its guests on other hosts, the most important first; `follow` is told how far each is. The host has to be
-    /// fenced: the start itself looks.
+    /// Starts its guests on other hosts, the most important first; one that is stopped meanwhile is left out. `follow` is told
+    /// how far each is. The host has to be fenced: the start itself looks.
     ///
     /// # Errors
     /// When the cluster cannot be asked.
@@ -206,7 +219,7 @@ impl HostLoss<'_> {
         let guests = guests_of(&input, self.host);
         let needs: Vec<_> = guests.iter().map(|guest| need(guest, None)).collect();
         let places = place(&input.rooms, &needs);
-        Ok(start_at(self.rack, &input, guests.into_iter().zip(places), None, follow).await)
+        Ok(restart_at(self.rack, &input, guests.into_iter().zip(places), follow).await)
     }
 }
 

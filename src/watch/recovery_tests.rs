@@ -2,11 +2,14 @@
 
 use super::readmit;
 use super::recovery::HostLoss;
-use crate::cluster::{ClusterError, ClusterPort, FakeCluster, ImageUser, ImageUsers, encode};
+use crate::cluster::{ClusterError, ClusterPort, FakeCluster, ImageUser, ImageUsers, encode, fetch, update};
 use crate::error::Kind;
 use crate::fence::{self, Stage};
 use crate::guest::claim::{self, Claim, Phase, Run};
-use crate::guest::{DomainInventory, Guest, GuestContext, sample_guest};
+use crate::guest::placement::Place;
+use crate::guest::{
+    Desired, DomainInventory, Guest, GuestContext, PlanningInput, restart_at, sample_guest, start_at, stays_down,
+};
 use crate::inventory;
 use crate::libvirt::{DomainState, FakeFault, FakeRack};
 use crate::ssh::{FakeRemote, Fleet, Remote};
@@ -245,4 +248,44 @@ async fn a_guest_that_found_no_room_is_stopped_when_its_host_comes_back() {
     assert_eq!(bench.claim(0).await.phase, Phase::Free);
     assert_eq!(bench.fake.places(bench.guests[0].uuid), []);
     assert_ne!(bench.guests[0].uuid, Uuid::nil());
+}
+
+/// Writes down what the owner of the first guest wants.
+async fn wishes(bench: &Bench, desired: Desired) {
+    let object = Guest::object(bench.guests[0].uuid);
+    let write = update(bench.cluster.as_ref(), &object, |found: Option<Guest>| {
+        Ok::<_, ClusterError>((found.map(|guest| Guest { desired, ..guest }), ()))
+    });
+    write.await.unwrap();
+}
+
+async fn wish(bench: &Bench) -> Desired {
+    let found = fetch::<Guest>(bench.cluster.as_ref(), &Guest::object(bench.guests[0].uuid)).await;
+    found.unwrap().unwrap().0.desired
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_is_stopped_while_it_is_started_by_itself_stays_down() {
+    let bench = bench(&["a"]).await.fenced().await;
+    let input = PlanningInput::take(&bench.rack).await.unwrap();
+    wishes(&bench, Desired::Stopped).await;
+    let place = || std::iter::once((&bench.guests[0], Place::Host("h2".into())));
+    assert_eq!(restart_at(&bench.rack, &input, place(), &|_, _| ()).await.len(), 0);
+    assert_eq!((bench.claim(0).await.phase, wish(&bench).await), (Phase::Free, Desired::Stopped));
+    assert_eq!(bench.fake.places(bench.guests[0].uuid).len(), 1, "only what is left on the lost host");
+    // One who orders it now has it started, and that is what is wanted from then on.
+    let input = PlanningInput::take(&bench.rack).await.unwrap();
+    start_at(&bench.rack, &input, place(), None, &|_, _| ()).await.remove(0).1.unwrap();
+    assert_eq!(wish(&bench).await, Desired::Running);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_stays_down_only_where_nobody_else_has_its_claim() {
+    let bench = bench(&["a"]).await;
+    let (guest, claim) = (&bench.guests[0], bench.claim(0).await);
+    let before = Claim { generation: claim.generation - 1, ..claim.clone() };
+    assert!(!stays_down(&bench.rack, guest, &before).await.unwrap());
+    assert_eq!((wish(&bench).await, bench.claim(0).await), (Desired::Running, claim.clone()));
+    assert!(stays_down(&bench.rack, guest, &claim).await.unwrap());
+    assert_eq!((wish(&bench).await, bench.claim(0).await.phase), (Desired::Stopped, Phase::Free));
 }

@@ -8,6 +8,9 @@ use super::phase::Phase;
 use super::settings::Settings;
 use std::time::Duration;
 
+/// Pauses of a retry between two tries to move the guests of a slow host away; each further one is twice as long.
+const DRAIN_AGAIN: u32 = 60;
+
 /// The moment of an answer.
 pub(super) struct Moment<'a> {
     pub(super) now: Duration,
@@ -37,6 +40,11 @@ pub(super) fn answer(incident: &mut Incident, host: &str, input: &Input, at: &Mo
                 incident.restart_at = Some(now + at.settings.retry * 4);
                 tell(EventKind::RecoveryFailed, format!("guests of host {host} wait: {}", waiting.join("; ")));
             }
+        }
+        Input::DrainFailed { .. } => {
+            incident.drained = false;
+            incident.drain_at = now + at.settings.retry * DRAIN_AGAIN * (1 << incident.undrained.min(4));
+            incident.undrained += 1;
         }
         Input::GuestsStopped { .. } if incident.phase == Phase::Stopping => incident.go(Phase::Fencing, now),
         Input::GuestsNotStopped { why, .. } if incident.phase == Phase::Stopping => {

@@ -32,7 +32,11 @@ pub(super) struct Incident {
     pub(super) nudged: bool,
     pub(super) maintenance: bool,
     pub(super) released: bool,
+    /// Whether its guests were moved away, or are being moved, since it was slow.
     pub(super) drained: bool,
+    /// How often that failed, and when it may be asked for again.
+    pub(super) undrained: u32,
+    pub(super) drain_at: Duration,
     /// Whether its libvirt was started anew since it was well.
     pub(super) mended: bool,
     pub(super) returned: bool,

@@ -190,6 +190,11 @@ pub enum Input {
         /// Guests that should run and do not, each with the reason.
         waiting: Vec<String>,
     },
+    /// Not all guests of a slow host were moved away, as `Drain` asked.
+    DrainFailed {
+        /// The host.
+        host: String,
+    },
     /// A host was let in again.
     Readmitted {
         /// The host.
@@ -217,6 +222,7 @@ impl Input {
             | Input::RecoveryDone { host, .. }
             | Input::RecoveryFailed { host, .. }
             | Input::Restarted { host, .. }
+            | Input::DrainFailed { host }
             | Input::Readmitted { host } => Some(host),
             Input::View { of, .. } => Some(of),
             Input::Tick | Input::Mons { .. } | Input::Lease(_) | Input::Armed(_) | Input::Release => None,

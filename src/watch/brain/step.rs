@@ -276,7 +276,8 @@ impl Brain {
                 }
             }
             if incident.state.take().is_some() {
-                (incident.drained, incident.mended) = (false, false);
+                (incident.drained, incident.mended, incident.undrained) = (false, false, 0);
+                incident.drain_at = Duration::ZERO;
             }
             return;
         }
@@ -396,7 +397,7 @@ impl Brain {
         let stuck_after = self.settings.stuck_after;
         let Some(incident) = self.incidents.get_mut(host) else { return };
         let due = match state {
-            State::Slow => !incident.drained,
+            State::Slow => !incident.drained && now >= incident.drain_at,
             _ => !incident.mended && incident.state_for(now) >= stuck_after,
         };
         if due && many {

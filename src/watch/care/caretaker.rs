@@ -2,17 +2,20 @@
 
 use super::ears::{self, Heard};
 use super::rule::{Given, Order, Rule, Sight, Where};
-use crate::error::Failure;
+use crate::error::{Failure, Kind};
 use crate::guest::claim::{Claim, Phase};
 use crate::guest::placement::place;
 use crate::guest::{
-    Desired, Ending, Guest, GuestContext, PlanningInput, Stage, endings, need, resume, start_at, stays_down,
+    Desired, DomainInventory, Ending, Guest, GuestContext, PlanningInput, Stage, Started, endings, need, restart_at,
+    resume, stays_down,
 };
 use crate::libvirt::{DomainState, Lifecycle};
 use crate::watch::brain::{Event, EventKind};
 use crate::watch::driver::Standing;
+use futures::FutureExt;
 use futures::future::join_all;
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -23,6 +26,12 @@ use uuid::Uuid;
 const GATHER: Duration = Duration::from_millis(200);
 /// Time before a look that failed is made again, and before a guest that was mended is looked at once more.
 const AGAIN: Duration = Duration::from_secs(5);
+/// The longest time before a guest of which nothing can be told yet is looked at again.
+const LONGEST: Duration = Duration::from_secs(60);
+/// Looks in vain after which people are told that a host cannot tell how a guest ended.
+const IN_VAIN: u32 = 3;
+/// How long a host may take to tell how its guests ended: those of the others wait for it.
+const TELLS: Duration = Duration::from_secs(5);
 /// Attempts under way at most; each takes all guests that are due.
 const ATTEMPTS: usize = 4;
 /// How long an attempt may take: a QEMU that died is waited for until the storage has forgotten it.
@@ -30,8 +39,24 @@ const ATTEMPT: Duration = Duration::from_secs(300);
 /// Events that may wait.
 const QUEUE: usize = 4096;
 
-/// What came of an attempt, by guest.
-type Outcomes = Vec<(Uuid, Result<String, String>)>;
+/// What came of an attempt, by guest: where it runs, or nothing where it shall not run any more.
+pub(super) type Outcomes = Vec<(Uuid, Result<Option<String>, String>)>;
+
+/// What a look at guests gives.
+struct Look {
+    sights: BTreeMap<Uuid, Sight>,
+    /// Guests to be looked at again.
+    later: BTreeMap<Uuid, Later>,
+    input: PlanningInput,
+}
+
+/// A guest of which nothing can be told yet: its host is silent, or others are at it.
+struct Later {
+    /// What was heard of it.
+    heard: Option<Lifecycle>,
+    /// The host that cannot tell how it ended.
+    mute: Option<String>,
+}
 
 /// What is to be looked at.
 #[derive(Debug, Default)]
@@ -57,6 +82,8 @@ pub struct Caretaker {
     began: Instant,
     agenda: Agenda,
     names: BTreeMap<Uuid, String>,
+    /// How often a guest was looked at in vain.
+    vain: BTreeMap<Uuid, u32>,
     attempts: JoinSet<Outcomes>,
 }
 
@@ -70,6 +97,7 @@ impl Caretaker {
             began: Instant::now(),
             agenda: Agenda::default(),
             names: BTreeMap::new(),
+            vain: BTreeMap::new(),
             attempts: JoinSet::new(),
         }
     }
@@ -126,6 +154,7 @@ impl Caretaker {
     fn hear(&mut self, heard: Heard) {
         match heard {
             Heard::Begins(host) => drop(self.agenda.hosts.insert(host)),
+            Heard::Guest(guest, Lifecycle::Started | Lifecycle::Resumed) => return self.rule.runs(guest),
             Heard::Guest(guest, change) => drop(self.agenda.guests.insert(guest, Some(change))),
         }
         self.agenda.due(Instant::now() + GATHER);
@@ -135,26 +164,7 @@ impl Caretaker {
     async fn look(&mut self) {
         let agenda = std::mem::take(&mut self.agenda);
         match self.sights(&agenda).await {
-            Ok((sights, input)) => {
-                let by_id: BTreeMap<Uuid, &Guest> = input.guests.iter().map(|guest| (guest.uuid, guest)).collect();
-                for (guest, sight) in sights {
-                    if let Some(guest) = by_id.get(&guest) {
-                        self.names.insert(guest.uuid, guest.name.clone());
-                    }
-                    let orders = self.rule.see(self.now(), guest, sight);
-                    for order in orders {
-                        match (order, by_id.get(&guest)) {
-                            (Order::Tell(given), _) => self.tell(&given).await,
-                            (Order::KeepDown(uuid), Some(guest)) => {
-                                if let Err(failure) = stays_down(&self.rack, guest, &input.claim(uuid)).await {
-                                    tracing::warn!(%failure, guest = guest.name, "writing down that it shall stay down");
-                                }
-                            }
-                            _ => {}
-                        }
-                    }
-                }
-            }
+            Ok(look) => self.follow(look).await,
             Err(failure) => {
                 tracing::warn!(%failure, "looking at guests that ended");
                 self.agenda.hosts.extend(agenda.hosts);
@@ -166,44 +176,115 @@ impl Caretaker {
         }
     }
 
+    /// Takes in what a look gave.
+    async fn follow(&mut self, look: Look) {
+        let Look { sights, later, input } = look;
+        let by_id: BTreeMap<Uuid, &Guest> = input.guests.iter().map(|guest| (guest.uuid, guest)).collect();
+        self.vain.retain(|guest, _| by_id.contains_key(guest));
+        self.names = by_id.iter().map(|(uuid, guest)| (*uuid, guest.name.clone())).collect();
+        for (guest, Later { heard, mute }) in later {
+            let times = self.put_off(guest, heard);
+            if let Some(host) = mute.filter(|_| times == IN_VAIN) {
+                self.see(guest, Sight::Down { host, ending: Ending::Untold }).await;
+            }
+        }
+        for (uuid, sight) in sights {
+            let Some(guest) = by_id.get(&uuid) else { continue };
+            let shut_down = matches!(sight, Sight::Down { ending: Ending::ShutDown, .. });
+            if shut_down && !self.keep_down(guest, &input.claim(uuid)).await {
+                continue;
+            }
+            self.vain.remove(&uuid);
+            self.see(uuid, sight).await;
+        }
+    }
+
+    async fn see(&mut self, guest: Uuid, sight: Sight) {
+        for order in self.rule.see(self.now(), guest, sight) {
+            if let Order::Tell(given) = order {
+                self.tell(&given).await;
+            }
+        }
+    }
+
+    /// Has a guest looked at again, less and less soon; tells how often that was so.
+    fn put_off(&mut self, guest: Uuid, heard: Option<Lifecycle>) -> u32 {
+        let times = self.vain.entry(guest).or_insert(0);
+        *times = times.saturating_add(1);
+        let times = *times;
+        self.agenda.guests.entry(guest).or_insert(heard);
+        self.agenda.due(Instant::now() + (AGAIN * (1 << (times - 1).min(8))).min(LONGEST));
+        times
+    }
+
+    /// Writes down that a guest shall stay down; one for which that could not be done is looked at again.
+    async fn keep_down(&mut self, guest: &Guest, claim: &Claim) -> bool {
+        match stays_down(&self.rack, guest, claim).await {
+            Ok(true) => return true,
+            Ok(false) => drop(self.put_off(guest.uuid, None)),
+            Err(failure) => {
+                if self.put_off(guest.uuid, Some(Lifecycle::ShutDown)) == 1 {
+                    let why = format!("it shut itself down, and that it stays down was not written down: {failure}");
+                    self.tell(&Given::Again(guest.uuid, why)).await;
+                }
+            }
+        }
+        false
+    }
+
     /// How the guests on the agenda are, and what that stands on.
-    async fn sights(&self, agenda: &Agenda) -> Result<(BTreeMap<Uuid, Sight>, PlanningInput), Failure> {
+    async fn sights(&self, agenda: &Agenda) -> Result<Look, Failure> {
         let input = PlanningInput::take(&self.rack).await?;
-        let mut sights = BTreeMap::new();
-        let mut unclear: BTreeMap<String, Vec<&Guest>> = BTreeMap::new();
+        let (mut sights, mut later) = (BTreeMap::new(), BTreeMap::new());
+        let mut unclear: BTreeMap<String, Vec<(&Guest, Option<Lifecycle>)>> = BTreeMap::new();
         for guest in &input.guests {
             let claim = input.claim(guest.uuid);
-            let host = host_of(&claim);
             let asked = agenda.guests.get(&guest.uuid);
-            let wanted = asked.is_some() || host.is_some_and(|host| agenda.hosts.contains(host));
-            let Some(host) = host.filter(|_| wanted) else { continue };
-            let crashed = asked.copied().flatten() == Some(Lifecycle::Crashed);
-            match found(guest, &claim, host, &input) {
+            let mut places = claim.places().chain(host_of(&claim));
+            if asked.is_none() && !places.any(|host| agenda.hosts.contains(host)) {
+                continue;
+            }
+            let heard = asked.copied().flatten();
+            match found(guest, &claim, &input) {
                 Found::Sight(sight) => drop(sights.insert(guest.uuid, sight)),
-                Found::Missing if crashed => {
-                    let down = Sight::Down { host: host.to_owned(), ending: Ending::Crashed };
-                    sights.insert(guest.uuid, down);
+                Found::Missing(host) if heard == Some(Lifecycle::Crashed) => {
+                    sights.insert(guest.uuid, Sight::Down { host, ending: Ending::Crashed });
                 }
-                Found::Missing => unclear.entry(host.to_owned()).or_default().push(guest),
-                Found::Unknown => {}
+                Found::Missing(host) => unclear.entry(host).or_default().push((guest, heard)),
+                Found::Unknown => drop(later.insert(guest.uuid, Later { heard, mute: None })),
             }
         }
-        let told = unclear.iter().map(|(host, guests)| async move {
-            let names: Vec<String> = guests.iter().map(|guest| guest.name.clone()).collect();
-            let told = match self.rack.fleet.get(host) {
-                Ok(remote) => endings(remote.as_ref(), &names).await,
-                Err(error) => Err(error.into()),
-            };
-            (host, guests, told)
-        });
+        let told = unclear.iter().map(|(host, guests)| async move { (host, guests, self.told(host, guests).await) });
         for (host, guests, told) in join_all(told).await {
-            let told = told?;
-            for guest in guests {
-                let ending = told.get(&guest.name).copied().unwrap_or(Ending::Untold);
-                sights.insert(guest.uuid, Sight::Down { host: host.clone(), ending });
+            if let Err(failure) = &told {
+                tracing::warn!(%failure, host, "asking how guests ended");
+            }
+            for (guest, heard) in guests {
+                match &told {
+                    Ok(told) => {
+                        let ending = told.get(&guest.name).copied().unwrap_or(Ending::Untold);
+                        sights.insert(guest.uuid, Sight::Down { host: host.clone(), ending });
+                    }
+                    // Those of the other hosts do not wait for this one.
+                    Err(_) => {
+                        later.insert(guest.uuid, Later { heard: *heard, mute: Some(host.clone()) });
+                    }
+                }
             }
         }
-        Ok((sights, input))
+        Ok(Look { sights, later, input })
+    }
+
+    /// How guests ended on a host, by its own word.
+    async fn told(
+        &self,
+        host: &str,
+        guests: &[(&Guest, Option<Lifecycle>)],
+    ) -> Result<BTreeMap<String, Ending>, Failure> {
+        let names: Vec<String> = guests.iter().map(|(guest, _)| guest.name.clone()).collect();
+        let remote = self.rack.fleet.get(host)?;
+        let told = timeout(TELLS, endings(remote.as_ref(), &names)).await;
+        told.unwrap_or_else(|_| Err(Failure::msg(Kind::Failed, format!("no answer within {} s", TELLS.as_secs()))))
     }
 
     /// Begins what is due.
@@ -221,17 +302,24 @@ impl Caretaker {
         }
         if !starts.is_empty() {
             let (rack, all) = (self.rack.clone(), starts.keys().copied().collect());
-            self.attempts.spawn(async move { in_time(all, start_again(&rack, &starts)).await });
+            self.attempts.spawn(async move { in_time(&rack, all, start_again(&rack, &starts)).await });
         }
         for guest in resumes {
             let rack = self.rack.clone();
-            self.attempts.spawn(async move { in_time(vec![guest], let_go_on(&rack, guest)).await });
+            self.attempts.spawn(async move { in_time(&rack, vec![guest], let_go_on(&rack, guest)).await });
         }
     }
 
     fn done(&mut self, outcomes: Outcomes) {
         for (guest, outcome) in outcomes {
-            let orders = self.rule.tried(self.now(), guest, outcome);
+            let orders = match outcome {
+                Ok(Some(host)) => self.rule.tried(self.now(), guest, Ok(host)),
+                Err(why) => self.rule.tried(self.now(), guest, Err(why)),
+                Ok(None) => {
+                    self.rule.unwanted(guest);
+                    Vec::new()
+                }
+            };
             // What was heard of it meanwhile was not acted on.
             self.agenda.guests.entry(guest).or_insert(None);
             self.agenda.due(Instant::now() + AGAIN);
@@ -302,17 +390,20 @@ fn host_of(claim: &Claim) -> Option<&str> {
 
 enum Found {
     Sight(Sight),
-    /// It shall run, and does not.
-    Missing,
-    /// The host does not say.
+    /// It shall run, and does not, on this host.
+    Missing(String),
+    /// Its host does not say, or others are at it.
     Unknown,
 }
 
 /// How a guest is, as far as the look tells.
-fn found(guest: &Guest, claim: &Claim, host: &str, input: &PlanningInput) -> Found {
+fn found(guest: &Guest, claim: &Claim, input: &PlanningInput) -> Found {
     if guest.stage != Stage::Ready || guest.desired != Desired::Running {
         return Found::Sight(Sight::Fine);
     }
+    let Some(host) = host_of(claim) else {
+        return if claim.phase == Phase::Free { Found::Sight(Sight::Fine) } else { Found::Unknown };
+    };
     match input.domain_inventory.place(guest.uuid) {
         Some((at, domain)) if domain.state == DomainState::Paused && domain.reason == "ioerror" => {
             Found::Sight(Sight::Stalled { host: at.clone() })
@@ -322,15 +413,24 @@ fn found(guest: &Guest, claim: &Claim, host: &str, input: &PlanningInput) -> Fou
         None if claim.phase == Phase::Free => {
             Found::Sight(Sight::Down { host: host.to_owned(), ending: Ending::WithHost })
         }
-        None => Found::Missing,
+        None => Found::Missing(host.to_owned()),
     }
 }
 
-async fn in_time(guests: Vec<Uuid>, work: impl Future<Output = Outcomes>) -> Outcomes {
-    timeout(ATTEMPT, work).await.unwrap_or_else(|_| {
-        let late = format!("not through within {} s", ATTEMPT.as_secs());
-        guests.into_iter().map(|guest| (guest, Err(late.clone()))).collect()
-    })
+/// Waits for an attempt, for not too long; where it does not end as it should, its guests are looked for.
+pub(super) async fn in_time(rack: &GuestContext, guests: Vec<Uuid>, work: impl Future<Output = Outcomes>) -> Outcomes {
+    let why = match timeout(ATTEMPT, AssertUnwindSafe(work).catch_unwind()).await {
+        Ok(Ok(outcomes)) => return outcomes,
+        Ok(Err(_)) => "a fault of rackhand ended the attempt".to_owned(),
+        Err(_) => format!("not through within {} s", ATTEMPT.as_secs()),
+    };
+    let look = DomainInventory::take(rack, false).await.ok();
+    let runs_on = |guest: &Uuid| {
+        let (host, domain) = look.as_ref()?.place(*guest)?;
+        (domain.state == DomainState::Running).then(|| host.clone())
+    };
+    let outcome = |guest: Uuid| (guest, runs_on(&guest).map(Some).ok_or_else(|| why.clone()));
+    guests.into_iter().map(outcome).collect()
 }
 
 /// Starts guests again that still shall run and do not.
@@ -345,7 +445,8 @@ async fn start_again(rack: &GuestContext, places: &BTreeMap<Uuid, Where>) -> Out
         .into_iter()
         .partition(|guest| guest.desired == Desired::Running && host_of(&input.claim(guest.uuid)).is_some());
     for guest in others {
-        outcomes.push((guest.uuid, Err("it is not to be started any more, or others are at it".to_owned())));
+        let wanted = guest.desired == Desired::Running;
+        outcomes.push((guest.uuid, if wanted { Err("others are at it".to_owned()) } else { Ok(None) }));
     }
     let needs: Vec<_> = wanted
         .iter()
@@ -360,11 +461,13 @@ async fn start_again(rack: &GuestContext, places: &BTreeMap<Uuid, Where>) -> Out
         })
         .collect();
     let found = place(&input.rooms, &needs);
-    let by_name: BTreeMap<&str, Uuid> = wanted.iter().map(|guest| (guest.name.as_str(), guest.uuid)).collect();
-    let started = start_at(rack, &input, wanted.iter().copied().zip(found), None, &|_, _| ()).await;
-    outcomes.extend(started.into_iter().filter_map(|(name, started)| {
-        let uuid = by_name.get(name.as_str())?;
-        Some((*uuid, started.map(|started| started.host).map_err(|failure| failure.to_string())))
+    let started = restart_at(rack, &input, wanted.iter().copied().zip(found), &|_, _| ()).await;
+    let mut by_name: BTreeMap<String, Result<Started, Failure>> = started.into_iter().collect();
+    outcomes.extend(wanted.iter().map(|guest| {
+        // One that is left out shall not run any more.
+        let started = by_name.remove(&guest.name).transpose();
+        let host = started.map(|started| started.map(|started| started.host));
+        (guest.uuid, host.map_err(|failure| failure.to_string()))
     }));
     outcomes
 }
@@ -377,7 +480,7 @@ async fn let_go_on(rack: &GuestContext, guest: Uuid) -> Outcomes {
     };
     let resumed = resume(rack, std::slice::from_ref(&found)).await;
     let outcome = |resumed: Result<(String, bool), Failure>| match resumed {
-        Ok((host, _)) => Ok(host),
+        Ok((host, _)) => Ok(Some(host)),
         Err(failure) => Err(failure.to_string()),
     };
     resumed.into_iter().map(|(_, resumed)| (guest, outcome(resumed))).collect()

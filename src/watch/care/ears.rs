@@ -29,11 +29,8 @@ pub(super) async fn listen(hypervisor: Arc<dyn Hypervisor>, tell: mpsc::Sender<H
             while let Some(LifecycleEvent::Changed { uuid, change, .. }) = events.next().await {
                 let matters = match change {
                     Lifecycle::Crashed | Lifecycle::ShutDown | Lifecycle::Stopped | Lifecycle::IoError => true,
-                    Lifecycle::Started
-                    | Lifecycle::Suspended
-                    | Lifecycle::Resumed
-                    | Lifecycle::MovedAway
-                    | Lifecycle::Other => false,
+                    Lifecycle::Started | Lifecycle::Resumed => true,
+                    Lifecycle::Suspended | Lifecycle::MovedAway | Lifecycle::Other => false,
                 };
                 if matters && tell.send(Heard::Guest(uuid, change)).await.is_err() {
                     return;

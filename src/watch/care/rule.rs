@@ -100,6 +100,8 @@ enum Need {
     Start,
     /// It shall go on.
     Resume,
+    /// Nothing says how it ended: it waits for a word of it, or for a person.
+    Word,
     /// It was given up, and a person shall look.
     Person,
 }
@@ -127,6 +129,7 @@ impl Rule {
         });
         let (host, need) = match &sight {
             Sight::Fine => {
+                self.runs(guest);
                 if let Some(case) = self.cases.get_mut(&guest).filter(|case| !case.busy) {
                     case.need = Need::Nothing;
                 }
@@ -141,14 +144,16 @@ impl Rule {
         let fresh =
             Case { host: host.clone(), deaths: Vec::new(), need: Need::Nothing, due: now, failed: 0, busy: false };
         let case = self.cases.entry(guest).or_insert(fresh);
-        if case.busy || case.need == need || (case.need == Need::Person && need == Need::Start) {
+        let untold = matches!(sight, Sight::Down { ending: Ending::Untold, .. });
+        let given_up = case.need == Need::Person || (case.need == Need::Word && untold);
+        if case.busy || case.need == need || (given_up && need == Need::Start) {
             return Vec::new();
         }
         (case.host, case.need, case.due, case.failed) = (host, need, now, 0);
         let mut orders = vec![Order::Tell(Given::Found(guest, sight.clone()))];
         match sight {
             Sight::Down { host, ending: Ending::Untold } => {
-                case.need = Need::Person;
+                case.need = Need::Word;
                 orders = vec![Order::Tell(Given::Unclear(guest, host))];
             }
             // Its host went down, or somebody ended it: that says nothing of the guest.
@@ -165,12 +170,27 @@ impl Rule {
         orders
     }
 
+    /// Somebody has a guest running, or wants it down: one that was given up is looked after again, as if nothing had been.
+    pub fn runs(&mut self, guest: Uuid) {
+        let given_up = |case: &Case| !case.busy && matches!(case.need, Need::Word | Need::Person);
+        if self.cases.get(&guest).is_some_and(given_up) {
+            self.cases.remove(&guest);
+        }
+    }
+
+    /// It turned out during an attempt that it shall not run any more.
+    pub fn unwanted(&mut self, guest: Uuid) {
+        if let Some(case) = self.cases.get_mut(&guest) {
+            (case.busy, case.need) = (false, Need::Nothing);
+        }
+    }
+
     /// What is due now, of guests on hosts that are well; each is asked for once until it is answered.
     pub fn due(&mut self, now: Duration, well: impl Fn(&str) -> bool) -> Vec<Order> {
         let due = self.cases.iter_mut().filter(|(_, case)| !case.busy && case.due <= now && well(&case.host));
         let orders = due.filter_map(|(guest, case)| {
             let order = match case.need {
-                Need::Nothing | Need::Person => return None,
+                Need::Nothing | Need::Word | Need::Person => return None,
                 Need::Resume => Order::Resume(*guest),
                 Need::Start if case.deaths.len() > HERE => Order::Start(*guest, Where::NotOn(case.host.clone())),
                 // It may be the place that does not work.

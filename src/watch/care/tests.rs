@@ -1,11 +1,12 @@
 //! The rule by table, and the caretaker on a fake rack.
 
+use super::caretaker::{Outcomes, in_time};
 use super::*;
 use crate::cluster::{ClusterPort, FakeCluster, ImageUser, ImageUsers, encode};
 use crate::guest::claim::{self, Claim, Phase, Run};
 use crate::guest::{Desired, Ending, Guest, GuestContext, sample_guest};
 use crate::inventory;
-use crate::libvirt::{DomainState, FakeRack, Lifecycle};
+use crate::libvirt::{DomainState, FakeFault, FakeRack, Lifecycle};
 use crate::ssh::{FakeRemote, Fleet, Output, Remote};
 use crate::ui::Ui;
 use crate::watch::brain::{Event, EventKind};
@@ -129,6 +130,7 @@ struct Bench {
     guest: Guest,
     /// How the guest's log says that it ended.
     log: Arc<Mutex<String>>,
+    rack: GuestContext,
     standing: watch::Sender<Standing>,
     asked: mpsc::Sender<String>,
     told: Arc<Mutex<Vec<Event>>>,
@@ -153,6 +155,9 @@ async fn bench(standing: Standing) -> Bench {
     let remote = |name: &str| {
         let log = Arc::clone(&log);
         let answer = move |_: &crate::ssh::Exec| {
+            if log.lock().unwrap().starts_with("fails") {
+                return Some(Ok(Output { status: 1, stdout: Vec::new(), stderr: Vec::new() }));
+            }
             let text = format!("host 1000 running\nguest web\n{}", log.lock().unwrap());
             Some(Ok(Output { status: 0, stdout: text.into_bytes(), stderr: Vec::new() }))
         };
@@ -173,7 +178,7 @@ async fn bench(standing: Standing) -> Bench {
     let told: Arc<Mutex<Vec<Event>>> = Arc::default();
     let hears = Arc::clone(&told);
     let tasks = [
-        tokio::spawn(Caretaker::new(rack, tell).run(stands, looks)),
+        tokio::spawn(Caretaker::new(rack.clone(), tell).run(stands, looks)),
         tokio::spawn(async move {
             while let Some(event) = news.recv().await {
                 hears.lock().unwrap().push(event);
@@ -181,7 +186,7 @@ async fn bench(standing: Standing) -> Bench {
         }),
     ];
     sleep(secs(1)).await;
-    Bench { fake, cluster, guest, log, standing, asked, told, _tasks: tasks }
+    Bench { fake, cluster, guest, log, rack, standing, asked, told, _tasks: tasks }
 }
 
 impl Bench {
@@ -273,6 +278,10 @@ async fn a_guest_whose_disk_is_open_elsewhere_as_well_does_not_go_on() {
     sleep(secs(120)).await;
     assert_eq!(bench.fake.places(bench.guest.uuid)[0].1, DomainState::Paused);
     assert!(bench.kinds().contains(&EventKind::GuestFailed));
+    // Nor does one that has another process of its own host as a second writer.
+    bench.cluster.use_image(&disk, ImageUsers { watchers: vec![own.clone(), user("10.1.0.1:0/9")], lockers: vec![] });
+    sleep(secs(120)).await;
+    assert_eq!(bench.fake.places(bench.guest.uuid)[0].1, DomainState::Paused);
     bench.cluster.use_image(&disk, ImageUsers { watchers: vec![own], lockers: vec![] });
     bench.runs_on(&["h1"]).await;
 }
@@ -303,4 +312,86 @@ async fn nothing_is_started_that_was_stopped_or_of_which_nothing_is_known() {
     assert_eq!(bench.kinds(), [EventKind::GuestFailed]);
     assert!(bench.fake.places(bench.guest.uuid).is_empty());
     assert_eq!(bench.claim().await.phase, Phase::Running, "its claim goes on naming the host");
+}
+
+#[test]
+fn a_guest_that_was_given_up_is_looked_after_again_once_somebody_started_it() {
+    let mut rule = Rule::default();
+    for n in 0..6 {
+        rule.see(secs(n * 100), G, down("h1", Ending::Crashed));
+        orders(&mut rule, n * 100 + 99);
+        rule.tried(secs(n * 100 + 99), G, Ok("h1".into()));
+    }
+    rule.see(secs(800), G, down("h1", Ending::Crashed));
+    assert_eq!(rule.see(secs(900), G, down("h1", Ending::Crashed)), []);
+    // By an event, and by a look.
+    for seen in [false, true] {
+        if seen {
+            rule.see(secs(901), G, Sight::Fine);
+        } else {
+            rule.runs(G);
+        }
+        assert_eq!(rule.see(secs(902), G, down("h1", Ending::Crashed)).len(), 1, "{seen}");
+        assert_eq!(orders(&mut rule, 902), [Order::Start(G, Where::On("h1".into()))]);
+        rule.tried(secs(902), G, Ok("h1".into()));
+        rule.see(secs(903), G, down("h1", Ending::Untold));
+        assert_eq!(rule.see(secs(903), G, down("h1", Ending::Untold)), [], "told once");
+    }
+    // A word of it is enough.
+    rule.see(secs(904), G, down("h1", Ending::Killed));
+    assert_eq!(orders(&mut rule, 904), [Order::Start(G, Where::On("h1".into()))]);
+    rule.unwanted(G);
+    assert_eq!((orders(&mut rule, 2000), rule.next()), (Vec::new(), None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_panics_or_is_late_leaves_no_guest_out_and_fails_none_that_runs() {
+    let bench = bench(Standing::default()).await;
+    let guests = || vec![bench.guest.uuid, G];
+    let check = |outcomes: Outcomes| {
+        assert_eq!(outcomes[0], (bench.guest.uuid, Ok(Some("h1".to_owned()))));
+        assert!(outcomes[1].1.is_err());
+    };
+    check(in_time(&bench.rack, guests(), async { panic!("as it happens") }).await);
+    check(in_time(&bench.rack, guests(), std::future::pending()).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_cannot_tell_holds_up_only_its_own_guests() {
+    let bench = bench(well()).await;
+    let other = sample_guest("db");
+    bench.cluster.create(&Guest::object(other.uuid), &encode(&other).unwrap()).await.unwrap();
+    for disk in &other.disks {
+        bench.cluster.image_create(&disk.image, 1 << 30).await.unwrap();
+    }
+    bench.fake.put("h2", "db", other.uuid);
+    let running = Claim::default().starting("h2", &Run::new()).running("h2");
+    claim::swap(bench.cluster.as_ref(), other.uuid, &Claim::default(), &running).await.unwrap();
+    *bench.log.lock().unwrap() = "fails".to_owned();
+    bench.fake.happens("h1", bench.guest.uuid, Lifecycle::Stopped);
+    bench.fake.happens("h2", other.uuid, Lifecycle::Crashed);
+    sleep(secs(120)).await;
+    assert_eq!(bench.fake.places(other.uuid), [("h2".to_owned(), DomainState::Running)]);
+    assert!(bench.fake.places(bench.guest.uuid).is_empty());
+    assert!(bench.kinds().contains(&EventKind::GuestFailed), "{:?}", bench.told.lock().unwrap());
+    bench.logs("destroyed");
+    bench.runs_on(&["h1"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_heard_while_a_host_is_silent_or_others_are_at_it_is_not_lost() {
+    let bench = bench(well()).await;
+    bench.logs("destroyed");
+    let running = bench.claim().await;
+    let moving = running.moving("h1", "h2", &Run::new());
+    claim::swap(bench.cluster.as_ref(), bench.guest.uuid, &running, &moving).await.unwrap();
+    bench.fake.happens("h1", bench.guest.uuid, Lifecycle::Stopped);
+    sleep(secs(30)).await;
+    assert!(bench.fake.places(bench.guest.uuid).is_empty() && bench.kinds().is_empty());
+    bench.fake.fault("h1", FakeFault::Unreachable);
+    claim::swap(bench.cluster.as_ref(), bench.guest.uuid, &moving, &moving.running("h1")).await.unwrap();
+    sleep(secs(100)).await;
+    assert!(bench.kinds().is_empty(), "{:?}", bench.told.lock().unwrap());
+    bench.fake.mend("h1", FakeFault::Unreachable);
+    bench.runs_on(&["h1"]).await;
 }

@@ -71,10 +71,11 @@ impl Performer {
                 Action::Recover { host } => self.recover(host, std::mem::take(&mut records)),
                 Action::RestartGuests { host } => self.restart_guests(host),
                 Action::Drain { host } => {
-                    self.aside("drained", host, |hands, host| async move { hands.drain(&host).await });
+                    let failed = Input::DrainFailed { host: host.clone() };
+                    self.aside("drained", host, Some(failed), |hands, host| async move { hands.drain(&host).await });
                 }
                 Action::MendLibvirt { host } => {
-                    self.aside("mended", host, |hands, host| async move { hands.mend_libvirt(&host).await });
+                    self.aside("mended", host, None, |hands, host| async move { hands.mend_libvirt(&host).await });
                 }
             }
         }
@@ -202,18 +203,28 @@ impl Performer {
         });
     }
 
-    /// Does something that the brain does not wait for; people are told what came of it.
-    fn aside<F>(&self, kind: &'static str, host: String, work: impl FnOnce(Arc<dyn Hands>, String) -> F)
-    where
+    /// Does something that the brain does not wait for; people are told what came of it, and the brain `failed` where it did.
+    fn aside<F>(
+        &self,
+        kind: &'static str,
+        host: String,
+        failed: Option<Input>,
+        work: impl FnOnce(Arc<dyn Hands>, String) -> F,
+    ) where
         F: Future<Output = Result<String, String>> + Send + 'static,
     {
         let (work, told, clock) = (work(Arc::clone(&self.hands), host.clone()), self.told.clone(), self.clock);
+        let answers = self.answers.clone();
         tokio::spawn(async move {
-            let text = match timeout(RECOVERY, work).await {
-                Ok(Ok(text)) => text,
-                Ok(Err(why)) => format!("host {host}: {why}"),
-                Err(_) => format!("host {host}: not done within {} s", RECOVERY.as_secs()),
+            let done = match timeout(RECOVERY, work).await {
+                Ok(Ok(text)) => Ok(text),
+                Ok(Err(why)) => Err(format!("host {host}: {why}")),
+                Err(_) => Err(format!("host {host}: not done within {} s", RECOVERY.as_secs())),
             };
+            if let (Err(_), Some(failed)) = (&done, failed) {
+                let _ = answers.send(failed).await;
+            }
+            let (Ok(text) | Err(text)) = done;
             let _ = told.send(Told::of(clock.now(), kind, Some(&host), text)).await;
         });
     }

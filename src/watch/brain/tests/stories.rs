@@ -124,6 +124,15 @@ fn slow_is_not_dead() {
     slow.run(SECOND * 60);
     assert!(slow.fences().is_empty());
     assert_eq!(slow.seen.iter().filter(|(_, action)| matches!(action, Action::Drain { .. })).count(), 1);
+    // What did not move is tried again, less and less often, while it stays slow.
+    for (fails, seconds, drains) in [(true, 50, 1), (false, 20, 2), (true, 110, 2), (false, 20, 3)] {
+        if fails {
+            slow.tell(&Input::DrainFailed { host: "h01".into() });
+        }
+        slow.run(SECOND * seconds);
+        let asked = slow.seen.iter().filter(|(_, action)| matches!(action, Action::Drain { .. })).count();
+        assert_eq!(asked, drains, "{seconds}");
+    }
     let mut stuck = Bench::settled(3);
     stuck.libvirt = Work::Failed("no socket".into());
     stuck.run(SECOND * 60);
