@@ -34,7 +34,7 @@ pub fn merge(request: &Merge, report: Report<'_>) -> Result<Merged> {
     store.manifest(at, point)?;
     let directory = store.guest_directory(at);
     let lock = Lock::take(&directory, request.owner.as_deref().unwrap_or("a backup merge"))?;
-    store.sweep(&directory, &lock)?;
+    store.sweep(at, &lock)?;
     merge_locked(&store, at, point, request.onto.as_deref(), &lock, report).map_err(|error| error.at(point))
 }
 

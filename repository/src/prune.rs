@@ -116,7 +116,7 @@ fn decide(store: &Store, at: At<'_>, request: &Prune, pruned: &mut PrunedGuest) 
 fn carry_out(store: &Store, at: At<'_>, request: &Prune, pruned: &mut PrunedGuest, report: Report<'_>) -> Result<()> {
     let directory = store.guest_directory(at);
     let lock = Lock::take(&directory, request.owner.as_deref().unwrap_or("a backup prune"))?;
-    store.sweep(&directory, &lock)?;
+    store.sweep(at, &lock)?;
     let plan = decide(store, at, request, pruned)?;
     let mut doomed = std::mem::take(&mut pruned.removed);
     pruned.merged.clear();

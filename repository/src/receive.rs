@@ -43,7 +43,7 @@ pub fn receive(request: &Receive, payload: &mut dyn BufRead, report: Report<'_>)
     let at = At { cluster: &request.cluster, guest: &request.guest };
     let guest = store.create_guest(at)?;
     let lock = Lock::take(&guest, request.owner.as_deref().unwrap_or("a backup run"))?;
-    let swept = store.sweep(&guest, &lock)?;
+    let swept = store.sweep(at, &lock)?;
     let directory = store.directory(at, &request.point);
     if directory.exists() {
         let message = format!("guest {}: point {} is there already", request.guest, request.point);

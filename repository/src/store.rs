@@ -237,8 +237,9 @@ impl Store {
     }
 
     /// Removes what dead runs have left in a guest's directory; its lock must be held. Returns what it removed.
-    pub(crate) fn sweep(&self, directory: &Path, lock: &Lock) -> Result<Vec<String>> {
+    pub(crate) fn sweep(&self, at: At<'_>, lock: &Lock) -> Result<Vec<String>> {
         lock.check()?;
+        let directory = &self.guest_directory(at);
         let mut swept = Vec::new();
         for name in names(directory)? {
             let path = directory.join(&name);
@@ -250,6 +251,10 @@ impl Store {
             } else if (name.starts_with(PARTIAL) || name.starts_with(REPLACED)) && is_directory(&path) {
                 fs::remove_dir_all(&path).named(&path)?;
                 swept.push(name);
+            } else if let Some(point) = name.strip_prefix(mark::DAMAGED)
+                && !self.directory(at, point).exists()
+            {
+                mark::clear(self, at, point)?;
             }
         }
         Ok(swept)

@@ -233,6 +233,10 @@ fn a_note_of_damage_goes_with_its_point() {
     assert!(store::list(&repo.selection()).unwrap().points.iter().all(|point| point.problem.is_none()));
     fs::write(&note, "not readable").unwrap();
     assert!(store::list(&repo.selection()).unwrap().points[2].problem.is_some());
+    // One whose point was removed by hand goes with the next run.
+    fs::remove_dir_all(repo.path(POINTS[2])).unwrap();
+    repo.prune(store::Keep { last: 9, ..store::Keep::default() }, None);
+    assert!(!note.exists());
 }
 
 #[test]
