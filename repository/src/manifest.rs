@@ -16,6 +16,8 @@ pub enum Consistency {
     Paused,
     /// As after a power cut.
     Crash,
+    /// Each disk as after a power cut, but not all at the same instant: what spans several disks may not fit together.
+    Apart,
 }
 
 /// `MANIFEST.json`.

@@ -1,6 +1,6 @@
 //! How old what could be restored of each guest is.
 
-use super::point::begun;
+use super::point::{ahead, begun};
 use jiff::Timestamp;
 use rackhand_repository::PointSummary;
 use serde::Serialize;
@@ -34,7 +34,8 @@ pub struct Age {
     pub problem: Option<String>,
 }
 
-/// Looks at the points of each guest. A point from the future counts as made now.
+/// Looks at the points of each guest. A point that lies more than an hour in the future says nothing about its age: it is told
+/// as a problem, and does not count.
 pub fn ages<'a>(
     guests: impl IntoIterator<Item = (&'a str, Uuid)>,
     points: &[PointSummary],
@@ -45,8 +46,11 @@ pub fn ages<'a>(
         let uuid = uuid.to_string();
         let mut own: Vec<&PointSummary> = points.iter().filter(|point| point.guest == uuid).collect();
         own.sort_by(|a, b| b.point.cmp(&a.point));
+        let future = own.iter().find(|point| ahead(&point.point, now));
+        let future = future.map(|point| format!("point {} lies in the future: a clock was wrong", point.point));
+        own.retain(|point| !ahead(&point.point, now));
         let found = own.iter().position(|point| point.problem.is_none());
-        let problem = own.first().and_then(|newest| newest.problem.clone());
+        let problem = own.first().and_then(|newest| newest.problem.clone()).or(future);
         let point = found.map(|at| own[at].point.clone());
         let at = point.as_deref().and_then(begun);
         let age = at.map(|at| u64::try_from(now.duration_since(at).as_secs()).unwrap_or(0));
@@ -101,5 +105,16 @@ mod tests {
         assert_eq!((found[0].age_seconds, found[0].problem.clone()), (Some(3600), None));
         assert_eq!(found[1].point.as_deref(), Some("20261126T010000Z"));
         assert_eq!(found[1].problem.as_deref(), Some("a file is missing"));
+    }
+
+    #[test]
+    fn a_point_from_the_future_does_not_hide_that_nothing_was_made_since() {
+        let a = Uuid::from_u128(1);
+        let points = [point(a, "20261120T010000Z", None), point(a, "20270101T010000Z", None)];
+        let now = "2026-11-28T02:00:00Z".parse().unwrap();
+        let found = ages([("a", a)], &points, now, Duration::from_secs(26 * 3600)).remove(0);
+        assert_eq!((found.verdict, found.point.as_deref()), (Verdict::Old, Some("20261120T010000Z")));
+        let problem = "point 20270101T010000Z lies in the future: a clock was wrong";
+        assert_eq!(found.problem.as_deref(), Some(problem));
     }
 }

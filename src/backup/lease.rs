@@ -1,8 +1,9 @@
-//! One backup of a guest at a time: a lease, renewed as long as the backup runs.
+//! One backup or restore of a guest at a time: the guest's hold, renewed as long as that runs. What is held is neither moved
+//! nor deleted.
 
-use crate::cluster::{Candidate, ClusterPort, Seat};
+use crate::cluster::{Candidate, ClusterPort, Lease, Seat};
 use crate::error::{Failure, Kind};
-use crate::guest::hold::{RENEW, TERM};
+use crate::guest::hold::{RENEW, TERM, object};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
@@ -10,22 +11,18 @@ use uuid::Uuid;
 /// Time between two looks at a lease that may be of a process that died.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The state object of the lease.
-fn object(guest: Uuid) -> String {
-    format!("backup.{guest}")
-}
-
-/// Does `work` while no other process backs the guest up.
+/// Does `work` while this process holds the guest for `purpose`, in words that stand after "it is held for". What `work` needs
+/// to know of the guest it reads itself: it may have been deleted before it was held.
 ///
 /// # Errors
 /// Those of the work; [`Kind::Busy`] when another process is at it, or took over because the cluster could not be asked.
 pub(super) async fn alone<T>(
     port: &dyn ClusterPort,
     guest: Uuid,
-    owner: &str,
+    (owner, purpose): (&str, &str),
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
-    let mut candidate = Candidate::new(object(guest), owner, "a backup", TERM);
+    let mut candidate = Candidate::new(object(guest), owner, purpose, TERM);
     let until = take(&mut candidate, port).await?;
     let outcome = tokio::select! {
         biased;
@@ -37,8 +34,8 @@ pub(super) async fn alone<T>(
     outcome
 }
 
-fn taken(holder: &str) -> Failure {
-    Failure::msg(Kind::Busy, format!("{holder} is backing it up"))
+fn taken(lease: &Lease) -> Failure {
+    Failure::msg(Kind::Busy, format!("it is held by {} for {}", lease.holder, lease.purpose))
         .hint("wait until that has ended; then run the same command again")
 }
 
@@ -50,7 +47,7 @@ async fn take(candidate: &mut Candidate, port: &dyn ClusterPort) -> Result<Insta
             Seat::Held { until, .. } => return Ok(until),
             Seat::Taken { lease, free_at } => {
                 if *first.get_or_insert_with(|| lease.clone()) != lease {
-                    return Err(taken(&lease.holder));
+                    return Err(taken(&lease));
                 }
                 sleep_until(free_at.min(Instant::now() + LOOK)).await;
             }
@@ -64,7 +61,7 @@ async fn renewed(candidate: &mut Candidate, port: &dyn ClusterPort, mut until: I
         sleep(RENEW).await;
         match candidate.attempt(port).await {
             Ok(Seat::Held { until: later, .. }) => until = later,
-            Ok(Seat::Taken { lease, .. }) => return taken(&lease.holder),
+            Ok(Seat::Taken { lease, .. }) => return taken(&lease),
             Err(error) if Instant::now() >= until => return error.into(),
             Err(_) => {}
         }

@@ -2,6 +2,7 @@
 
 mod age;
 mod lease;
+mod mark;
 mod point;
 mod repository;
 mod restore;
@@ -12,5 +13,5 @@ mod tests;
 
 pub use age::{Age, Verdict, ages};
 pub use repository::{Repository, Target};
-pub use restore::{Restore, find, restore};
+pub use restore::{Restore, find, restore, several};
 pub use run::{Backed, plan, run};

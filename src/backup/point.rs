@@ -2,15 +2,19 @@
 
 use crate::guest::snapshots::BACKUP_BASE;
 use jiff::tz::TimeZone;
-use jiff::{Span, Timestamp};
+use jiff::{SignedDuration, Span, Timestamp};
 use rackhand_repository::PointSummary;
 
 /// How a point is named: the second it was begun, in UTC.
 const FORMAT: &str = "%Y%m%dT%H%M%SZ";
+/// The length of that.
+const LENGTH: usize = 16;
+/// How far another machine's clock may be ahead.
+const AHEAD: SignedDuration = SignedDuration::from_hours(1);
 
 /// When a point was begun, by its name.
 pub(super) fn begun(point: &str) -> Option<Timestamp> {
-    let plain = point.get(..16)?;
+    let plain = point.get(..LENGTH)?;
     jiff::civil::DateTime::strptime(FORMAT, plain).ok()?.to_zoned(TimeZone::UTC).ok().map(|at| at.timestamp())
 }
 
@@ -21,9 +25,24 @@ pub(super) fn name(now: Timestamp, newest: Option<&str>) -> String {
     at.to_zoned(TimeZone::UTC).strftime(FORMAT).to_string()
 }
 
+/// Whether a point lies in the future, so that the clock that named it was wrong.
+pub(super) fn ahead(point: &str, now: Timestamp) -> bool {
+    begun(point).is_some_and(|at| at.duration_since(now) > AHEAD)
+}
+
 /// What the names of a repository's bases begin with.
-pub(super) fn prefix(repository: &str) -> String {
+fn prefix(repository: &str) -> String {
     format!("{BACKUP_BASE}{repository}.")
+}
+
+/// The point that a snapshot is the base of, if it is one of this repository: the name of another repository may begin the
+/// same way.
+pub(super) fn of<'a>(repository: &str, snapshot: &'a str) -> Option<&'a str> {
+    let point = snapshot.strip_prefix(&prefix(repository))?;
+    let (_, suffix) = point.split_at_checked(LENGTH)?;
+    let number = |suffix: &str| !suffix.is_empty() && suffix.bytes().all(|b| b.is_ascii_digit());
+    let whole = suffix.is_empty() || suffix.strip_prefix('-').is_some_and(number);
+    begun(point).filter(|_| whole).map(|_| point)
 }
 
 /// The snapshot that is kept in the cluster as the base of what follows a point.
@@ -54,6 +73,20 @@ mod tests {
         assert_eq!(name(now, Some("20261128T013000Z")), "20261128T013001Z");
         assert_eq!(name(now, Some("20270101T000000Z-2")), "20270101T000001Z");
         assert_eq!(begun("20261128T013000Z"), Some(at("2026-11-28T01:30:00Z")));
+        assert!(ahead("20261128T023001Z", now) && !ahead("20261128T023000Z", now));
         assert_eq!((begun("debian-12@3"), begun("20261328T013000Z")), (None, None));
+    }
+
+    #[test]
+    fn a_base_is_of_one_repository_also_where_the_name_of_another_begins_the_same() {
+        let names = ["vault", "vault.b", "vault.20261128T013000Z"];
+        for repository in names {
+            for point in ["20261128T013000Z", "20261128T013000Z-2"] {
+                let base = snapshot(repository, point);
+                let owners: Vec<_> = names.into_iter().filter(|name| of(name, &base).is_some()).collect();
+                assert_eq!((owners.as_slice(), of(repository, &base)), (&[repository][..], Some(point)));
+            }
+        }
+        assert_eq!((of("vault", "before-upgrade"), of("vault", "rackhand-backup.vault.mine")), (None, None));
     }
 }

@@ -81,17 +81,37 @@ def send(image, begin, size):
             write_one()
 
 
-cluster = rados.Rados(conffile="/etc/ceph/ceph.conf", name="client.admin")
+def snapshots(image):
+    """The ids of the snapshots that the stream is made of. A name alone says little: it can be taken anew."""
+    ids = {snap["name"]: snap["id"] for snap in image.list_snaps()}
+    return {name: ids.get(name) for name in (request["from"], request["to"]) if name}
+
+
+def still_there(before):
+    """What is read of a snapshot that was removed, or of an image that was, is zeros without an error."""
+    try:
+        with rbd.Image(pool, request["image"], read_only=True) as image:
+            now = snapshots(image)
+    except rbd.ImageNotFound:
+        raise Exception("the image was removed while it was read")
+    if now != before or None in now.values():
+        raise Exception("a snapshot of it was removed while it was read")
+
+
+# An operation that no OSD answers fails, so that a placement group that is not active does not hold the guest for ever.
+cluster = rados.Rados(conffile="/etc/ceph/ceph.conf", name="client.admin", conf={"rados_osd_op_timeout": "300"})
 cluster.connect(timeout=10)
 pool = cluster.open_ioctx(request["pool"])
 with rbd.Image(pool, request["image"], snapshot=request["to"], read_only=True) as image:
     size = image.size()
+    before = snapshots(image)
     out.write(b"rbd diff v1\n")
     if request["from"]:
         text(b"f", request["from"])
     text(b"t", request["to"])
     out.write(b"s" + struct.pack("<Q", size))
     send(image, request["from"], size)
+    still_there(before)
     out.write(b"e")
     out.flush()
 pool.close()

@@ -1,17 +1,18 @@
 //! A repository of the inventory, and what it is asked.
 
+use super::mark;
 use super::stream::{Drain, Feed};
+use crate::cluster::{ClusterError, ClusterPort, Document, fetch, update};
 use crate::error::{Failure, Kind};
 use crate::inventory::Inventory;
 use crate::ui::Job;
 use indicatif::HumanBytes;
 use rackhand_repository::{Done, Error, ErrorKind, Listed, PointSummary, Progress, Request, Selection, answer};
+use serde::{Deserialize, Serialize};
 use std::io::BufReader;
 use std::path::PathBuf;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-/// The file that makes a directory a repository.
-const MARK: &str = "rackhand-repository.json";
 /// Reports of progress that may wait to be shown; more are dropped.
 const REPORTS: usize = 16;
 
@@ -31,6 +32,17 @@ pub struct Target {
     pub cluster: Option<String>,
     /// Only this guest's UUID.
     pub guest: Option<String>,
+}
+
+/// What the cluster knows of a repository that its guests are backed up to.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+struct Known {
+    /// The id that its directory carries.
+    id: String,
+}
+
+impl Document for Known {
+    const SCHEMA: &'static str = "rackhand.backup-repository/1";
 }
 
 /// A repository in a directory of this machine.
@@ -120,14 +132,76 @@ impl Repository {
         Failure::msg(kind, format!("repository {}: {error}", self.name))
     }
 
-    /// Its points, oldest first for each guest; none where nothing was ever stored.
+    /// The state object of what the cluster knows of it.
+    fn object(&self) -> String {
+        format!("backup-repository.{}", self.name)
+    }
+
+    /// Makes sure that the directory is the repository that the cluster's guests are backed up to. A mount point without its
+    /// file system looks like a repository without points, and would cost all bases.
     ///
     /// # Errors
-    /// When it cannot be read.
-    pub async fn points(&self, target: &Target) -> Result<Vec<PointSummary>, Failure> {
-        if !tokio::fs::try_exists(self.path.join(MARK)).await? {
-            return Ok(Vec::new());
+    /// [`Kind::Refused`] where it is another one, or none.
+    pub async fn known(&self, port: &dyn ClusterPort) -> Result<(), Failure> {
+        let id = self.id()?;
+        let begin = format!("begin to use it with `rackhand backup init --to {}`", self.name);
+        match fetch::<Known>(port, &self.object()).await? {
+            Some((known, _)) if Some(&known.id) == id.as_ref() => Ok(()),
+            Some(_) => Err(Failure::refused(format!(
+                "{} is another repository than the one that the cluster knows as {}",
+                self.path.display(),
+                self.name
+            ))
+            .hint(format!("mount that one; or {begin}: all guests are stored anew then"))),
+            None => {
+                Err(Failure::refused(format!("the cluster does not know backup repository {} yet", self.name))
+                    .hint(begin))
+            }
         }
+    }
+
+    /// Whether the cluster knows another repository by this name, which a begun one would take the place of.
+    ///
+    /// # Errors
+    /// When the cluster cannot be asked, or the directory cannot be read.
+    pub async fn replaces(&self, port: &dyn ClusterPort) -> Result<bool, Failure> {
+        let known = fetch::<Known>(port, &self.object()).await?;
+        let id = mark::read(&self.path)?.and_then(|mark| mark.id);
+        Ok(known.is_some_and(|(known, _)| Some(known.id) != id))
+    }
+
+    /// Begins to use it: makes a repository of the directory, unless it is one, and lets the cluster know it.
+    ///
+    /// # Errors
+    /// When the directory has something else in it, or the cluster cannot be asked.
+    pub async fn begin(&self, port: &dyn ClusterPort) -> Result<(), Failure> {
+        let id = mark::write(&self.path)?;
+        let object = self.object();
+        let written =
+            update(port, &object, |_: Option<Known>| Ok::<_, ClusterError>((Some(Known { id: id.clone() }), ())));
+        Ok(written.await?)
+    }
+
+    /// The id of the repository in the directory.
+    fn id(&self) -> Result<Option<String>, Failure> {
+        match mark::read(&self.path)? {
+            Some(mark) => Ok(mark.id),
+            None => {
+                Err(Failure::refused(format!("{} is no repository: it has no {}", self.path.display(), mark::FILE))
+                    .hint(format!(
+                        "mount the file system that it is on; a new one is begun with `rackhand backup init --to {}`",
+                        self.name
+                    )))
+            }
+        }
+    }
+
+    /// Its points, oldest first for each guest.
+    ///
+    /// # Errors
+    /// [`Kind::Refused`] where there is no repository; or when it cannot be read.
+    pub async fn points(&self, target: &Target) -> Result<Vec<PointSummary>, Failure> {
+        self.id()?;
         match self.ask(Request::List(self.selection(target)), None).await? {
             Done::List(Listed { mut points, .. }) => {
                 points.sort_by(|a, b| (&a.name, &a.guest, &a.point).cmp(&(&b.name, &b.guest, &b.point)));

@@ -1,17 +1,21 @@
 //! Bringing a guest back: its disks new in the guests' pool, its definition under its old name or another one.
 
+use super::lease::alone;
+use super::point;
 use super::repository::{Pipes, Repository, Target, unexpected};
 use super::run::mon_host;
 use super::stream;
-use crate::cluster::{ClusterError, KeysChange, Version, encode, fetch, update};
+use crate::cluster::{ClusterError, KeysChange, fetch, update};
 use crate::error::{Failure, Kind};
 use crate::guest::address::{self, Pool, Wish};
 use crate::guest::claim::Claim;
-use crate::guest::{Desired, Disk, Guest, GuestContext, INDEX, Nic, Seed, Stage, check_name};
+use crate::guest::{Desired, Disk, Guest, GuestContext, INDEX, Nic, Restoring, Seed, Stage, check_name};
 use crate::ui::{Job, Outcome, ShutdownPolicy};
 use base64::Engine;
+use jiff::Timestamp;
 use rackhand_repository::{Done, PointPath, PointSummary, ReadDisk, Request, Shown};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use tokio::sync::mpsc::channel;
 use uuid::Uuid;
 
@@ -52,9 +56,14 @@ pub async fn find(rack: &GuestContext, repository: &Repository, wanted: &Restore
         return Err(Failure::usage(format!("repository {} has no point of guest {}", repository.name, wanted.guest))
             .hint("see what it has with `rackhand backup list`"));
     }
+    let guests: BTreeSet<String> = points.iter().map(|p| p.guest.clone()).collect();
+    if guests.len() > 1 {
+        return Err(several(&wanted.guest, &guests));
+    }
+    let now = Timestamp::now();
     let found = match &wanted.point {
         Some(name) => points.into_iter().find(|p| p.point == *name),
-        None => points.into_iter().filter(|p| p.problem.is_none()).max_by(|a, b| a.point.cmp(&b.point)),
+        None => points.into_iter().filter(|p| p.problem.is_none()).max_by_key(|p| newest(&p.point, now)),
     };
     match found {
         Some(PointSummary { problem: Some(problem), point, .. }) => {
@@ -64,6 +73,17 @@ pub async fn find(rack: &GuestContext, repository: &Repository, wanted: &Restore
         None => Err(Failure::usage(format!("guest {} has no such point that can be restored", wanted.guest))
             .hint("see its points with `rackhand backup list`")),
     }
+}
+
+/// What makes the newest point the greatest; one from the future comes after all others.
+fn newest(point: &str, now: Timestamp) -> (bool, String) {
+    (!point::ahead(point, now), point.to_owned())
+}
+
+/// Refuses a name that several guests had.
+pub fn several<'a>(name: &str, guests: impl IntoIterator<Item = &'a String>) -> Failure {
+    let guests: Vec<&str> = guests.into_iter().map(String::as_str).collect();
+    Failure::usage(format!("several guests had the name {name}")).hint(format!("give the UUID: {}", guests.join(", ")))
 }
 
 /// Restores a guest; it is not started. The same command, run again, finishes one that was killed.
@@ -99,23 +119,51 @@ async fn bring_back(
 ) -> Result<Guest, Failure> {
     let old: Guest = serde_json::from_value(shown.definition["guest"].clone())
         .map_err(|error| Failure::msg(Kind::Problem, format!("the definition in point {}: {error}", at.point)))?;
-    let guest = define(rack, &old, &at.point, name).await?;
-    for (disk, stored) in guest.disks.iter().zip(&shown.manifest.disks) {
-        let read = ReadDisk { at: at.clone(), disk: stored.index, to: None, without_snapshot: true };
-        restore_disk(rack, repository, &disk.image, stored.size, read, job).await?;
-    }
-    write_seed(rack, &guest, &old, &shown.definition["seed"]).await?;
-    pass_all_floors(rack, guest.uuid).await?;
+    let mark = Restoring { repository: repository.name.clone(), point: at.point.clone(), run: rack.run.id.clone() };
+    // As another guest it has another id, the same one whenever this is run again.
+    let uuid = match name {
+        Some(name) => Uuid::new_v5(&old.uuid, format!("{} {name}", at.point).as_bytes()),
+        None => old.uuid,
+    };
+    let owner = format!("restore {} of {}", rack.run.id, rack.run.by);
+    let work = async {
+        let guest = define(rack, &old, (uuid, name.unwrap_or(&old.name)), &mark).await?;
+        for (disk, stored) in guest.disks.iter().zip(&shown.manifest.disks) {
+            let read = ReadDisk { at: at.clone(), disk: stored.index, to: None, without_snapshot: true };
+            restore_disk(rack, repository, (&guest, &disk.image, stored.size), read, job).await?;
+        }
+        still_ours(rack, &guest).await?;
+        write_seed(rack, &guest, &old, &shown.definition["seed"]).await?;
+        pass_all_floors(rack, uuid).await?;
+        complete(rack, &guest).await
+    };
+    alone(rack.port(), uuid, (&owner, "a restore"), work).await
+}
+
+/// Says that the guest is complete, if this run still restores it.
+async fn complete(rack: &GuestContext, guest: &Guest) -> Result<Guest, Failure> {
     let object = Guest::object(guest.uuid);
     let ready = update(rack.port(), &object, |found: Option<Guest>| match found {
-        Some(guest) if guest.stage == Stage::Creating => {
-            let guest = Guest { stage: Stage::Ready, ..guest };
-            Ok::<_, ClusterError>((Some(guest.clone()), Some(guest)))
+        Some(found) if found.stage == Stage::Creating && found.restore == guest.restore => {
+            let ready = Guest { stage: Stage::Ready, restore: None, ..found };
+            Ok::<_, ClusterError>((Some(ready.clone()), Some(ready)))
         }
-        // Another run began to delete it, or has finished the same restore.
         other => Ok((other, None)),
     });
-    ready.await?.ok_or_else(|| Failure::failed(format!("guest {} was changed by another run meanwhile", guest.name)))
+    ready.await?.ok_or_else(|| taken_over(&guest.name))
+}
+
+/// Makes sure that the guest is still being restored, and by this run, before something of it is removed or overwritten: a
+/// machine that slept may have lost it to another run, which has started it since.
+async fn still_ours(rack: &GuestContext, guest: &Guest) -> Result<(), Failure> {
+    match fetch::<Guest>(rack.port(), &Guest::object(guest.uuid)).await? {
+        Some((found, _)) if found.stage == Stage::Creating && found.restore == guest.restore => Ok(()),
+        _ => Err(taken_over(&guest.name)),
+    }
+}
+
+fn taken_over(name: &str) -> Failure {
+    Failure::msg(Kind::Busy, format!("guest {name} was deleted or restored by another run meanwhile"))
 }
 
 /// Begins the guest's claim above the generations that hosts remember of the guest that was deleted: they refuse what is older.
@@ -130,21 +178,19 @@ async fn pass_all_floors(rack: &GuestContext, uuid: Uuid) -> Result<(), Failure>
 }
 
 /// Enters the guest under its name, not complete yet; one that an earlier run of the same restore entered is found.
-async fn define(rack: &GuestContext, old: &Guest, point: &str, name: Option<&str>) -> Result<Guest, Failure> {
+/// From another point it is begun anew: nothing of the first one's definition or disks stays.
+async fn define(
+    rack: &GuestContext,
+    old: &Guest,
+    (uuid, name): (Uuid, &str),
+    mark: &Restoring,
+) -> Result<Guest, Failure> {
     let port = rack.port();
-    // As another guest it has another id, the same one whenever this is run again.
-    let uuid = match name {
-        Some(name) => Uuid::new_v5(&old.uuid, format!("{point} {name}").as_bytes()),
-        None => old.uuid,
-    };
-    let name = name.unwrap_or(&old.name);
     check_name(name)?;
     let object = Guest::object(uuid);
-    if let Some((found, _)) = fetch::<Guest>(port, &object).await? {
-        return match found.stage {
-            Stage::Creating if found.name == name => Ok(found),
-            _ => Err(there(&found.name)),
-        };
+    let begun = fetch::<Guest>(port, &object).await?.map(|(found, _)| found);
+    if let Some(found) = begun.as_ref().filter(|found| !half_restored(found, name)) {
+        return Err(there(&found.name));
     }
     match port.change_keys(INDEX, &KeysChange::default().add(name, uuid.to_string())).await {
         Ok(()) => {}
@@ -179,10 +225,30 @@ async fn define(rack: &GuestContext, old: &Guest, point: &str, name: Option<&str
         desired: Desired::Stopped,
         disks: disks.map(|(n, disk)| Disk { image: format!("vm.{uuid}.disk{n}"), ..disk.clone() }).collect(),
         nics,
+        restore: Some(mark.clone()),
         ..old.clone()
     };
-    let _: Version = port.create(&object, &encode(&guest)?).await?;
+    let entered = update(port, &object, |found: Option<Guest>| {
+        Ok::<_, ClusterError>(match found {
+            Some(found) if !half_restored(&found, name) => (Some(found), false),
+            _ => (Some(guest.clone()), true),
+        })
+    });
+    if !entered.await? {
+        return Err(there(name));
+    }
+    for disk in begun.into_iter().flat_map(|begun| begun.disks) {
+        if !guest.disks.iter().any(|new| new.image == disk.image) {
+            still_ours(rack, &guest).await?;
+            port.image_remove(&disk.image).await?;
+        }
+    }
     Ok(guest)
+}
+
+/// Whether an earlier run of a restore entered it.
+fn half_restored(found: &Guest, name: &str) -> bool {
+    found.stage == Stage::Creating && found.restore.is_some() && found.name == name
 }
 
 fn there(name: &str) -> Failure {
@@ -194,15 +260,16 @@ fn there(name: &str) -> Failure {
 async fn restore_disk(
     rack: &GuestContext,
     repository: &Repository,
-    image: &str,
-    size: u64,
+    (guest, image, size): (&Guest, &str, u64),
     read: ReadDisk,
     job: &Job,
 ) -> Result<(), Failure> {
     let port = rack.port();
     if port.image(image).await?.is_some() {
+        still_ours(rack, guest).await?;
         port.image_remove(image).await?;
     }
+    still_ours(rack, guest).await?;
     port.image_create(image, size).await?;
     let remote = mon_host(rack).await?;
     let (to, from) = channel(AHEAD);

@@ -4,7 +4,7 @@ use super::lease::alone;
 use super::point::{self, base};
 use super::repository::{Pipes, Repository, Target, unexpected};
 use super::stream::{Disk, send};
-use crate::cluster::{ClusterError, Image, Parent};
+use crate::cluster::{ClusterError, Image, Parent, fetch};
 use crate::error::{Failure, Kind};
 use crate::guest::image::Template;
 use crate::guest::{Guest, GuestContext, Stage};
@@ -43,6 +43,7 @@ pub type Backed = PointSummary;
 /// # Errors
 /// When the cluster or the repository cannot be asked.
 pub async fn plan(rack: &GuestContext, repository: &Repository, guest: &Guest) -> Result<Option<String>, Failure> {
+    repository.known(rack.port()).await?;
     let (points, images) = look(rack, repository, guest).await?;
     Ok(base_of(&points, repository, &images).map(|base| base.point.clone()))
 }
@@ -66,7 +67,7 @@ pub async fn run(
             }
             let job = rack.ui.job(format!("back up {}", guest.name));
             let work = back_up(rack, repository, guest, full, &job);
-            let result = alone(rack.port(), guest.uuid, &owner(rack), work).await;
+            let result = alone(rack.port(), guest.uuid, (&owner(rack), "a backup"), work).await;
             job.conclude(&result, |made| (Outcome::Done, said(made)));
             (guest.name.clone(), result)
         }
@@ -94,7 +95,10 @@ async fn look(
             .hint(format!("see what it is with `rackhand guest show {}`", guest.name)));
     }
     let cluster = Some(rack.inventory.cluster.fsid.to_string());
-    let points = repository.points(&Target { cluster, guest: Some(guest.uuid.to_string()) }).await?;
+    let mut points = repository.points(&Target { cluster, guest: Some(guest.uuid.to_string()) }).await?;
+    // A point from the future says that a clock was wrong. What follows does not stand on it, and has the right time.
+    let now = Timestamp::now();
+    points.retain(|point| !point::ahead(&point.point, now));
     let mut images = Vec::new();
     for disk in &guest.disks {
         let image = rack.port().image(&disk.image).await?;
@@ -115,6 +119,10 @@ async fn back_up(
     full: bool,
     job: &Job,
 ) -> Result<Backed, Failure> {
+    repository.known(rack.port()).await?;
+    // Now that it is held it is not deleted any more; it may have been before.
+    let found = fetch::<Guest>(rack.port(), &Guest::object(guest.uuid)).await?;
+    let guest = &found.ok_or_else(|| Failure::failed("it was deleted meanwhile"))?.0;
     let (points, images) = look(rack, repository, guest).await?;
     let found = base_of(&points, repository, &images).map(|base| base.point.clone());
     // What a run that was killed left, and what the newest point does not stand on.
@@ -153,11 +161,11 @@ async fn keep_alone(
     guest: &Guest,
     kept: Option<&str>,
 ) -> Result<(), Failure> {
-    let (prefix, kept) = (point::prefix(&repository.name), kept.map(|kept| point::snapshot(&repository.name, kept)));
     for disk in &guest.disks {
         let Some(image) = rack.port().image(&disk.image).await? else { continue };
         for snapshot in image.snapshots {
-            if snapshot.name.starts_with(&prefix) && kept.as_ref() != Some(&snapshot.name) {
+            let point = point::of(&repository.name, &snapshot.name);
+            if point.is_some() && point != kept {
                 match rack.port().snapshot_remove(&disk.image, &snapshot.name).await {
                     Ok(()) | Err(ClusterError::NotFound(_)) => {}
                     Err(error) => return Err(error.into()),
@@ -204,7 +212,7 @@ async fn ship(
         point: new.to_owned(),
         parent: parent.map(str::to_owned),
         definition: definition(rack, guest).await?,
-        consistency: Consistency::Crash,
+        consistency: if disks.len() > 1 { Consistency::Apart } else { Consistency::Crash },
         disks,
         reader: None,
         parallel: None,

@@ -7,6 +7,7 @@ use std::io::{self, Read, Write};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc::{Receiver, Sender};
+use tokio::time::timeout;
 
 /// Reads a script from stdin and becomes it; what follows on stdin is the script's.
 const BOOTSTRAP: &str = "import sys;b=sys.stdin.buffer;n=int(b.readline());exec(compile(b.read(n),'rackhand','exec'))";
@@ -14,6 +15,9 @@ const READER: &str = include_str!("reader.py");
 const WRITER: &str = include_str!("writer.py");
 /// Bytes handed on at a time.
 const CHUNK: usize = 1 << 20;
+/// How long a stream may stand still. The scripts give up an operation that no OSD answers much earlier; a large disk that is
+/// almost empty is looked through for some minutes without a byte.
+const SILENCE: Duration = Duration::from_mins(30);
 /// How long a script may take to end once its stream has.
 const END: Duration = Duration::from_secs(60);
 
@@ -42,6 +46,11 @@ async fn ended(remote: &dyn Remote, what: &str, end: ChannelEnd) -> Result<(), F
     }
 }
 
+fn silent(remote: &dyn Remote, what: &str) -> Failure {
+    let minutes = SILENCE.as_secs() / 60;
+    Failure::failed(format!("host {}: {what} stands still since {minutes} minutes", remote.name()))
+}
+
 /// Sends a disk's diff stream, as the repository takes it: chunks with their length before them, and an empty one once the
 /// stream is whole. Tells whether the repository took it all; where not, it says why itself.
 pub(super) async fn send(remote: &dyn Remote, pool: &str, disk: &Disk, to: &Sender<Vec<u8>>) -> Result<bool, Failure> {
@@ -50,7 +59,7 @@ pub(super) async fn send(remote: &dyn Remote, pool: &str, disk: &Disk, to: &Send
     let (stdin, mut stdout, end) = script(remote, READER, &request).await?.into_parts();
     loop {
         let mut chunk = vec![0; CHUNK];
-        let n = stdout.read(&mut chunk[4..]).await?;
+        let n = timeout(SILENCE, stdout.read(&mut chunk[4..])).await.map_err(|_| silent(remote, &what))??;
         if n == 0 {
             break;
         }
@@ -78,7 +87,8 @@ pub(super) async fn write(
     let (mut stdin, mut stdout, end) = script(remote, WRITER, &request).await?.into_parts();
     let mut broken = false;
     while let Some(chunk) = from.recv().await {
-        if stdin.write_all(&chunk).await.is_err() {
+        let taken = timeout(SILENCE, stdin.write_all(&chunk)).await.map_err(|_| silent(remote, &what))?;
+        if taken.is_err() {
             // What it says at its end tells why.
             broken = true;
             break;
@@ -87,7 +97,7 @@ pub(super) async fn write(
     let _ = stdin.shutdown().await;
     drop((stdin, from));
     let mut said = Vec::new();
-    stdout.read_to_end(&mut said).await?;
+    timeout(SILENCE, stdout.read_to_end(&mut said)).await.map_err(|_| silent(remote, &what))??;
     ended(remote, &what, end).await?;
     let told = serde_json::from_slice::<Value>(&said).ok().and_then(|told| told["bytes"].as_u64());
     match told {

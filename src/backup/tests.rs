@@ -1,10 +1,11 @@
 //! Backups of a guest on a rack in memory, into a real repository.
 
-use super::{Repository, Restore, Target, restore, run};
-use crate::cluster::{ClusterPort, FakeCluster, FaultyCluster, KeysChange, encode};
+use super::lease::alone;
+use super::{Repository, Restore, Target, find, restore, run, stream};
+use crate::cluster::{ClusterPort, FakeCluster, FaultyCluster, KeysChange, encode, fetch};
 use crate::error::{Failure, Kind};
 use crate::guest::claim::{self, Run};
-use crate::guest::{Guest, GuestContext, INDEX, Seed, Stage, delete, sample_guest, sample_inventory};
+use crate::guest::{Guest, GuestContext, INDEX, Restoring, Seed, Stage, delete, sample_guest, sample_inventory};
 use crate::inventory::BackupStorage;
 use crate::libvirt::FakeRack;
 use crate::ssh::{Blow, Channel, Exec, Fleet, Forward, Output, Remote, RemoteError, Trap};
@@ -21,6 +22,8 @@ struct Disk {
     content: Vec<u8>,
     /// Whether its reader ends early.
     cut: bool,
+    /// Whether its reader stands still.
+    stuck: bool,
     /// The last stream that was written to a disk.
     written: Vec<u8>,
 }
@@ -66,6 +69,9 @@ impl Remote for Mon {
         let disk = Arc::clone(&self.1);
         tokio::spawn(async move {
             let (mut read, mut write) = tokio::io::split(theirs);
+            while disk.lock().unwrap().stuck {
+                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            }
             let answer = if request.get("to").is_some() {
                 let disk = disk.lock().unwrap();
                 let mut stream = diff(&request, SIZE, &disk.content);
@@ -131,6 +137,7 @@ async fn world() -> World {
         turns: Arc::default(),
     };
     let repository = Repository::of(&rack.inventory, None).unwrap();
+    repository.begin(rack.port()).await.unwrap();
     World { rack, cluster, disk, guest, repository, _directory: directory }
 }
 
@@ -288,4 +295,121 @@ async fn a_restore_that_is_killed_at_any_call_is_finished_by_the_next_one() {
             assert_eq!(world.cluster.images().await.unwrap().len(), 2, "{blow:?} at {at}");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_is_not_deleted_while_it_is_backed_up() {
+    let world = world().await;
+    let end = tokio::sync::Notify::new();
+    let work = async {
+        end.notified().await;
+        Ok(())
+    };
+    let backup = alone(world.rack.port(), world.guest.uuid, ("backup 1 on laptop", "a backup"), work);
+    let other = async {
+        let deleted = delete(&world.another(None), std::slice::from_ref(&world.guest)).await.unwrap().remove(0).1;
+        end.notify_one();
+        deleted.unwrap_err()
+    };
+    let (backup, refused) = tokio::join!(backup, other);
+    backup.unwrap();
+    assert_eq!(refused.kind, Kind::Busy, "{refused}");
+    assert_eq!(world.rack.guest("web").await.unwrap().stage, Stage::Ready);
+    world.back_up(&world.rack).await.unwrap();
+    // What was deleted before it was held is not backed up.
+    delete(&world.rack, std::slice::from_ref(&world.guest)).await.unwrap().remove(0).1.unwrap();
+    let failure = world.back_up(&world.rack).await.unwrap_err();
+    assert_eq!((failure.kind, failure.to_string().as_str()), (Kind::Failed, "it was deleted meanwhile"));
+}
+
+/// What another run of a restore from `point` has left.
+async fn half_restored(world: &World, point: &str, stage: Stage) -> Guest {
+    let restore = Restoring { repository: "vault".into(), point: point.into(), run: "another".into() };
+    let guest = Guest { stage, restore: Some(restore), cpus: 99, ..world.guest.clone() };
+    let object = Guest::object(guest.uuid);
+    if let Some((_, version)) = fetch::<Guest>(world.rack.port(), &object).await.unwrap() {
+        world.cluster.remove(&object, version).await.unwrap();
+    }
+    world.cluster.create(&object, &encode(&guest).unwrap()).await.unwrap();
+    guest
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restore_from_another_point_begins_anew() {
+    let world = world().await;
+    world.back_up(&world.rack).await.unwrap();
+    let mut begun = half_restored(&world, "20200101T000000Z", Stage::Creating).await;
+    let extra = crate::guest::Disk { image: "vm.extra".into(), ..begun.disks[0].clone() };
+    begun.disks.push(extra);
+    let object = Guest::object(begun.uuid);
+    let (_, version) = fetch::<Guest>(world.rack.port(), &object).await.unwrap().unwrap();
+    world.cluster.replace(&object, &encode(&begun).unwrap(), version).await.unwrap();
+    world.cluster.image_create("vm.extra", SIZE).await.unwrap();
+    // The disk's base would stop its removal, as it does on a cluster.
+    for snapshot in world.snapshots().await {
+        world.cluster.snapshot_remove(&world.guest.disks[0].image, &snapshot).await.unwrap();
+    }
+    let restored = restore(&world.rack, &world.repository, &world.wanted()).await.unwrap();
+    assert_eq!((restored.cpus, restored.restore.clone()), (world.guest.cpus, None));
+    assert_eq!(restored.disks, world.guest.disks);
+    assert_eq!(world.cluster.image("vm.extra").await.unwrap(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restore_that_lost_its_guest_to_another_run_touches_no_disk() {
+    let world = world().await;
+    world.back_up(&world.rack).await.unwrap();
+    delete(&world.rack, std::slice::from_ref(&world.guest)).await.unwrap().remove(0).1.unwrap();
+    world.disk.lock().unwrap().stuck = true;
+    let (image, wanted) = (world.guest.disks[0].image.clone(), world.wanted());
+    let sleeper = world.another(None);
+    let other = async {
+        while world.cluster.image(&image).await.unwrap().is_none() {
+            tokio::task::yield_now().await;
+        }
+        // It has begun with the disk. Another run takes the guest over and completes it.
+        half_restored(&world, "20200101T000000Z", Stage::Ready).await;
+        world.disk.lock().unwrap().stuck = false;
+    };
+    let (lost, ()) = tokio::join!(restore(&sleeper, &world.repository, &wanted), other);
+    assert_eq!(lost.unwrap_err().kind, Kind::Busy);
+    assert_eq!(world.cluster.image(&world.guest.seed_image()).await.unwrap(), None, "it wrote no seed");
+    assert_eq!(world.rack.guest("web").await.unwrap().cpus, 99);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_directory_that_is_not_the_clusters_repository_is_refused_and_costs_no_base() {
+    let world = world().await;
+    let first = world.back_up(&world.rack).await.unwrap();
+    let (vault, away) = (&world.repository.path, world.repository.path.with_extension("away"));
+    let refused = |failure: Failure| assert_eq!(failure.kind, Kind::Refused, "{failure}");
+    // Not mounted; then another one.
+    std::fs::rename(vault, &away).unwrap();
+    std::fs::create_dir(vault).unwrap();
+    refused(world.back_up(&world.rack).await.unwrap_err());
+    refused(world.repository.points(&Target::default()).await.unwrap_err());
+    refused(find(&world.rack, &world.repository, &world.wanted()).await.unwrap_err());
+    assert!(world.repository.replaces(world.rack.port()).await.unwrap());
+    std::fs::write(vault.join("rackhand-repository.json"), r#"{"format":1,"written_by":"x","id":"other"}"#).unwrap();
+    refused(world.back_up(&world.rack).await.unwrap_err());
+    assert_eq!(world.snapshots().await, [format!("rackhand-backup.vault.{}", first.point)]);
+    // The right one again.
+    std::fs::remove_dir_all(vault).unwrap();
+    std::fs::rename(&away, vault).unwrap();
+    assert!(!world.repository.replaces(world.rack.port()).await.unwrap());
+    assert_eq!(world.back_up(&world.rack).await.unwrap().kind, PointKind::Incremental);
+    // It keeps its id whenever it is begun.
+    world.repository.begin(world.rack.port()).await.unwrap();
+    assert_eq!(world.back_up(&world.rack).await.unwrap().kind, PointKind::Incremental);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_stands_still_is_given_up() {
+    let world = world().await;
+    world.disk.lock().unwrap().stuck = true;
+    let (to, _from) = tokio::sync::mpsc::channel(1);
+    let disk = stream::Disk { image: "disk".into(), from: None, to: "snapshot".into() };
+    let remote = world.rack.fleet.get("h1").unwrap();
+    let failure = stream::send(remote.as_ref(), "pool", &disk, &to).await.unwrap_err();
+    assert_eq!(failure.to_string(), "host h1: reading disk image disk stands still since 30 minutes");
 }

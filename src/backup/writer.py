@@ -72,7 +72,8 @@ def apply(image):
     image.flush()
 
 
-cluster = rados.Rados(conffile="/etc/ceph/ceph.conf", name="client.admin")
+# An operation that no OSD answers fails, instead of waiting for ever.
+cluster = rados.Rados(conffile="/etc/ceph/ceph.conf", name="client.admin", conf={"rados_osd_op_timeout": "300"})
 cluster.connect(timeout=10)
 pool = cluster.open_ioctx(request["pool"])
 with rbd.Image(pool, request["image"]) as image:

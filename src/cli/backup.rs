@@ -3,7 +3,7 @@
 use super::Context;
 use super::backup_restore::{self, RestoreArgs};
 use super::guest_selection::GuestNames;
-use crate::backup::{Age, Backed, Repository, Target, Verdict, ages, plan, run as run_backups};
+use crate::backup::{Age, Backed, Repository, Target, Verdict, ages, plan, run as run_backups, several};
 use crate::error::{Failure, Kind};
 use crate::guest::{Guest, GuestContext, conclude};
 use crate::inventory::Inventory;
@@ -15,6 +15,7 @@ use rackhand_repository::{
     Damage, Depth, Done, Keep, PointKind, PointPath, PointSummary, Prune, Pruned, Request, Restorable, Verify,
 };
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// Back guests up to a repository outside the cluster, check and prune it, and restore guests from it.
@@ -26,6 +27,7 @@ pub struct BackupArgs {
 
 #[derive(Debug, Subcommand)]
 enum BackupCommand {
+    Init(InitArgs),
     Run(RunArgs),
     List(ListArgs),
     Show(ShowArgs),
@@ -35,9 +37,21 @@ enum BackupCommand {
     Restore(RestoreArgs),
 }
 
+/// Begin to use a repository: its directory is made one, and the cluster knows it from then on.
+///
+/// A directory that is another repository than the one the cluster knows, or none because its file system is not mounted, is
+/// refused by the other commands.
+#[derive(Debug, Args)]
+struct InitArgs {
+    /// Repository of the inventory; the only one where none is named.
+    #[arg(long, value_name = "REPOSITORY")]
+    to: Option<String>,
+}
+
 /// Back guests up: what changed since the last time, or everything the first time.
 ///
-/// A point is complete in the repository, or it is not there. Its disks are as after a power cut; the guest goes on running.
+/// A point is complete in the repository, or it is not there. Its disks are as after a power cut; the guest goes on running. It
+/// is neither moved nor deleted meanwhile.
 #[derive(Debug, Args)]
 struct RunArgs {
     #[command(flatten)]
@@ -144,7 +158,10 @@ fn percent(text: &str) -> Result<f64, String> {
 impl BackupArgs {
     /// Whether it changes nothing.
     pub(super) fn only_looks(&self) -> bool {
-        !matches!(self.command, BackupCommand::Run(_) | BackupCommand::Prune(_) | BackupCommand::Restore(_))
+        matches!(
+            self.command,
+            BackupCommand::List(_) | BackupCommand::Show(_) | BackupCommand::Check(_) | BackupCommand::Verify(_)
+        )
     }
 }
 
@@ -154,6 +171,7 @@ impl BackupArgs {
 /// What the command itself reports.
 pub async fn run(args: BackupArgs, context: &Context) -> Result<(), Failure> {
     match args.command {
+        BackupCommand::Init(args) => init(args, context).await,
         BackupCommand::Run(args) => back_up(args, context).await,
         BackupCommand::List(args) => list(args, context).await,
         BackupCommand::Show(args) => show(args, context).await,
@@ -162,6 +180,25 @@ pub async fn run(args: BackupArgs, context: &Context) -> Result<(), Failure> {
         BackupCommand::Prune(args) => prune(args, context).await,
         BackupCommand::Restore(args) => backup_restore::run(args, context).await,
     }
+}
+
+async fn init(args: InitArgs, context: &Context) -> Result<(), Failure> {
+    let rack = context.cluster().await?;
+    let repository = Repository::of(&rack.inventory, args.to.as_deref())?;
+    let (name, path) = (&repository.name, repository.path.display());
+    if context.would("begin to use", &[format!("{path} as backup repository {name}")])? {
+        return Ok(());
+    }
+    if repository.replaces(rack.port()).await? {
+        let plan = format!(
+            "The cluster knows another repository as {name}. It may only not be mounted. With {path} in its place all guests \
+             are stored anew."
+        );
+        context.agree(&plan, &format!("use {path} in its place?")).await?;
+    }
+    repository.begin(rack.port()).await?;
+    context.ui.note(format!("{path} is backup repository {name} of this cluster"));
+    Ok(())
 }
 
 /// What came of a guest's backup.
@@ -185,6 +222,7 @@ async fn back_up(args: RunArgs, context: &Context) -> Result<(), Failure> {
     if context.global.dry_run {
         return would_back_up(context, &rack, &repository, &guests, args.full).await;
     }
+    repository.known(rack.port()).await?;
     let made = run_backups(&rack, &repository, &guests, args.full, args.parallel.into()).await;
     let outcome = |(guest, result): &(String, Result<Backed, Failure>)| Outcome {
         guest: guest.clone(),
@@ -224,6 +262,16 @@ struct Points {
 }
 
 impl Points {
+    /// The UUID of the guest that is named, if one is.
+    fn the_guest(&self, name: Option<&str>) -> Result<Option<String>, Failure> {
+        let Some(name) = name else { return Ok(None) };
+        let guests: BTreeSet<&String> = self.points.iter().map(|point| &point.guest).collect();
+        match guests.len() {
+            0 | 1 => Ok(guests.into_iter().next().cloned()),
+            _ => Err(several(name, guests)),
+        }
+    }
+
     fn table(&self) -> String {
         let mut table = Table::new(["guest", "point", "kind", "consistency", "size", "stored", "chain", "problem"]);
         for point in &self.points {
@@ -277,6 +325,7 @@ async fn show(args: ShowArgs, context: &Context) -> Result<(), Failure> {
         None => (args.guest.as_str(), None),
     };
     let (repository, points) = points_of(&context.inventory()?, &args.from, Some(guest)).await?;
+    points.the_guest(Some(guest))?;
     let mut points = points.points.into_iter().filter(|p| wanted.is_none_or(|wanted| p.point == wanted));
     let found = points.next().map(|first| points.fold(first, |a, b| if b.point > a.point { b } else { a }));
     let found = found.ok_or_else(|| {
@@ -314,6 +363,7 @@ async fn check(args: CheckArgs, context: &Context) -> Result<(), Failure> {
     let rack = context.cluster().await?;
     let repository = Repository::of(&rack.inventory, args.from.from.as_deref())?;
     let guests = rack.guests().await?;
+    repository.known(rack.port()).await?;
     let cluster = Some(rack.inventory.cluster.fsid.to_string());
     let points = repository.points(&Target { cluster, guest: None }).await?;
     let named = guests.iter().map(|guest| (guest.name.as_str(), guest.uuid));
@@ -358,10 +408,10 @@ struct Found {
 async fn verify(args: VerifyArgs, context: &Context) -> Result<(), Failure> {
     let (repository, points) = points_of(&context.inventory()?, &args.from, args.guest.as_deref()).await?;
     if points.points.is_empty() {
-        context.ui.note(format!("repository {} has no points", repository.name));
-        return Ok(());
+        let text = format!("repository {} has no points: there is nothing to verify", repository.name);
+        return Err(Failure::msg(Kind::Problem, text).hint("back guests up with `rackhand backup run`"));
     }
-    let guest = args.guest.and(points.points.first().map(|point| point.guest.clone()));
+    let guest = points.the_guest(args.guest.as_deref())?;
     let selection = repository.selection(&Target { cluster: None, guest });
     let depth = if args.all { Depth::All } else { Depth::Sample(args.sample) };
     let job = context.ui.job(format!("verify repository {}", repository.name));
@@ -417,7 +467,7 @@ async fn prune(args: PruneArgs, context: &Context) -> Result<(), Failure> {
         context.ui.note(format!("repository {} has no points", repository.name));
         return Ok(());
     }
-    let guest = args.guest.and(points.points.first().map(|point| point.guest.clone()));
+    let guest = points.the_guest(args.guest.as_deref())?;
     let request = |dry_run| {
         let selection = repository.selection(&Target { cluster: None, guest: guest.clone() });
         let (minimum_age, owner) = (args.min_age.as_secs(), Some("a prune".to_owned()));

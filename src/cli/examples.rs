@@ -76,6 +76,7 @@ pub(super) const EXAMPLES: &[(&str, &[&str])] = &[
         "migrate",
         &["rackhand migrate web-1", "rackhand migrate 'web-*' --to h3", "rackhand migrate --all --from h1 --dry-run"],
     ),
+    ("backup init", &["rackhand backup init"]),
     (
         "backup run",
         &[

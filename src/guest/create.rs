@@ -132,7 +132,7 @@ pub async fn plan(rack: &GuestContext, order: Order) -> Result<Plan, Failure> {
             None => names.push((name.clone(), false)),
             Some(None) => names.push((name.clone(), true)),
             Some(Some(guest)) => match guest.stage {
-                Stage::Creating if order.made(guest) => names.push((name.clone(), true)),
+                Stage::Creating if guest.restore.is_none() && order.made(guest) => names.push((name.clone(), true)),
                 Stage::Creating => return Err(half_made(name)),
                 Stage::Ready if order.made(guest) && not_yet_started(&planning_input.claim(guest.uuid)) => {
                     unstarted.insert(guest.uuid);

@@ -122,7 +122,7 @@ async fn define(rack: &GuestContext, plan: &Plan, reserved: &[Reserved]) -> Resu
 
 fn resume(plan: &Plan, guest: Guest) -> Result<Guest, Failure> {
     match guest.stage {
-        Stage::Creating if plan.order.made(&guest) => Ok(guest),
+        Stage::Creating if guest.restore.is_none() && plan.order.made(&guest) => Ok(guest),
         // Begun by somebody else since the plan was made.
         Stage::Creating => Err(half_made(&guest.name)),
         Stage::Ready if plan.unstarted.contains(&guest.uuid) => Ok(guest),
@@ -151,6 +151,7 @@ async fn write(rack: &GuestContext, plan: &Plan, reserved: &Reserved, lease: Lea
         failover: order.failover,
         pinned: order.host.clone(),
         created: jiff::Timestamp::now(),
+        restore: None,
     };
     let text = encode(&guest)?;
     match rack.port().create(&Guest::object(uuid), &text).await {

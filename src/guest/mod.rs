@@ -75,7 +75,9 @@ pub use sides::Sides;
 pub use source::shown as shown_source;
 #[cfg(test)]
 pub(crate) use spec::sample as sample_guest;
-pub use spec::{Desired, Disk, FailoverPolicy, Guest, INDEX, ImageRef, Machine, Nic, Stage, check_name, names};
+pub use spec::{
+    Desired, Disk, FailoverPolicy, Guest, INDEX, ImageRef, Machine, Nic, Restoring, Stage, check_name, names,
+};
 pub use start::{Started, need, restart_at, start, start_at};
 pub use start_step::{FollowStarts, StartStep};
 pub use stop::{How, SHUTDOWN, reboot, stop};

@@ -96,6 +96,20 @@ pub struct Guest {
     pub pinned: Option<String>,
     /// When it was made.
     pub created: jiff::Timestamp,
+    /// What it is being restored from, while it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<Restoring>,
+}
+
+/// Where a guest that is not complete yet is restored from.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Restoring {
+    /// The repository.
+    pub repository: String,
+    /// The point.
+    pub point: String,
+    /// The run that does it; only that one writes to the disks.
+    pub run: String,
 }
 
 impl Document for Guest {
@@ -231,6 +245,7 @@ pub(crate) fn sample(name: &str) -> Guest {
         failover: FailoverPolicy::DataSafe,
         pinned: None,
         created: jiff::Timestamp::UNIX_EPOCH,
+        restore: None,
     }
 }
 

@@ -48,6 +48,7 @@ fn guest(number: u128, name: &str, desired: Desired) -> Guest {
         failover: crate::guest::FailoverPolicy::DataSafe,
         pinned: None,
         created: Timestamp::UNIX_EPOCH,
+        restore: None,
     }
 }
 

@@ -31,6 +31,9 @@ fn a_guest_comes_back_with_the_bytes_of_its_point() {
     let rack = with_repository(directory.path());
     let guest = rack.tiny_guest("saved", &[]);
     guest.counts();
+    rack.exits(5, &["backup", "run", "saved"]);
+    rack.ok(&["backup", "init"]);
+    rack.exits(4, &["backup", "verify"]);
     let first = rack.json(&["backup", "run", "saved"]);
     assert_eq!(first["guests"][0]["point"]["kind"], "full", "{first}");
     guest.counts();
