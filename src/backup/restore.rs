@@ -10,15 +10,21 @@ use crate::error::{Failure, Kind};
 use crate::guest::address::{self, Pool, Wish};
 use crate::guest::claim::Claim;
 use crate::guest::{Desired, Disk, Guest, GuestContext, INDEX, Nic, Restoring, Seed, Stage, check_name};
+use crate::libvirt::{Token, VirtError};
 use crate::ui::{Job, Outcome, ShutdownPolicy};
 use base64::Engine;
+use futures::future::join_all;
 use jiff::Timestamp;
 use rackhand_repository::{Done, PointPath, PointSummary, ReadDisk, Request, Shown};
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::time::Duration;
 use tokio::sync::mpsc::channel;
+use tokio::time::timeout;
 use uuid::Uuid;
 
+/// How long a host may take to tell what it remembers of a guest.
+const ANSWER: Duration = Duration::from_secs(20);
 /// Chunks of a stream that are on their way; each has a megabyte at most.
 const AHEAD: usize = 16;
 
@@ -167,9 +173,18 @@ fn taken_over(name: &str) -> Failure {
 }
 
 /// Begins the guest's claim above the generations that hosts remember of the guest that was deleted: they refuse what is older.
-/// No guest ever has as many as there are seconds since 1970.
+/// No guest ever has as many as there are seconds since 1970, so that hosts which do not answer now are passed by that; a host
+/// that remembers more, because a clock was wrong once, says how much.
 async fn pass_all_floors(rack: &GuestContext, uuid: Uuid) -> Result<(), Failure> {
-    let generation = u64::try_from(jiff::Timestamp::now().as_second())?;
+    let clock = u64::try_from(Timestamp::now().as_second())?;
+    let floors = rack.hypervisors.all().map(|host| async move {
+        match timeout(ANSWER, host.revoke(uuid, Token::new(clock))).await {
+            Ok(Err(VirtError::Stale { floor, .. })) => floor,
+            _ => clock,
+        }
+    });
+    let highest = join_all(floors).await.into_iter().max().unwrap_or(clock);
+    let generation = highest.max(clock) + 1;
     let object = Claim::object(uuid);
     let begun = update(rack.port(), &object, |found: Option<Claim>| {
         Ok::<_, ClusterError>((Some(found.unwrap_or_else(|| Claim { generation, ..Claim::default() })), ()))
