@@ -69,10 +69,10 @@ struct RunArgs {
 
 /// A repository to look at.
 #[derive(Debug, Args)]
-pub(super) struct From {
+struct From {
     /// Repository of the inventory; the only one where none is named.
     #[arg(long, value_name = "REPOSITORY")]
-    pub(super) from: Option<String>,
+    from: Option<String>,
 }
 
 /// List the restore points of guests, also of those that the cluster does not know any more.

@@ -1,7 +1,6 @@
 //! `rackhand backup restore`.
 
 use super::Context;
-use super::backup::From;
 use crate::backup::{Repository, Restore, find, restore};
 use crate::error::Failure;
 use crate::guest::{self, conclude};
@@ -22,8 +21,9 @@ pub struct RestoreArgs {
     /// Start it.
     #[arg(long)]
     start: bool,
-    #[command(flatten)]
-    from: From,
+    /// Repository of the inventory; the only one where none is named.
+    #[arg(long, value_name = "REPOSITORY")]
+    from: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -40,7 +40,7 @@ struct Restored {
 /// When the guest is there already, or cannot be restored or started.
 pub async fn run(args: RestoreArgs, context: &Context) -> Result<(), Failure> {
     let rack = context.rack().await?;
-    let repository = Repository::of(&rack.inventory, args.from.from.as_deref())?;
+    let repository = Repository::of(&rack.inventory, args.from.as_deref())?;
     let (guest, point) = match args.guest.split_once('@') {
         Some((guest, point)) => (guest.to_owned(), Some(point.to_owned())),
         None => (args.guest, None),
