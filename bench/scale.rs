@@ -264,6 +264,7 @@ fn guest(n: usize) -> Guest {
     let [_, a, b, c] = u32::try_from(n).unwrap_or_default().to_be_bytes();
     let group = |key: &str, value: usize| (key.to_owned(), value.to_string());
     Guest {
+        restore: None,
         name: format!("g{n:05}"),
         uuid,
         stage: Stage::Ready,

@@ -17,7 +17,7 @@ const WRITER: &str = include_str!("writer.py");
 const CHUNK: usize = 1 << 20;
 /// How long a stream may stand still. The scripts give up an operation that no OSD answers much earlier; a large disk that is
 /// almost empty is looked through for some minutes without a byte.
-const SILENCE: Duration = Duration::from_mins(30);
+const SILENCE: Duration = Duration::from_secs(30 * 60);
 /// How long a script may take to end once its stream has.
 const END: Duration = Duration::from_secs(60);
 
