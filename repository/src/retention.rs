@@ -26,6 +26,9 @@ pub(crate) struct Plan {
     pub(crate) removed: Vec<String>,
 }
 
+/// A point this far after now was named by a wrong clock.
+const AHEAD: jiff::SignedDuration = jiff::SignedDuration::from_hours(-1);
+
 /// The period that a moment belongs to, as text that people recognise.
 type Period = fn(DateTime) -> String;
 
@@ -107,7 +110,12 @@ fn reasons(points: &[&Candidate], keep: Keep, minimum_age: u64, now: DateTime) -
     let counts = [keep.hourly, keep.daily, keep.weekly, keep.monthly, keep.yearly];
     let mut seen: [BTreeSet<String>; 5] = Default::default();
     let minimum = i128::from(minimum_age);
-    for (n, candidate) in points.iter().rev().enumerate() {
+    let ahead = |candidate: &Candidate| candidate.taken_at.is_some_and(|time| now.duration_since(time) < AHEAD);
+    // A wrong clock made them: they stay, and take the place of none.
+    for candidate in points.iter().filter(|candidate| ahead(candidate)) {
+        reasons.insert(candidate.point.clone(), vec!["lies in the future".to_owned()]);
+    }
+    for (n, candidate) in points.iter().rev().filter(|candidate| !ahead(candidate)).enumerate() {
         let mut why = Vec::new();
         if n == 0 {
             why.push("newest".to_owned());
@@ -224,6 +232,16 @@ mod tests {
         assert_eq!(weeks.kept[0].reasons, ["weekly 2026-W53"]);
         let back = taken_at("20261229T000000Z").unwrap();
         assert_eq!(plan(&points, keep, 2 * 86400, 1, back).removed, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_point_of_the_future_takes_the_place_of_none() {
+        let now = taken_at("20261128T020000Z").unwrap();
+        let mut points = chain(&["20261126T010000Z", "20261127T010000Z", "20361127T010000Z"]);
+        points[2].parent = None;
+        let last = plan(&points, Keep { last: 1, ..Keep::default() }, 0, 1, now);
+        assert_eq!(kept(&last), ["20261127T010000Z", "20361127T010000Z"]);
+        assert_eq!(last.kept[1].reasons, ["lies in the future"]);
     }
 
     proptest::proptest! {

@@ -23,11 +23,11 @@ pub(super) async fn alone<T>(
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
     let mut candidate = Candidate::new(object(guest), owner, purpose, TERM);
-    let until = take(&mut candidate, port).await?;
+    let taken = take(&mut candidate, port).await?;
     let outcome = tokio::select! {
         biased;
         outcome = work => outcome,
-        failure = renewed(&mut candidate, port, until) => Err(failure),
+        failure = renewed(&mut candidate, port, taken) => Err(failure),
     };
     // It runs out by itself where it cannot be given back.
     let _ = candidate.resign(port).await;
@@ -39,12 +39,12 @@ fn taken(lease: &Lease) -> Failure {
         .hint("wait until that has ended; then run the same command again")
 }
 
-/// Takes the lease. One that is not renewed for its whole term is of a process that died.
-async fn take(candidate: &mut Candidate, port: &dyn ClusterPort) -> Result<Instant, Failure> {
+/// Takes the lease; gives its generation, and until when it is certain. One that is not renewed for its whole term is of a process that died.
+async fn take(candidate: &mut Candidate, port: &dyn ClusterPort) -> Result<(u64, Instant), Failure> {
     let mut first = None;
     loop {
         match candidate.attempt(port).await? {
-            Seat::Held { until, .. } => return Ok(until),
+            Seat::Held { generation, until } => return Ok((generation, until)),
             Seat::Taken { lease, free_at } => {
                 if *first.get_or_insert_with(|| lease.clone()) != lease {
                     return Err(taken(&lease));
@@ -55,12 +55,16 @@ async fn take(candidate: &mut Candidate, port: &dyn ClusterPort) -> Result<Insta
     }
 }
 
-/// Renews the lease until it is lost.
-async fn renewed(candidate: &mut Candidate, port: &dyn ClusterPort, mut until: Instant) -> Failure {
+/// Renews the lease until it is lost. One of another generation was free meanwhile, because this machine stood still: another
+/// process may have held it.
+async fn renewed(candidate: &mut Candidate, port: &dyn ClusterPort, (held, mut until): (u64, Instant)) -> Failure {
     loop {
         sleep(RENEW).await;
         match candidate.attempt(port).await {
-            Ok(Seat::Held { until: later, .. }) => until = later,
+            Ok(Seat::Held { generation, until: later }) if generation == held => until = later,
+            Ok(Seat::Held { .. }) => {
+                return Failure::msg(Kind::Busy, "the hold on it was lost while this process stood still");
+            }
             Ok(Seat::Taken { lease, .. }) => return taken(&lease),
             Err(error) if Instant::now() >= until => return error.into(),
             Err(_) => {}

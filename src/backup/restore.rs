@@ -140,6 +140,7 @@ async fn bring_back(
         }
         still_ours(rack, &guest).await?;
         write_seed(rack, &guest, &old, &shown.definition["seed"]).await?;
+        still_ours(rack, &guest).await?;
         pass_all_floors(rack, uuid).await?;
         complete(rack, &guest).await
     };
@@ -187,7 +188,9 @@ async fn pass_all_floors(rack: &GuestContext, uuid: Uuid) -> Result<(), Failure>
     let generation = highest.max(clock) + 1;
     let object = Claim::object(uuid);
     let begun = update(rack.port(), &object, |found: Option<Claim>| {
-        Ok::<_, ClusterError>((Some(found.unwrap_or_else(|| Claim { generation, ..Claim::default() })), ()))
+        // A run of the same restore that died has left one: the hosts have heard of a later generation since.
+        let claim = found.unwrap_or_default();
+        Ok::<_, ClusterError>((Some(Claim { generation: claim.generation.max(generation), ..claim }), ()))
     });
     Ok(begun.await?)
 }
@@ -287,6 +290,7 @@ async fn restore_disk(
     still_ours(rack, guest).await?;
     port.image_create(image, size).await?;
     let remote = mon_host(rack).await?;
+    still_ours(rack, guest).await?;
     let (to, from) = channel(AHEAD);
     let pipes = Pipes { input: None, output: Some(to) };
     let (read, written) = tokio::join!(

@@ -77,6 +77,12 @@ cluster = rados.Rados(conffile="/etc/ceph/ceph.conf", name="client.admin", conf=
 cluster.connect(timeout=10)
 pool = cluster.open_ioctx(request["pool"])
 with rbd.Image(pool, request["image"]) as image:
+    if len(list(image.watchers_list())) > 1:
+        raise Exception("the image is open elsewhere as well")
+    found = []
+    image.diff_iterate(0, image.size(), None, lambda *extent: found.append(extent), True, True)
+    if found:
+        raise Exception("the image is not new and empty")
     apply(image)
 pool.close()
 cluster.shutdown()

@@ -91,9 +91,11 @@ fn ending_of(log: &[&str], boot: Option<i64>, stops: bool) -> Ending {
         // It was running when its host stopped to write.
         return Ending::WithHost;
     };
-    let at = Timestamp::strptime("%Y-%m-%d %H:%M:%S%.f%z", at.trim()).ok().map(Timestamp::as_second);
+    let time = |text: &str| Timestamp::strptime("%Y-%m-%d %H:%M:%S%.f%z", text.trim()).ok().map(Timestamp::as_second);
     // A host may stay off for long after it has shut its guests down: what was before its boot says nothing of their owners.
-    let since_boot = at.zip(boot).map(|(at, boot)| at > boot);
+    // Its clock may have been behind as it booted, so that the start has to be of this boot as well.
+    let started = log.iter().rev().find_map(|line| time(line.split_once(": starting up libvirt")?.0));
+    let since_boot = time(at).zip(boot).map(|(at, boot)| at > boot && started.is_some_and(|started| started > boot));
     // Of QEMU itself: the host's shutdown, or somebody's `kill`. Of one that has shut itself down libvirt ends what is left.
     let signal = log.iter().rev().nth(1).filter(|line| line.contains(": terminating on signal"));
     let by_signal = signal.is_some_and(|line| !["libvirtd)", "virtqemud)"].iter().any(|daemon| line.ends_with(daemon)));
@@ -160,7 +162,7 @@ mod tests {
         // 08:20:00 UTC.
         let at = "2026-11-28T08:20:00Z".parse::<Timestamp>().unwrap().as_second();
         let (long_ago, just_after) = (Some(at - 86_400), Some(at + 120));
-        let table: [(&[&str], Option<i64>, bool, Ending); 15] = [
+        let table: [(&[&str], Option<i64>, bool, Ending); 16] = [
             (&[], long_ago, false, Ending::Untold),
             (&[START], long_ago, false, Ending::WithHost),
             (&[&ended, START], just_after, false, Ending::WithHost),
@@ -169,6 +171,8 @@ mod tests {
             (&[START, ": shutting down, reason=shutdown"], long_ago, false, Ending::Untold),
             (&[START, &ended], long_ago, true, Ending::WithHost),
             (&[START, &ended], just_after, false, Ending::WithHost),
+            // Its clock was behind as it booted.
+            (&[START, &ended], Some(at - 300), false, Ending::WithHost),
             // A power-off that was planned, of an hour and of a weekend.
             (&[START, &ended], Some(at + 3600), false, Ending::WithHost),
             (&[START, &ended], Some(at + 200_000), false, Ending::WithHost),

@@ -78,7 +78,7 @@ pub(crate) use spec::sample as sample_guest;
 pub use spec::{
     Desired, Disk, FailoverPolicy, Guest, INDEX, ImageRef, Machine, Nic, Restoring, Stage, check_name, names,
 };
-pub use start::{Started, need, restart_at, start, start_at};
+pub use start::{Started, need, restart_at, start, start_at, unless_power_is_open};
 pub use start_step::{FollowStarts, StartStep};
 pub use stop::{How, SHUTDOWN, reboot, stop};
 pub use turns::Turns;

@@ -466,7 +466,10 @@ async fn settle_running(
 }
 
 /// Refuses a strict guest that may still run on a host which the storage refuses and nobody has seen off.
-pub(super) fn unless_power_is_open(guest: &Guest, claim: &Claim, fences: &Fences) -> Result<(), Failure> {
+///
+/// # Errors
+/// [`Kind::Refused`], with how its power is proven.
+pub fn unless_power_is_open(guest: &Guest, claim: &Claim, fences: &Fences) -> Result<(), Failure> {
     let open = |host: &&str| fences.get(host).is_some_and(|fence| fence.power.is_none());
     match claim.places().find(open) {
         Some(host) if guest.failover == FailoverPolicy::Strict => {

@@ -6,9 +6,10 @@ use super::preflight::Pairs;
 use super::run::PATIENCE;
 use super::transfer::{Transfer, finish};
 use crate::error::Failure;
+use crate::fence::{self, Fences};
 use crate::guest::claim::{self, Claim, Phase};
 use crate::guest::placement::{Closed, Need};
-use crate::guest::{Courtesy, Guest, GuestContext, PlanningInput, Settled, Settlement};
+use crate::guest::{Courtesy, Guest, GuestContext, PlanningInput, Settled, Settlement, unless_power_is_open};
 use crate::ui::{CancelLevel, Outcome};
 use futures::future::join_all;
 use std::collections::{BTreeMap, BTreeSet};
@@ -143,10 +144,16 @@ async fn finish_begun(
         })
         .collect();
     let _unhurried = (!begun.is_empty()).then(|| rack.ui.completion_guard(PATIENCE));
+    // What is settled frees the claim, and with it the name of the host that a strict guest waits for.
+    let fences = &match begun.is_empty() {
+        true => Fences::default(),
+        false => fence::standing(rack.port()).await?,
+    };
     let pairs = Pairs::default();
     let finishes = begun.iter().map(|(guest, claim)| {
         let (pairs, cancel_level) = (&pairs, cancel_level.clone());
         async move {
+            unless_power_is_open(guest, claim, fences)?;
             match moved_by(guest, claim) {
                 Some(a_move) => finish(&Transfer { rack, a_move: &a_move, options, pairs, cancel_level }).await,
                 None => finish_start(rack, guest, claim, cancel_level).await,

@@ -191,7 +191,10 @@ async fn bench(standing: Standing) -> Bench {
 
 impl Bench {
     fn logs(&self, reason: &str) {
-        *self.log.lock().unwrap() = format!("2026-11-28 08:20:00.100+0000: shutting down, reason={reason}\n");
+        *self.log.lock().unwrap() = format!(
+            "2026-11-28 08:00:00.100+0000: starting up libvirt version: 9.0.0\n\
+             2026-11-28 08:20:00.100+0000: shutting down, reason={reason}\n"
+        );
     }
 
     fn kinds(&self) -> Vec<EventKind> {

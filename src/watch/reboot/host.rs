@@ -274,6 +274,16 @@ impl Reboot<'_> {
         if !self.turn.holds() {
             return Err(Failure::msg(Kind::Busy, "this run may have lost its turn: the cluster did not answer"));
         }
+        // The last look: what was asked before took its time.
+        let states = read_host_states(rack.port()).await?;
+        let record = RebootRecord::read(rack.port(), host).await?;
+        if !record.is_some_and(|record| record.stands(states.get(host))) {
+            return Err(Failure::msg(Kind::Busy, "its maintenance was ended meanwhile; it was not rebooted"));
+        }
+        if spec.has(Role::Guests) && rack.hypervisors.get(host)?.domains().await?.iter().any(|d| d.state.has_process())
+        {
+            return Err(Failure::refused("guests run there again; it was not rebooted"));
+        }
         job.step("stops its OSDs, then its mon, and reboots it");
         // Nothing more is asked of the cluster through the mon that goes.
         rack.port().avoid(host).await;
