@@ -88,7 +88,7 @@ cut_at=$(grep -c 'bytes from' "$work/ping")
 until_ok "web-1 to answer again" 180 answered_since "$cut_at"
 note_gap gap_cut
 # Until then it tries to switch the host off, and would do so as soon as that has power.
-until_ok "the watch to be done with the power of $host" 120 grep -q '"kind":"power"' "$work/watch"
+until_ok "the watch to be done with the power of $host" 120 grep -q '"kind":"power' "$work/watch"
 python3 -c '
 import json, sys
 for line in open(sys.argv[1]):

@@ -50,10 +50,14 @@ impl Watch {
         let _ = self.child.wait();
     }
 
-    /// Whether it has told of something of this kind.
+    /// Whether it has told of something of this kind, or of a variant of it (`power-unconfirmed` of `power`).
     pub fn told(&self, kind: &str, host: &str) -> Option<Value> {
         let told = self.told.lock().unwrap();
-        told.iter().find(|event| event["kind"] == kind && event["host"] == host).cloned()
+        let is = |event: &Value| {
+            let rest = event["kind"].as_str().and_then(|found| found.strip_prefix(kind));
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+        };
+        told.iter().find(|event| is(event) && event["host"] == host).cloned()
     }
 
     /// Waits until it has told of something of this kind.
